@@ -1,0 +1,15 @@
+//! The values that the rooms hand to each other: validated ids and names, a
+//! message before ([`Draft`]) and after ([`Row`]) it has its place in a chat,
+//! and its wire form ([`Frame`]).
+//!
+//! Invariants:
+//! 1. A value of these types has been validated; nothing checks it again.
+//! 2. No I/O, no clock, no runtime: time is an argument ([`Timestamp`]).
+
+mod frame;
+mod message;
+mod names;
+
+pub use frame::{Frame, PREFIX_LEN};
+pub use message::{Draft, MessageId, Row, Seq, Timestamp};
+pub use names::{ChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};

@@ -1,0 +1,19 @@
+//! A real-time chat service over gRPC. The binary `chatd` is a thin shell over
+//! this library.
+//!
+//! A message's way: [`grpc`] takes it off the wire and validates it, [`auth`]
+//! says who sent it, [`shard`] gives it its place in its chat, [`writer`]
+//! commits it to the [`store`], and the shard then lets the chat's readers know,
+//! whose streams [`grpc`] feeds from the chat's ring.
+
+pub mod domain;
+pub mod store;
+
+/// The wire's types, generated from `proto/`.
+pub mod proto {
+    #![allow(clippy::all, clippy::pedantic, missing_docs)]
+    tonic::include_proto!("chat_v1");
+
+    /// The compiled `proto/`, for server reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

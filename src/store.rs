@@ -1,0 +1,145 @@
+//! Where chats and messages live: a narrow trait, its errors and its backends.
+//!
+//! Invariants:
+//! 1. [`Store::append`] is all or nothing, and `Ok` means committed and synced
+//!    (P1).
+//! 2. A chat's rows are dense in `seq`; no row is ever overwritten (P2).
+//! 3. Every queue in front of a backend is bounded (P6).
+
+pub mod memory;
+pub mod sqlite;
+
+use std::{fmt, ops::Range, sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+
+use crate::domain::{ChatId, Row, Seq, Timestamp, UserName};
+
+pub type StoreResult<T> = Result<T, StoreError>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong in a store. The source is for the log; it never reaches a
+/// client.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store could not be asked in time. Nothing has changed.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Source),
+    /// A write was under way when its answer was lost: it may have been
+    /// committed.
+    #[error("the outcome of a write is unknown")]
+    OutcomeUnknown(#[source] Source),
+    /// Some row's `(chat, seq)` exists already: another writer was here. Nothing
+    /// has changed.
+    #[error("another writer has used a seq")]
+    Conflict,
+    /// The store refuses the data and would refuse it again. Nothing has
+    /// changed.
+    #[error("the store refuses the data")]
+    Refused(#[source] Source),
+}
+
+/// A chat to be made.
+#[derive(Debug, Clone)]
+pub struct NewChat {
+    pub created_by: UserName,
+    pub created_at: Timestamp,
+    /// In the order of joining, each once, `created_by` among them.
+    pub members: Vec<UserName>,
+}
+
+/// A chat as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatRecord {
+    pub id: ChatId,
+    pub created_by: UserName,
+    pub created_at: Timestamp,
+    /// In the order of joining.
+    pub members: Vec<UserName>,
+    /// 0 while there is no message.
+    pub last_seq: Seq,
+}
+
+/// A place in a user's list of chats, which runs from the newest activity (the
+/// newest message, or else the making of the chat) to the oldest, and from the
+/// larger id to the smaller where that is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Activity {
+    pub at: Timestamp,
+    pub chat: ChatId,
+}
+
+/// Which messages of a chat a page holds. Pages are in ascending order of seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The first `limit` messages with a greater seq.
+    After(Seq),
+    /// The last `limit` messages with a smaller seq.
+    Before(Seq),
+}
+
+/// A store of chats and messages. `deadline` bounds a read: past it the call
+/// answers [`StoreError::Unavailable`]. Writes are bounded by the backend's own
+/// configuration, since a write that is under way cannot be taken back.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId>;
+
+    /// The chat and its newest messages, at most `newest` of them, in ascending
+    /// order; `None` if there is no such chat.
+    async fn load_chat(
+        &self,
+        chat: ChatId,
+        newest: usize,
+        deadline: Instant,
+    ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>>;
+
+    /// Deletes the chat with its members and messages. False if there was none.
+    /// The messages may be removed later, but from now on nothing finds them.
+    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool>;
+
+    /// Adds to the end of the members whoever is not one yet.
+    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()>;
+
+    /// Removes whoever is a member.
+    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()>;
+
+    /// The user's chats that come behind `behind` (from the start if `None`),
+    /// newest activity first, at most `limit`.
+    async fn chats_of(
+        &self,
+        user: &UserName,
+        behind: Option<Activity>,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<(Activity, ChatRecord)>>;
+
+    /// Commits `rows[range]`, all or none. Rows of a chat stand together, dense
+    /// and ascending. At most one call a lane is under way.
+    async fn append(
+        &self,
+        lane: usize,
+        rows: Arc<Vec<Row>>,
+        range: Range<usize>,
+    ) -> StoreResult<()>;
+
+    /// At most `limit` messages of a chat; none if there is no such chat.
+    async fn page(
+        &self,
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Row>>;
+
+    /// The newest seq of each chat, 0 where there is none, in the given order.
+    async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>>;
+
+    /// Whether the store answers.
+    async fn ping(&self, deadline: Instant) -> StoreResult<()>;
+
+    /// Finishes what is under way and gives up files and connections. Calls
+    /// made later answer [`StoreError::Unavailable`].
+    async fn close(&self);
+}
