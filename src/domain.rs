@@ -6,10 +6,12 @@
 //! 1. A value of these types has been validated; nothing checks it again.
 //! 2. No I/O, no clock, no runtime: time is an argument ([`Timestamp`]).
 
+mod clock;
 mod frame;
 mod message;
 mod names;
 
+pub use clock::Clock;
 pub use frame::{Frame, PREFIX_LEN};
 pub use message::{Draft, MessageId, Row, Seq, Timestamp};
 pub use names::{ChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};

@@ -6,8 +6,13 @@
 //! commits it to the [`store`], and the shard then lets the chat's readers know,
 //! whose streams [`grpc`] feeds from the chat's ring.
 
+pub mod auth;
 pub mod domain;
+pub mod grpc;
+pub mod runtime;
+pub mod shard;
 pub mod store;
+pub mod writer;
 
 /// The wire's types, generated from `proto/`.
 pub mod proto {

@@ -1,0 +1,28 @@
+//! The wire: gRPC over hyper's HTTP/2. Calls are read, checked and validated
+//! here, and answered; a stream's frames go from the chat's ring into HTTP/2
+//! DATA frames.
+//!
+//! Called by the accept loop of each core; calls `auth`, `shard` and, for pages
+//! of history and lists, `store`.
+//!
+//! Invariants:
+//! 1. Nothing unvalidated passes this room (P10).
+//! 2. `status.rs` alone makes a `Status`; no text of a store or of a peer gets
+//!    into one.
+//! 3. A call costs no task of its own; a stream that may post costs one.
+
+mod body;
+mod calls;
+mod connect;
+mod deframe;
+mod io;
+mod server;
+mod service;
+mod status;
+mod timeout;
+mod unary;
+mod validate;
+
+pub use calls::{Calls, Limits};
+pub use server::{Server, ServerSettings};
+pub use service::Service;

@@ -1,0 +1,281 @@
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    status::Problem,
+    validate::{self, page_size, to_page_token},
+};
+use crate::{
+    auth::{Identity, Role},
+    domain::{ChatId, Clock, Draft, Row, Timestamp, UserName},
+    proto,
+    shard::{Caller, Shards, Slot},
+    store::{ChatRecord, NewChat, Page, Store},
+};
+
+/// What a request may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Characters in a text.
+    pub max_text: usize,
+    /// Members of a chat.
+    pub max_members: usize,
+    /// How long a call may take; the caller's own deadline may be earlier.
+    pub timeout: Duration,
+}
+
+impl Limits {
+    /// The largest request that can be valid, in bytes, with room to spare: a
+    /// text of the longest characters, or a name for every member.
+    pub fn max_message_bytes(&self) -> usize {
+        let text = 4 * self.max_text;
+        let names = (crate::domain::MAX_NAME_BYTES + 2) * self.max_members;
+        text.max(names) + 1024
+    }
+}
+
+/// The calls of `chat_v1.ChatV1`, on values that the wire has been taken off.
+#[derive(Debug)]
+pub struct Calls {
+    shards: Shards,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+}
+
+/// Who calls, and until when the answer is wanted.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub identity: Arc<Identity>,
+    pub deadline: Instant,
+}
+
+impl Call {
+    fn user(&self) -> &UserName {
+        &self.identity.user
+    }
+
+    fn caller(&self) -> Caller {
+        Caller {
+            user: self.identity.user.clone(),
+            admin: self.identity.role == Role::Admin,
+        }
+    }
+
+    async fn within<T, E: Into<Problem>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Problem> {
+        let work = tokio::time::timeout_at(self.deadline.into(), work);
+        match work.await {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => Err(Problem::too_slow("the answer")),
+        }
+    }
+}
+
+impl Calls {
+    pub fn new(
+        shards: Shards,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            shards,
+            store,
+            clock,
+            limits,
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    pub async fn create(
+        &self,
+        call: Call,
+        request: proto::CreateRequest,
+    ) -> Result<proto::CreateResponse, Problem> {
+        let names = request.info.unwrap_or_default().usernames;
+        let others = validate::users("info.usernames", &names, self.limits.max_members)?;
+        let mut members = vec![call.user().clone()];
+        members.extend(others.into_iter().filter(|user| user != call.user()));
+        if members.len() > self.limits.max_members {
+            let max = self.limits.max_members;
+            let why = crate::domain::Invalid(format!("a chat has at most {max} members"));
+            return Err(Problem::invalid("info.usernames", &why));
+        }
+        let chat = NewChat {
+            created_by: call.user().clone(),
+            created_at: self.clock.wall(),
+            members,
+        };
+        let id = call.within(self.store.create_chat(chat)).await?;
+        tracing::info!(chat = %id, user = %call.user(), "chat created");
+        Ok(proto::CreateResponse { id: id.get() })
+    }
+
+    pub async fn get(
+        &self,
+        call: Call,
+        request: proto::GetRequest,
+    ) -> Result<proto::GetResponse, Problem> {
+        let chat = validate::chat_id("id", request.id)?;
+        let record = call.within(self.shards.get(chat, call.caller())).await?;
+        Ok(proto::GetResponse {
+            chat: Some(to_chat(record)),
+        })
+    }
+
+    pub async fn delete(&self, call: Call, request: proto::DeleteRequest) -> Result<(), Problem> {
+        let chat = validate::chat_id("id", request.id)?;
+        call.within(self.shards.delete(chat, call.caller())).await?;
+        tracing::info!(%chat, user = %call.user(), "chat deleted");
+        Ok(())
+    }
+
+    pub async fn send_message(
+        &self,
+        call: Call,
+        request: proto::SendMessageRequest,
+    ) -> Result<proto::SendMessageResponse, Problem> {
+        let (chat, draft) = validate::send(request, call.user(), &self.limits)?;
+        let from = call.user().clone();
+        let receipt = self.shards.post(chat, from, draft, call.deadline).await?;
+        Ok(proto::SendMessageResponse {
+            seq: receipt.seq,
+            created_at: Some(to_timestamp(receipt.created_at)),
+            duplicate: receipt.duplicate,
+        })
+    }
+
+    pub async fn post_on_stream(&self, chat: ChatId, slot: &Arc<Slot>, draft: Draft) {
+        let now = || self.clock.now();
+        self.shards
+            .post_on_stream(chat, slot, draft, self.limits.timeout, now)
+            .await;
+    }
+
+    pub async fn list_messages(
+        &self,
+        call: Call,
+        request: proto::ListMessagesRequest,
+    ) -> Result<proto::ListMessagesResponse, Problem> {
+        let chat = validate::chat_id("chat_id", request.chat_id)?;
+        let page = validate::page(&request)?;
+        let size = page_size(request.page_size)?;
+        call.within(self.shards.get(chat, call.caller())).await?;
+        // One more than is wanted tells whether there is more.
+        let rows = self.store.page(chat, page, size + 1, call.deadline);
+        let mut rows = call.within(rows).await?;
+        let has_more = rows.len() > size;
+        if has_more {
+            match page {
+                Page::After(_) => drop(rows.pop()),
+                Page::Before(_) => drop(rows.remove(0)),
+            }
+        }
+        let messages = rows.into_iter();
+        Ok(proto::ListMessagesResponse {
+            messages: messages.map(|row| to_message(row, call.user())).collect(),
+            has_more,
+        })
+    }
+
+    pub async fn list_chats(
+        &self,
+        call: Call,
+        request: proto::ListChatsRequest,
+    ) -> Result<proto::ListChatsResponse, Problem> {
+        let size = page_size(request.page_size)?;
+        let behind = validate::page_token(&request.page_token)?;
+        let chats = self
+            .store
+            .chats_of(call.user(), behind, size + 1, call.deadline);
+        let mut chats = call.within(chats).await?;
+        let more = chats.len() > size;
+        chats.truncate(size);
+        let last = chats.last().filter(|_| more);
+        let next_page_token = last.map_or_else(String::new, |(place, _)| to_page_token(*place));
+        let chats = chats.into_iter().map(|(_, record)| to_chat(record));
+        Ok(proto::ListChatsResponse {
+            chats: chats.collect(),
+            next_page_token,
+        })
+    }
+
+    pub async fn add_members(
+        &self,
+        call: Call,
+        request: proto::AddMembersRequest,
+    ) -> Result<proto::AddMembersResponse, Problem> {
+        let chat = validate::chat_id("chat_id", request.chat_id)?;
+        let users = validate::some_users(&request.usernames, self.limits.max_members)?;
+        let count = users.len();
+        let record = self.shards.add_members(chat, call.caller(), users);
+        let record = call.within(record).await?;
+        tracing::info!(%chat, user = %call.user(), count, "members added");
+        let chat = Some(to_chat(record));
+        Ok(proto::AddMembersResponse { chat })
+    }
+
+    pub async fn remove_members(
+        &self,
+        call: Call,
+        request: proto::RemoveMembersRequest,
+    ) -> Result<proto::RemoveMembersResponse, Problem> {
+        let chat = validate::chat_id("chat_id", request.chat_id)?;
+        let users = validate::some_users(&request.usernames, self.limits.max_members)?;
+        let count = users.len();
+        let record = self.shards.remove_members(chat, call.caller(), users);
+        let record = call.within(record).await?;
+        tracing::info!(%chat, user = %call.user(), count, "members removed");
+        let chat = Some(to_chat(record));
+        Ok(proto::RemoveMembersResponse { chat })
+    }
+}
+
+fn to_chat(record: ChatRecord) -> proto::Chat {
+    let usernames = record.members.iter().map(|user| user.to_string());
+    proto::Chat {
+        id: record.id.get(),
+        info: Some(proto::ChatInfo {
+            usernames: usernames.collect(),
+        }),
+        created_by: record.created_by.to_string(),
+        created_at: Some(to_timestamp(record.created_at)),
+        last_seq: record.last_seq,
+    }
+}
+
+/// A message of history, as `viewer` is to see it.
+fn to_message(row: Row, viewer: &UserName) -> proto::Message {
+    let own = row.client_message_id.filter(|_| row.from == *viewer);
+    proto::Message {
+        from: row.from.to_string(),
+        text: row.text.into(),
+        created_at: Some(to_timestamp(row.created_at)),
+        seq: row.seq,
+        chat_id: row.chat.get(),
+        client_message_id: own.map_or_else(String::new, |id| id.to_string()),
+        rejected: None,
+    }
+}
+
+fn to_timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let (seconds, nanos) = time.to_parts();
+    prost_types::Timestamp { seconds, nanos }
+}

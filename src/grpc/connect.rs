@@ -1,0 +1,196 @@
+//! ConnectChat: one stream reads a chat and posts to it.
+//!
+//! The two halves are apart: the reading half is the response's body, which
+//! HTTP/2 polls when the client has room for more; the posting half is a task,
+//! which goes on even while the client does not read. Half-closing the request
+//! ends only the latter.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use tokio::task::AbortHandle;
+
+use super::{
+    calls::Calls,
+    deframe::{Broken, Deframer},
+    status::{Problem, duplicate},
+    unary::{decode, encode},
+    validate::{self, Join},
+};
+use crate::{
+    auth::Identity,
+    domain::ChatId,
+    proto,
+    runtime::Spawner,
+    shard::{Delivery, End, PostAnswer, Reader, Refusal, Slot},
+};
+
+/// How long a client may take to send its first frame and to join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The response side of a stream: first joining, then reading.
+pub struct ChatStream(State);
+
+enum State {
+    Joining(Pin<Box<dyn Future<Output = Result<Joined, Problem>> + Send>>),
+    Joined(Joined),
+}
+
+struct Joined {
+    chat: ChatId,
+    reader: Reader,
+    /// None once it is known that the client will not post.
+    posting: Option<Posting>,
+}
+
+/// The posting half, which ends with the stream.
+struct Posting {
+    task: AbortHandle,
+    misuse: Misuse,
+}
+
+/// What the client did wrong, if it did.
+type Misuse = Arc<OnceLock<Problem>>;
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ChatStream {
+    /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
+    pub fn open(
+        calls: Arc<Calls>,
+        identity: Arc<Identity>,
+        body: Incoming,
+        core: usize,
+        spawner: Spawner,
+    ) -> Self {
+        let joining = async move {
+            let joined = tokio::time::timeout(JOIN_TIMEOUT, join(&calls, &identity, body, core));
+            let (join, reader, frames) = joined
+                .await
+                .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
+            let chat = join.chat;
+            let posting = (!frames.is_finished()).then(|| {
+                let slot = reader.slot().clone();
+                let misuse = Misuse::default();
+                let posting = post_all(frames, chat, slot, calls, misuse.clone());
+                let task = spawner.spawn(posting);
+                Posting { task, misuse }
+            });
+            Ok(Joined {
+                chat,
+                reader,
+                posting,
+            })
+        };
+        Self(State::Joining(Box::pin(joining)))
+    }
+
+    /// The next frames for the client, or how the stream ends.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
+        loop {
+            match &mut self.0 {
+                State::Joining(joining) => {
+                    let joined = ready!(joining.as_mut().poll(cx))?;
+                    self.0 = State::Joined(joined);
+                }
+                State::Joined(joined) => return joined.poll_next(cx),
+            }
+        }
+    }
+}
+
+impl Joined {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
+        match ready!(self.reader.poll_next(cx)) {
+            Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
+            Delivery::Answer(answer) => Poll::Ready(Ok(rejection(self.chat, answer))),
+            Delivery::End(end) => {
+                let misuse = self
+                    .posting
+                    .as_ref()
+                    .and_then(|posting| posting.misuse.get());
+                Poll::Ready(Err(misuse.cloned().unwrap_or_else(|| end.into())))
+            }
+        }
+    }
+}
+
+async fn join(
+    calls: &Calls,
+    identity: &Identity,
+    body: Incoming,
+    core: usize,
+) -> Result<(Join, Reader, Deframer), Problem> {
+    let mut frames = Deframer::new(body, calls.limits().max_message_bytes());
+    let first = match frames.next().await {
+        Ok(Some(first)) => decode(first)?,
+        Ok(None) | Err(Broken::Gone) => {
+            return Err(Problem::malformed("the first frame is missing"));
+        }
+        Err(Broken::Problem(problem)) => return Err(problem),
+    };
+    let join = validate::join(first, &identity.user)?;
+    let user = identity.user.clone();
+    let reader = calls.shards().join(join.chat, user, join.after_seq, core);
+    let reader = reader.await?;
+    Ok((join, reader, frames))
+}
+
+/// The posting half: posts each frame in turn, until the client has no more.
+async fn post_all(
+    mut frames: Deframer,
+    chat: ChatId,
+    slot: Arc<Slot>,
+    calls: Arc<Calls>,
+    misuse: Misuse,
+) {
+    loop {
+        let frame = match frames.next().await {
+            Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
+            Ok(None) | Err(Broken::Gone) => return,
+            Err(Broken::Problem(problem)) => Err(problem),
+        };
+        let post = match frame {
+            Ok(frame) => validate::post(frame, calls.limits()),
+            Err(problem) => {
+                misuse.get_or_init(|| problem);
+                return slot.end(End::Misused);
+            }
+        };
+        match post {
+            Ok(draft) => calls.post_on_stream(chat, &slot, draft).await,
+            Err((id, field, why)) => {
+                poll_fn(|cx| slot.poll_post(cx)).await;
+                slot.answer(id, Err(Refusal::Invalid { field, why }));
+            }
+        }
+    }
+}
+
+/// The frame that tells a client what became of a post that does not show as a
+/// message.
+fn rejection(chat: ChatId, answer: PostAnswer) -> Bytes {
+    let rejected = match answer.result {
+        Ok(receipt) => duplicate(receipt.seq),
+        Err(refusal) => Problem::from(refusal).to_rejected(),
+    };
+    encode(&proto::Message {
+        chat_id: chat.get(),
+        client_message_id: answer
+            .client_message_id
+            .map_or_else(String::new, |id| id.to_string()),
+        rejected: Some(rejected),
+        ..Default::default()
+    })
+}

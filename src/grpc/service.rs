@@ -1,0 +1,218 @@
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use super::{
+    body::ResponseBody,
+    calls::{Call, Calls},
+    connect::ChatStream,
+    status::Problem,
+    timeout::grpc_timeout,
+    unary::{ok, refused, unary},
+    validate::timeout,
+};
+use crate::{
+    auth::{Authenticator, Checked, Identity, Token},
+    proto,
+    runtime::Spawner,
+};
+
+const CHAT: &str = "/chat_v1.ChatV1/";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
+const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
+
+/// The name that health checks ask for, besides the empty one.
+const SERVICE_NAME: &str = "chat_v1.ChatV1";
+
+/// The services behind every connection. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Shared>);
+
+struct Shared {
+    calls: Arc<Calls>,
+    auth: Arc<dyn Authenticator>,
+    draining: AtomicBool,
+    health: HealthReporter,
+    health_service: Ready,
+    reflection: Ready,
+    reflection_alpha: Ready,
+}
+
+/// A service that comes with tonic and needs no token.
+type Ready = Box<dyn Fn(Request<Incoming>) -> ReadyFuture + Send + Sync>;
+type ReadyFuture = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
+
+fn ready<S>(service: S) -> Ready
+where
+    S: tower_service::Service<
+            Request<Incoming>,
+            Response = Response<tonic::body::Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    Box::new(move |request| {
+        let response = service.clone().call(request);
+        Box::pin(async move {
+            match response.await {
+                Ok(response) => response.map(ResponseBody::Tonic),
+                Err(never) => match never {},
+            }
+        })
+    })
+}
+
+impl Service {
+    /// # Errors
+    /// If the compiled-in descriptors can't be read.
+    pub fn new(
+        calls: Arc<Calls>,
+        auth: Arc<dyn Authenticator>,
+    ) -> Result<Self, tonic_reflection::server::Error> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        Ok(Self(Arc::new(Shared {
+            calls,
+            auth,
+            draining: AtomicBool::new(false),
+            health,
+            health_service: ready(health_service),
+            reflection: ready(reflection().build_v1()?),
+            reflection_alpha: ready(reflection().build_v1alpha()?),
+        })))
+    }
+
+    /// Health says that the server serves.
+    pub async fn set_serving(&self) {
+        self.set_health(ServingStatus::Serving).await;
+    }
+
+    /// Health says that the server does not serve, and new calls are refused.
+    pub async fn set_draining(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.set_health(ServingStatus::NotServing).await;
+    }
+
+    async fn set_health(&self, status: ServingStatus) {
+        for name in ["", SERVICE_NAME] {
+            self.0.health.set_service_status(name, status).await;
+        }
+    }
+
+    /// Answers one request; `core` and `spawner` are those of its connection.
+    pub async fn answer(
+        self,
+        request: Request<Incoming>,
+        core: usize,
+        spawner: Spawner,
+    ) -> Response<ResponseBody> {
+        if let Some(response) = refuse_other_http(&request) {
+            return response;
+        }
+        let shared = &self.0;
+        let path = request.uri().path();
+        if path.starts_with(CHAT) {
+            return shared.chat_call(request, core, spawner).await;
+        }
+        if path.starts_with(HEALTH) {
+            return (shared.health_service)(request).await;
+        }
+        if path.starts_with(REFLECTION) {
+            return (shared.reflection)(request).await;
+        }
+        if path.starts_with(REFLECTION_ALPHA) {
+            return (shared.reflection_alpha)(request).await;
+        }
+        refused(&Problem::no_such_method())
+    }
+}
+
+impl Shared {
+    async fn chat_call(
+        &self,
+        request: Request<Incoming>,
+        core: usize,
+        spawner: Spawner,
+    ) -> Response<ResponseBody> {
+        if self.draining.load(Ordering::Acquire) {
+            return refused(&Problem::draining());
+        }
+        let (head, body) = request.into_parts();
+        let identity = match self.identify(&head.headers, head.uri.path()).await {
+            Ok(identity) => identity,
+            Err(problem) => return refused(&problem),
+        };
+        let calls = &self.calls;
+        let asked = grpc_timeout(&head.headers);
+        let deadline = calls.now() + timeout(asked, calls.limits().timeout);
+        let max = calls.limits().max_message_bytes();
+        let call = Call { identity, deadline };
+        match &head.uri.path()[CHAT.len()..] {
+            "SendMessage" => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
+            "ConnectChat" => {
+                let (calls, identity) = (calls.clone(), call.identity);
+                let stream = ChatStream::open(calls, identity, body, core, spawner);
+                ok(ResponseBody::Chat(Box::new(stream)))
+            }
+            "Create" => unary(body, max, deadline, |q| calls.create(call, q)).await,
+            "Get" => unary(body, max, deadline, |q| calls.get(call, q)).await,
+            "Delete" => unary(body, max, deadline, |q| calls.delete(call, q)).await,
+            "ListMessages" => unary(body, max, deadline, |q| calls.list_messages(call, q)).await,
+            "ListChats" => unary(body, max, deadline, |q| calls.list_chats(call, q)).await,
+            "AddMembers" => unary(body, max, deadline, |q| calls.add_members(call, q)).await,
+            "RemoveMembers" => unary(body, max, deadline, |q| calls.remove_members(call, q)).await,
+            _ => refused(&Problem::no_such_method()),
+        }
+    }
+
+    async fn identify(&self, headers: &HeaderMap, method: &str) -> Result<Arc<Identity>, Problem> {
+        let token = bearer(headers).ok_or_else(Problem::no_token)?;
+        let identity = match self.auth.check(Token(token), method) {
+            Checked::Now(identity) => identity,
+            Checked::Later(identity) => identity.await,
+        };
+        identity.map_err(Into::into)
+    }
+}
+
+/// The token of `authorization: Bearer <token>`; the scheme's case does not
+/// matter (RFC 9110, 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// gRPC over HTTP/2: any other method or content type is no gRPC call.
+fn refuse_other_http(request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let status = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if !is_grpc {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        return None;
+    };
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = status;
+    Some(response)
+}

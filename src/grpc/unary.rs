@@ -1,0 +1,94 @@
+use std::{future::Future, time::Instant};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use prost::Message;
+
+use super::{
+    body::ResponseBody,
+    deframe::{Broken, Deframer},
+    status::Problem,
+};
+use crate::domain::PREFIX_LEN;
+
+/// Answers a call that has one request and one response.
+pub async fn unary<Q, A, F>(
+    body: Incoming,
+    max: usize,
+    deadline: Instant,
+    answer: impl FnOnce(Q) -> F,
+) -> Response<ResponseBody>
+where
+    Q: Message + Default,
+    A: Message,
+    F: Future<Output = Result<A, Problem>>,
+{
+    let request = tokio::time::timeout_at(deadline.into(), read(body, max));
+    let result = match request.await {
+        Ok(Ok(request)) => answer(request).await,
+        Ok(Err(problem)) => Err(problem),
+        Err(_) => Err(Problem::too_slow("the request")),
+    };
+    match result {
+        Ok(message) => ok(ResponseBody::message(encode(&message))),
+        Err(problem) => refused(&problem),
+    }
+}
+
+async fn read<Q: Message + Default>(body: Incoming, max: usize) -> Result<Q, Problem> {
+    let mut messages = Deframer::new(body, max);
+    let first = next(&mut messages).await?;
+    let first = first.ok_or_else(|| Problem::malformed("the request message is missing"))?;
+    let request = decode(first)?;
+    match next(&mut messages).await? {
+        None => Ok(request),
+        Some(_) => Err(Problem::malformed("more than one request message")),
+    }
+}
+
+async fn next(messages: &mut Deframer) -> Result<Option<Bytes>, Problem> {
+    messages.next().await.map_err(|broken| match broken {
+        Broken::Problem(problem) => problem,
+        Broken::Gone => Problem::malformed("the request was cut short"),
+    })
+}
+
+/// Reads a protobuf message.
+pub fn decode<Q: Message + Default>(bytes: Bytes) -> Result<Q, Problem> {
+    // prost's text names the field that can't be read, and nothing else.
+    Q::decode(bytes).map_err(|error| Problem::malformed(error.to_string()))
+}
+
+/// A message in its gRPC frame.
+pub fn encode(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut out = BytesMut::with_capacity(PREFIX_LEN + len);
+    out.put_u8(0);
+    out.put_u32(len as u32);
+    message.encode_raw(&mut out);
+    out.freeze()
+}
+
+/// A response that begins well; its body ends it with a status.
+pub fn ok(body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A response of a status alone.
+pub fn refused(problem: &Problem) -> Response<ResponseBody> {
+    let mut response = ok(ResponseBody::Empty);
+    problem.add_to(response.headers_mut());
+    response
+}
+
+/// The trailers of a call that went well.
+pub fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers
+}

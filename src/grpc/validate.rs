@@ -1,0 +1,222 @@
+//! From the wire's fields to the domain's values. Each refusal names its field.
+
+use std::time::Duration;
+
+use super::{calls::Limits, status::Problem};
+use crate::{
+    domain::{ChatId, ClientMessageId, Draft, Invalid, Seq, Timestamp, UserName},
+    proto,
+    store::{Activity, Page},
+};
+
+/// Names in one request are bounded before they are looked at one by one.
+const MAX_PAGE: i32 = 1_000;
+const DEFAULT_PAGE: i32 = 100;
+
+/// A stream's first frame.
+#[derive(Debug)]
+pub struct Join {
+    pub chat: ChatId,
+    pub after_seq: Option<Seq>,
+}
+
+pub fn chat_id(field: &'static str, id: i64) -> Result<ChatId, Problem> {
+    ChatId::new(id).map_err(|why| Problem::invalid(field, &why))
+}
+
+/// The message of a SendMessage call.
+pub fn send(
+    request: proto::SendMessageRequest,
+    user: &UserName,
+    limits: &Limits,
+) -> Result<(ChatId, Draft), Problem> {
+    let chat = chat_id("chat_id", request.chat_id)?;
+    let Some(message) = request.message else {
+        return Err(Problem::invalid("message", &Invalid("is missing".into())));
+    };
+    if !message.from.is_empty() && message.from != **user {
+        return Err(Problem::not_yourself("message.from"));
+    }
+    Draft::check_text(&message.text, limits.max_text)
+        .map_err(|why| Problem::invalid("message.text", &why))?;
+    let client_message_id = ClientMessageId::from_wire(&request.client_message_id)
+        .map_err(|why| Problem::invalid("client_message_id", &why))?;
+    let text = message.text.into();
+    Ok((
+        chat,
+        Draft {
+            text,
+            client_message_id,
+        },
+    ))
+}
+
+pub fn join(first: proto::ConnectChatRequest, user: &UserName) -> Result<Join, Problem> {
+    let chat = ChatId::parse(&first.chat_id).map_err(|why| Problem::invalid("chat_id", &why))?;
+    if !first.username.is_empty() && first.username != **user {
+        return Err(Problem::not_yourself("username"));
+    }
+    if first.after_seq.is_some_and(|seq| seq < 0) {
+        let why = Invalid("must not be negative".into());
+        return Err(Problem::invalid("after_seq", &why));
+    }
+    if first.send.is_some() {
+        let why = Invalid("the first frame joins, only later ones post".into());
+        return Err(Problem::invalid("send", &why));
+    }
+    Ok(Join {
+        chat,
+        after_seq: first.after_seq,
+    })
+}
+
+type Refused = (Option<ClientMessageId>, &'static str, Invalid);
+
+/// A stream's later frame. A refusal goes with the post's id, if that is good.
+pub fn post(frame: proto::ConnectChatRequest, limits: &Limits) -> Result<Draft, Refused> {
+    let joins = [
+        ("chat_id", !frame.chat_id.is_empty()),
+        ("username", !frame.username.is_empty()),
+        ("after_seq", frame.after_seq.is_some()),
+    ];
+    let Some(send) = frame.send else {
+        return Err((None, "send", Invalid("is missing".into())));
+    };
+    let client_message_id = ClientMessageId::from_wire(&send.client_message_id)
+        .map_err(|why| (None, "send.client_message_id", why))?;
+    if let Some((field, _)) = joins.into_iter().find(|(_, set)| *set) {
+        let why = Invalid("belongs to the first frame only".into());
+        return Err((client_message_id, field, why));
+    }
+    match Draft::check_text(&send.text, limits.max_text) {
+        Err(why) => Err((client_message_id, "send.text", why)),
+        Ok(()) => Ok(Draft {
+            text: send.text.into(),
+            client_message_id,
+        }),
+    }
+}
+
+/// User names, each once, in the order given.
+pub fn users(field: &'static str, names: &[String], max: usize) -> Result<Vec<UserName>, Problem> {
+    let mut users = Vec::with_capacity(names.len().min(max));
+    let mut seen = ahash::AHashSet::new();
+    for (at, name) in names.iter().enumerate() {
+        let named = |why: Invalid| {
+            let why = Invalid(format!("entry {at}: {why}"));
+            Problem::invalid(field, &why)
+        };
+        let user = UserName::new(name).map_err(named)?;
+        if seen.insert(user.clone()) {
+            users.push(user);
+        }
+        if users.len() > max {
+            let why = Invalid(format!("must name at most {max} users"));
+            return Err(Problem::invalid(field, &why));
+        }
+    }
+    Ok(users)
+}
+
+pub fn some_users(names: &[String], max: usize) -> Result<Vec<UserName>, Problem> {
+    let users = users("usernames", names, max)?;
+    if users.is_empty() {
+        let why = Invalid("must name at least one user".into());
+        return Err(Problem::invalid("usernames", &why));
+    }
+    Ok(users)
+}
+
+pub fn page_size(size: i32) -> Result<usize, Problem> {
+    match size {
+        0 => Ok(DEFAULT_PAGE as usize),
+        1..=MAX_PAGE => Ok(size as usize),
+        _ => {
+            let why = Invalid(format!("must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}"));
+            Err(Problem::invalid("page_size", &why))
+        }
+    }
+}
+
+/// Which page of a chat's history is asked for.
+pub fn page(request: &proto::ListMessagesRequest) -> Result<Page, Problem> {
+    match (request.before_seq, request.after_seq) {
+        (Some(_), Some(_)) => {
+            let why = Invalid("must not be given together with before_seq".into());
+            Err(Problem::invalid("after_seq", &why))
+        }
+        (Some(before), None) if before < 1 => {
+            let why = Invalid("must be greater than 0".into());
+            Err(Problem::invalid("before_seq", &why))
+        }
+        (None, Some(after)) if after < 0 => {
+            let why = Invalid("must not be negative".into());
+            Err(Problem::invalid("after_seq", &why))
+        }
+        (Some(before), None) => Ok(Page::Before(before)),
+        (None, Some(after)) => Ok(Page::After(after)),
+        (None, None) => Ok(Page::Before(Seq::MAX)),
+    }
+}
+
+/// The place in a list of chats that a page token stands for: `<micros>.<id>`,
+/// both in hexadecimal. Clients are not to look into it.
+pub fn page_token(token: &str) -> Result<Option<Activity>, Problem> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parse = |text: &str| {
+        let plain = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() == 16;
+        let bits = plain
+            .then(|| u64::from_str_radix(text, 16).ok())
+            .flatten()?;
+        Some(bits as i64)
+    };
+    let place = token.split_once('.').and_then(|(at, chat)| {
+        Some(Activity {
+            at: Timestamp(parse(at)?),
+            chat: ChatId::new(parse(chat)?).ok()?,
+        })
+    });
+    place.map(Some).ok_or_else(|| {
+        let why = Invalid("must be empty or the next_page_token of a page".into());
+        Problem::invalid("page_token", &why)
+    })
+}
+
+pub fn to_page_token(place: Activity) -> String {
+    format!("{:016x}.{:016x}", place.at.0, place.chat.get())
+}
+
+/// The shorter of the caller's deadline and our own bound.
+pub fn timeout(asked: Option<Duration>, bound: Duration) -> Duration {
+    asked.map_or(bound, |asked| asked.min(bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_tokens_round_trip_and_nothing_else_passes() {
+        let place = Activity {
+            at: Timestamp(-5),
+            chat: ChatId::new(12).unwrap(),
+        };
+        assert_eq!(page_token(&to_page_token(place)), Ok(Some(place)));
+        assert_eq!(page_token(""), Ok(None));
+        let zero = format!("{:016x}.{:016x}", 1, 0);
+        for bad in ["x", "1.2", ".", "é.é", zero.as_str()] {
+            assert!(page_token(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn p10_a_bad_name_is_pointed_at() {
+        let names = ["bob".to_owned(), "bob".to_owned(), "\n".to_owned()];
+        let problem = users("info.usernames", &names, 10).unwrap_err();
+        assert!(problem.to_status().message().contains("entry 2"));
+        assert_eq!(users("u", &names[..2], 10).unwrap().len(), 1);
+        assert!(users("u", &names[..2], 0).is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! The machine: a current-thread runtime a core, its listeners, and the tasks
+//! that run there. The only room that spawns.
+//!
+//! Invariants:
+//! 1. Every task is tracked, so that shutting down can wait for it.
+//! 2. A task that holds state nobody else has ([`Spawner::spawn_vital`]) takes
+//!    the process with it when it panics: what was acknowledged is in the store,
+//!    and a restart is better than a half-dead server.
+
+mod clock;
+mod listen;
+
+use std::{
+    future::Future,
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::Handle, task::AbortHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use clock::SystemClock;
+pub use listen::{BindError, bind};
+
+/// The cores' threads, each with its runtime.
+#[derive(Debug)]
+pub struct Cores {
+    cores: Vec<Core>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Core {
+    spawner: Spawner,
+    thread: thread::JoinHandle<()>,
+}
+
+/// Spawns tasks on one core.
+#[derive(Debug, Clone)]
+pub struct Spawner {
+    handle: Handle,
+    tasks: TaskTracker,
+}
+
+impl Cores {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread or no event queue.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let core = |number| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let spawner = Spawner {
+                handle: runtime.handle().clone(),
+                tasks: TaskTracker::new(),
+            };
+            let stopped = stop.clone().cancelled_owned();
+            let thread = thread::Builder::new()
+                .name(format!("core-{number}"))
+                .spawn(move || runtime.block_on(stopped))?;
+            Ok(Core { spawner, thread })
+        };
+        let cores = (0..count).map(core).collect::<io::Result<_>>()?;
+        Ok(Self { cores, stop })
+    }
+
+    pub fn count(&self) -> usize {
+        self.cores.len()
+    }
+
+    pub fn spawner(&self, core: usize) -> &Spawner {
+        &self.cores[core].spawner
+    }
+
+    /// Ends the threads, with whatever still runs on them.
+    pub fn stop(self) {
+        self.stop.cancel();
+        for core in self.cores {
+            // A core that panicked has said so already.
+            _ = core.thread.join();
+        }
+    }
+}
+
+impl Spawner {
+    /// Spawns a task that may end, fail or be aborted on its own.
+    #[allow(clippy::disallowed_methods, reason = "this is the place")]
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn_on(task, &self.handle).abort_handle()
+    }
+
+    /// Spawns a task whose panic ends the process.
+    pub fn spawn_vital(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        self.spawn(async move {
+            let guard = Vital(name);
+            task.await;
+            std::mem::forget(guard);
+        })
+    }
+}
+
+struct Vital(&'static str);
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(task = self.0, "vital task panicked, aborting");
+            std::process::abort();
+        }
+    }
+}
+
+/// Waits until `done` says so, at most until `deadline`; false if it was too
+/// late.
+pub async fn wait_until(deadline: Instant, done: impl Future<Output = ()>) -> bool {
+    tokio::time::timeout_at(deadline.into(), done).await.is_ok()
+}
+
+/// What is left until `deadline`.
+pub fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

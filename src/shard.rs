@@ -1,0 +1,85 @@
+//! Chats at work. Each chat lives in one shard, which alone changes it; a shard
+//! is a task on one core. Readers follow a chat from any core.
+//!
+//! Called by `grpc` through [`Shards`]; calls `writer` and `store`.
+//!
+//! Invariants:
+//! 1. Only a chat's shard gives out its seqs, and in order (P2).
+//! 2. Readers and senders learn of a message after its commit (P1, P3).
+//! 3. A reader is a place in the chat, not a queue: a slow one holds nothing and
+//!    nobody up (P4, P6).
+//! 4. A shard has one batch with its lane at a time.
+//! 5. Nobody outside knows on which core a chat lives: [`Shards`] is the way.
+
+mod active;
+mod change;
+mod chat;
+mod cursor;
+mod feed;
+mod handle;
+mod members;
+mod post;
+mod ring;
+mod slot;
+mod task;
+mod wake;
+mod window;
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::sync::mpsc;
+
+pub use cursor::{Delivery, History, Reader};
+pub use handle::{Caller, ShardError, Shards};
+pub use post::{Load, PostResult, Receipt, Refusal, Room};
+pub use ring::RingBound;
+pub use slot::{End, PostAnswer, Slot};
+pub use task::ShardSettings;
+pub use wake::Wakes;
+
+use crate::writer::Submission;
+use handle::ShardHandle;
+use task::Shard;
+
+/// Commands that may wait in a shard's mailbox, besides posts.
+const COMMANDS: usize = 4_096;
+
+/// What one shard is made of.
+pub struct ShardPlan {
+    pub settings: ShardSettings,
+    /// The core that runs it.
+    pub core: usize,
+    /// Its lane.
+    pub lane: mpsc::Sender<Submission>,
+    pub wakes: Arc<Wakes>,
+    pub history: History,
+}
+
+/// A shard's life, to be spawned on its core.
+pub type ShardTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Makes the shards, and gives the task of each to `spawn` with its core.
+pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> Shards {
+    let mut handles = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let (posts, post_mailbox) = mpsc::channel(plan.settings.mailbox);
+        let (commands, command_mailbox) = mpsc::channel(COMMANDS);
+        // The lane answers one batch at a time.
+        let (done_sender, done) = mpsc::channel(1);
+        let shard = Shard {
+            settings: plan.settings,
+            core: plan.core,
+            wakes: plan.wakes,
+            history: plan.history,
+            posts: post_mailbox,
+            commands: command_mailbox,
+            lane: plan.lane,
+            done,
+            done_sender,
+            state: Default::default(),
+        };
+        spawn(plan.core, Box::pin(shard.run()));
+        handles.push(ShardHandle { posts, commands });
+    }
+    Shards::new(handles)
+}

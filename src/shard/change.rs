@@ -1,0 +1,258 @@
+//! Changes of a chat itself: its members, its end. The store has them before
+//! the chat does, one at a time.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use backon::BackoffBuilder as _;
+
+use super::{
+    active::Active,
+    handle::{Answer, ChatCommand, ShardError},
+    slot::End,
+};
+use crate::{
+    domain::{ChatId, Clock, Row, UserName},
+    store::{ChatRecord, Store, StoreError, StoreResult},
+};
+
+/// How long one read of a chat may take before it is tried again.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// A change that is with the store.
+#[derive(Debug)]
+pub(super) enum Change {
+    Add {
+        users: Vec<UserName>,
+        answer: Answer<ChatRecord>,
+    },
+    Remove {
+        users: Vec<UserName>,
+        answer: Answer<ChatRecord>,
+    },
+    /// Begins once nothing of the chat is with the writer any more.
+    Delete { begun: bool, answer: Answer<()> },
+    /// The outcome of a change was lost: the chat is read again.
+    Reload,
+}
+
+/// What the store said.
+pub(super) enum StoreAnswer {
+    Loaded(ChatId, StoreResult<Option<(ChatRecord, Vec<Row>)>>),
+    Changed(ChatId, StoreResult<()>),
+}
+
+pub(super) type StoreCall = Pin<Box<dyn Future<Output = StoreAnswer> + Send>>;
+
+/// What the shard is to do about a change.
+pub(super) enum Next {
+    Nothing,
+    Call(StoreCall),
+    /// The chat is gone; its readers have been told, not yet woken.
+    Gone,
+}
+
+impl Active {
+    /// Checks a command that changes the chat, and begins it.
+    pub fn begin(
+        &mut self,
+        command: ChatCommand,
+        max_members: usize,
+        store: &Arc<dyn Store>,
+    ) -> Next {
+        let chat = self.chat.id();
+        let store = store.clone();
+        match command {
+            ChatCommand::AddMembers {
+                caller,
+                users,
+                answer,
+            } => {
+                let users = self.chat.members().missing(&users);
+                let members = self.chat.members().in_order().len() + users.len();
+                let allowed = self.check_may_change(&caller).and_then(|()| {
+                    let max = max_members;
+                    let fits = members <= max || users.is_empty();
+                    fits.then_some(()).ok_or(ShardError::TooManyMembers { max })
+                });
+                match allowed {
+                    Err(error) => self.answer(answer, Err(error)),
+                    Ok(()) if users.is_empty() => self.answer(answer, Ok(self.chat.record())),
+                    Ok(()) => {
+                        let added = users.clone();
+                        self.change = Some(Change::Add { users, answer });
+                        call(chat, async move { store.add_members(chat, added).await })
+                    }
+                }
+            }
+            ChatCommand::RemoveMembers {
+                caller,
+                users,
+                answer,
+            } => {
+                let allowed = self.check_may_remove(&caller, &users);
+                let mut users = users;
+                users.retain(|user| self.chat.members().contains(user));
+                match allowed {
+                    Err(error) => self.answer(answer, Err(error)),
+                    Ok(()) if users.is_empty() => self.answer(answer, Ok(self.chat.record())),
+                    Ok(()) => {
+                        let removed = users.clone();
+                        self.change = Some(Change::Remove { users, answer });
+                        call(
+                            chat,
+                            async move { store.remove_members(chat, removed).await },
+                        )
+                    }
+                }
+            }
+            ChatCommand::Delete { caller, answer } => match self.check_may_change(&caller) {
+                Err(error) => self.answer(answer, Err(error)),
+                Ok(()) => {
+                    let begun = false;
+                    self.change = Some(Change::Delete { begun, answer });
+                    self.begin_deletion(&store)
+                }
+            },
+            ChatCommand::Join { .. } | ChatCommand::Get { .. } => Next::Nothing,
+        }
+    }
+
+    fn answer<T>(&self, answer: Answer<T>, result: Result<T, ShardError>) -> Next {
+        // Whoever has gone away does not want it any more.
+        _ = answer.send(result);
+        Next::Nothing
+    }
+
+    /// Lets a deletion that waits for the writer go on, if it can.
+    pub fn begin_deletion(&mut self, store: &Arc<dyn Store>) -> Next {
+        let chat = self.chat.id();
+        match &mut self.change {
+            Some(Change::Delete { begun, .. }) if !*begun && !self.chat.has_in_flight() => {
+                *begun = true;
+                let store = store.clone();
+                call(
+                    chat,
+                    async move { store.delete_chat(chat).await.map(|_| ()) },
+                )
+            }
+            _ => Next::Nothing,
+        }
+    }
+
+    /// Takes in what the store said to the change under way.
+    pub fn changed(
+        &mut self,
+        result: StoreResult<()>,
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+    ) -> Next {
+        let chat = self.chat.id();
+        let Some(change) = self.change.take() else {
+            return Next::Nothing;
+        };
+        if let Err(error) = &result {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(%chat, error, "change of a chat failed");
+        }
+        let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
+        let result = result.map_err(|_| ShardError::Unavailable);
+        match change {
+            Change::Add { users, answer } => {
+                let result = result.map(|()| {
+                    self.chat.members_mut().add(&users);
+                    self.chat.record()
+                });
+                self.answer(answer, result);
+            }
+            Change::Remove { users, answer } => {
+                let result = result.map(|()| {
+                    self.remove(&users);
+                    self.chat.record()
+                });
+                self.answer(answer, result);
+            }
+            Change::Delete { answer, .. } => {
+                let gone = result.is_ok();
+                self.answer(answer, result);
+                if gone {
+                    self.feed.end(End::Deleted);
+                    return Next::Gone;
+                }
+            }
+            Change::Reload => {}
+        }
+        if unknown {
+            self.change = Some(Change::Reload);
+            return Next::Call(load(chat, 0, None, store.clone(), clock.clone()));
+        }
+        Next::Nothing
+    }
+
+    /// Takes in the chat as the store has it after a change whose outcome was
+    /// lost.
+    pub fn reloaded(&mut self, found: Option<ChatRecord>) -> Next {
+        self.change = None;
+        let Some(record) = found else {
+            self.feed.end(End::Deleted);
+            return Next::Gone;
+        };
+        let gone: Vec<UserName> = self
+            .chat
+            .members()
+            .in_order()
+            .iter()
+            .filter(|user| !record.members.contains(user))
+            .cloned()
+            .collect();
+        self.remove(&gone);
+        self.chat.members_mut().add(&record.members);
+        Next::Nothing
+    }
+
+    fn remove(&mut self, users: &[UserName]) {
+        self.chat.members_mut().remove(users);
+        for user in users {
+            self.feed.end_user(user, End::Removed);
+        }
+    }
+}
+
+fn call(chat: ChatId, change: impl Future<Output = StoreResult<()>> + Send + 'static) -> Next {
+    Next::Call(Box::pin(
+        async move { StoreAnswer::Changed(chat, change.await) },
+    ))
+}
+
+/// Reads a chat, again and again while the store is away, for as long as `patience`
+/// says (for ever, if it says nothing).
+pub(super) fn load(
+    chat: ChatId,
+    newest: usize,
+    patience: Option<Duration>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+) -> StoreCall {
+    Box::pin(async move {
+        let give_up = patience.map(|patience| clock.now() + patience);
+        let mut delays = backon::ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(Duration::from_millis(10))
+            .with_max_delay(MAX_RETRY_DELAY)
+            .without_max_times()
+            .build();
+        loop {
+            let deadline = clock.now() + LOAD_TIMEOUT;
+            let deadline = give_up.map_or(deadline, |at| at.min(deadline));
+            let found = store.load_chat(chat, newest, deadline).await;
+            let late = give_up.is_some_and(|at| at <= clock.now());
+            match found {
+                Err(StoreError::Unavailable(error)) if !late => {
+                    tracing::debug!(%chat, %error, "chat not read, trying again");
+                    tokio::time::sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)).await;
+                }
+                found => return StoreAnswer::Loaded(chat, found),
+            }
+        }
+    })
+}

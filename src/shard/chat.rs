@@ -1,0 +1,391 @@
+use std::{collections::VecDeque, time::Instant};
+
+use smallvec::SmallVec;
+
+use super::{
+    members::Members,
+    post::{Effect, Load, Post, Receipt, Refusal, Room},
+    window::{Key, Known, Window},
+};
+use crate::{
+    domain::{ChatId, Draft, MessageId, Row, Seq, Timestamp, UserName},
+    store::ChatRecord,
+    writer::Landed,
+};
+
+/// How many calls may wait for the outcome of one message.
+const MAX_WAITERS: usize = 16;
+
+/// The state of one chat: command in, effects out, time as an argument.
+///
+/// Invariants:
+/// 1. A message gets its seq when it leaves for the writer, and while some are
+///    with the writer no others leave. So no seq is promised twice (P2).
+/// 2. Effects that show a message follow the writer's word that it is committed
+///    (P1, P3).
+/// 3. Every post gets exactly one answer.
+#[derive(Debug)]
+pub struct Chat<R> {
+    id: ChatId,
+    created_by: UserName,
+    created_at: Timestamp,
+    members: Members,
+    last_seq: Seq,
+    last_time: Timestamp,
+    /// Accepted, without a seq yet; in the order of their tickets.
+    queued: VecDeque<Queued<R>>,
+    /// With the writer; in the order of their tickets and seqs.
+    in_flight: VecDeque<InFlight<R>>,
+    next_ticket: u64,
+    bytes: usize,
+    window: Window,
+}
+
+/// Who waits for the outcome of a message: the call that posted it, and its
+/// retries.
+type Waiters<R> = SmallVec<[Waiter<R>; 1]>;
+
+#[derive(Debug)]
+struct Waiter<R> {
+    reply: R,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Queued<R> {
+    ticket: u64,
+    from: UserName,
+    draft: Draft,
+    waiters: Waiters<R>,
+}
+
+#[derive(Debug)]
+struct InFlight<R> {
+    ticket: u64,
+    id: MessageId,
+    weight: usize,
+    key: Option<Key>,
+    waiters: Waiters<R>,
+}
+
+impl<R> Chat<R> {
+    /// A chat as the store has it, with its newest messages. The last `window`
+    /// messages are known when they are posted again (P5).
+    pub fn new(record: ChatRecord, newest: &[Row], window: usize) -> Self {
+        let mut known = Window::new(window);
+        newest.iter().for_each(|row| known.store(row));
+        let last_time = newest
+            .last()
+            .map_or(record.created_at, |row| row.created_at);
+        Self {
+            id: record.id,
+            created_by: record.created_by,
+            created_at: record.created_at,
+            members: Members::new(record.members),
+            last_seq: record.last_seq,
+            last_time,
+            queued: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            next_ticket: 0,
+            bytes: 0,
+            window: known,
+        }
+    }
+
+    pub fn id(&self) -> ChatId {
+        self.id
+    }
+
+    pub fn created_by(&self) -> &UserName {
+        &self.created_by
+    }
+
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
+
+    pub fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// The chat as the store has it now.
+    pub fn record(&self) -> ChatRecord {
+        ChatRecord {
+            id: self.id,
+            created_by: self.created_by.clone(),
+            created_at: self.created_at,
+            members: self.members.in_order().to_vec(),
+            last_seq: self.last_seq,
+        }
+    }
+
+    pub fn load(&self) -> Load {
+        Load {
+            posts: self.queued.len() + self.in_flight.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    pub fn has_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    pub fn has_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Takes a post in, or answers it at once.
+    pub fn accept(&mut self, post: Post<R>, effects: &mut Vec<Effect<R>>) {
+        let Post {
+            from,
+            draft,
+            deadline,
+            reply,
+        } = post;
+        if !self.members.contains(&from) {
+            effects.push(Effect::Answer(reply, Err(Refusal::NotMember)));
+            return;
+        }
+        let waiter = Waiter { reply, deadline };
+        let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
+        match key.as_ref().and_then(|key| self.window.get(key)) {
+            Some(Known::Stored(seq, created_at)) => {
+                let receipt = Receipt {
+                    seq,
+                    created_at,
+                    duplicate: true,
+                };
+                effects.push(Effect::Answer(waiter.reply, Ok(receipt)));
+            }
+            Some(Known::UnderWay(ticket)) => {
+                if let Err(waiter) = self.attach(ticket, waiter) {
+                    let queue = "retries of one message";
+                    effects.push(Effect::Answer(waiter.reply, Err(Refusal::Busy { queue })));
+                }
+            }
+            None => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                if let Some(key) = key {
+                    self.window.begin(key, ticket);
+                }
+                self.bytes += weight(&draft);
+                self.queued.push_back(Queued {
+                    ticket,
+                    from,
+                    draft,
+                    waiters: SmallVec::from_buf([waiter]),
+                });
+            }
+        }
+    }
+
+    fn attach(&mut self, ticket: u64, waiter: Waiter<R>) -> Result<(), Waiter<R>> {
+        let in_flight = self
+            .in_flight
+            .binary_search_by_key(&ticket, |post| post.ticket);
+        let queued = self
+            .queued
+            .binary_search_by_key(&ticket, |post| post.ticket);
+        let waiters = match (in_flight, queued) {
+            (Ok(at), _) => &mut self.in_flight[at].waiters,
+            (_, Ok(at)) => &mut self.queued[at].waiters,
+            // The window names only posts that one of the two holds.
+            (Err(_), Err(_)) => return Err(waiter),
+        };
+        if waiters.len() >= MAX_WAITERS {
+            return Err(waiter);
+        }
+        waiters.push(waiter);
+        Ok(())
+    }
+
+    /// Moves queued posts into `batch` as far as there is room, and gives them
+    /// their seq and time. Does nothing while earlier ones are with the writer.
+    pub fn take(
+        &mut self,
+        batch: &mut Vec<Row>,
+        room: &mut Room,
+        wall: Timestamp,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        if self.has_in_flight() {
+            return;
+        }
+        // The wall clock may have been set back; a chat's time never runs so.
+        self.last_time = self.last_time.max(wall);
+        let mut seq = self.last_seq;
+        while room.is_left()
+            && let Some(post) = self.queued.pop_front()
+        {
+            let Queued {
+                ticket,
+                from,
+                draft,
+                waiters,
+            } = post;
+            let weight = weight(&draft);
+            let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
+            // Another writer may have stored the same post since.
+            if let Some(Known::Stored(seq, at)) = key.as_ref().and_then(|key| self.window.get(key))
+            {
+                self.bytes -= weight;
+                answer_stored(waiters, seq, at, true, effects);
+                continue;
+            }
+            seq += 1;
+            let id = MessageId(fastrand::i64(..));
+            self.in_flight.push_back(InFlight {
+                ticket,
+                id,
+                weight,
+                key,
+                waiters,
+            });
+            let row = Row {
+                chat: self.id,
+                seq,
+                id,
+                from,
+                text: draft.text,
+                client_message_id: draft.client_message_id,
+                created_at: self.last_time,
+            };
+            room.use_up(&row);
+            batch.push(row);
+        }
+    }
+
+    /// What became of a message that [`Chat::take`] gave out, or which message
+    /// another writer has put into this chat. In order of seq.
+    pub fn landed(&mut self, landed: Landed, effects: &mut Vec<Effect<R>>) {
+        match landed {
+            Landed::Stored(row) => {
+                if let Some(post) = self.settle(row.id) {
+                    answer_stored(post.waiters, row.seq, row.created_at, false, effects);
+                }
+                self.publish(row, effects);
+            }
+            Landed::Foreign(row) => self.publish(row, effects),
+            Landed::Duplicate {
+                id,
+                seq,
+                created_at,
+                ..
+            } => {
+                if let Some(post) = self.settle(id) {
+                    answer_stored(post.waiters, seq, created_at, true, effects);
+                }
+            }
+            Landed::Refused { id, .. } => {
+                if let Some(post) = self.settle(id) {
+                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::Refused, effects);
+                }
+            }
+        }
+    }
+
+    /// Mostly the first; a duplicate may be settled before those ahead of it.
+    fn settle(&mut self, id: MessageId) -> Option<InFlight<R>> {
+        let at = self.in_flight.iter().position(|post| post.id == id);
+        debug_assert!(at.is_some(), "every row out is one of ours");
+        let post = self.in_flight.remove(at?)?;
+        self.bytes -= post.weight;
+        Some(post)
+    }
+
+    fn publish(&mut self, row: Row, effects: &mut Vec<Effect<R>>) {
+        debug_assert_eq!(row.seq, self.last_seq + 1, "P2");
+        self.last_seq = row.seq;
+        self.last_time = self.last_time.max(row.created_at);
+        self.window.store(&row);
+        effects.push(Effect::Publish(row));
+    }
+
+    /// Answers whoever waits past a deadline. A queued post that nobody waits
+    /// for any more is dropped: it will not be stored.
+    pub fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<R>>) {
+        for post in std::mem::take(&mut self.queued) {
+            if post.waiters.iter().all(|waiter| waiter.deadline <= now) {
+                self.drop_queued(post, Refusal::Expired, effects);
+            } else {
+                self.queued.push_back(post);
+            }
+        }
+        let queued = self.queued.iter_mut().map(|post| &mut post.waiters);
+        let in_flight = self.in_flight.iter_mut().map(|post| &mut post.waiters);
+        for waiters in queued.chain(in_flight) {
+            if waiters.iter().any(|waiter| waiter.deadline <= now) {
+                let (late, rest): (Waiters<R>, _) =
+                    waiters.drain(..).partition(|waiter| waiter.deadline <= now);
+                *waiters = rest;
+                answer_refused(late, Refusal::OutcomeUnknown, effects);
+            }
+        }
+    }
+
+    /// Answers every post that has not left for the writer.
+    pub fn refuse_queued(&mut self, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+        for post in std::mem::take(&mut self.queued) {
+            self.drop_queued(post, refusal.clone(), effects);
+        }
+    }
+
+    /// The earliest deadline of anyone who waits.
+    pub fn earliest_deadline(&self) -> Option<Instant> {
+        let queued = self.queued.iter().flat_map(|post| &post.waiters);
+        let in_flight = self.in_flight.iter().flat_map(|post| &post.waiters);
+        queued.chain(in_flight).map(|waiter| waiter.deadline).min()
+    }
+
+    fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+        self.bytes -= weight(&post.draft);
+        let key = post.draft.client_message_id.map(|id| (post.from, id));
+        self.drop_post(key.as_ref(), post.waiters, refusal, effects);
+    }
+
+    fn drop_post(
+        &mut self,
+        key: Option<&Key>,
+        waiters: Waiters<R>,
+        refusal: Refusal,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        if let Some(key) = key {
+            self.window.forget(key);
+        }
+        answer_refused(waiters, refusal, effects);
+    }
+}
+
+/// About what a post weighs while it waits, in bytes.
+fn weight(draft: &Draft) -> usize {
+    size_of::<Row>() + draft.text.len()
+}
+
+/// The first who waited stored it; the others are its retries.
+fn answer_stored<R>(
+    waiters: Waiters<R>,
+    seq: Seq,
+    created_at: Timestamp,
+    duplicate: bool,
+    effects: &mut Vec<Effect<R>>,
+) {
+    effects.extend(waiters.into_iter().enumerate().map(|(at, waiter)| {
+        let receipt = Receipt {
+            seq,
+            created_at,
+            duplicate: duplicate || at > 0,
+        };
+        Effect::Answer(waiter.reply, Ok(receipt))
+    }));
+}
+
+fn answer_refused<R>(waiters: Waiters<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+    let results = waiters.into_iter();
+    effects.extend(results.map(|waiter| Effect::Answer(waiter.reply, Err(refusal.clone()))));
+}

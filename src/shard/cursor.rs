@@ -1,0 +1,227 @@
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use backon::BackoffBuilder as _;
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    feed::{Feed, Look},
+    ring::{CHUNK_BYTES, Entry, Read},
+    slot::{End, Note, PostAnswer, Slot},
+};
+use crate::{
+    domain::{Clock, Frame, Row, Seq, UserName},
+    store::{Page, Store},
+};
+
+/// Messages that a reader behind the ring takes from history at a time.
+const PAGE: usize = 256;
+
+/// How long one read of history may take before it is tried again.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One stream's place in a chat: a seq, not a queue. It yields what is behind
+/// it, from the ring if the ring has it and from history if not, and changes
+/// between the two without gap or duplicate (P4): whatever a source gives, the
+/// cursor only moves from n to n + 1.
+///
+/// Dropping it ends the subscription.
+pub struct Reader {
+    /// The seq of the last message that was yielded.
+    cursor: Seq,
+    source: Source,
+    feed: Arc<Feed>,
+    slot: Arc<Slot>,
+    core: usize,
+    key: usize,
+    registered: Option<Waker>,
+    history: History,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("chat", &self.feed.chat())
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where readers find what the ring no longer has.
+#[derive(Clone)]
+pub struct History {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+}
+
+enum Source {
+    Ring,
+    Asked(Pin<Box<dyn Future<Output = Vec<Row>> + Send>>),
+    Page(VecDeque<Frame>),
+}
+
+/// What a stream is to do next.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Whole frames to be sent.
+    Frames(Bytes),
+    /// The answer to a post of this stream.
+    Answer(PostAnswer),
+    End(End),
+}
+
+impl Reader {
+    pub(super) fn join(
+        feed: Arc<Feed>,
+        slot: Arc<Slot>,
+        core: usize,
+        cursor: Seq,
+        history: History,
+    ) -> Self {
+        let key = feed.register(core, slot.clone());
+        Self {
+            cursor,
+            source: Source::Ring,
+            feed,
+            slot,
+            core,
+            key,
+            registered: None,
+            history,
+        }
+    }
+
+    /// What the posting half of the same stream needs.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// The next thing to do. After [`Delivery::End`] it must not be asked again.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Delivery> {
+        self.register(cx.waker());
+        loop {
+            if self.slot.has_note() {
+                match self.slot.take_note() {
+                    Some(Note::Answer(answer)) => return Poll::Ready(Delivery::Answer(answer)),
+                    Some(Note::End(end)) => return Poll::Ready(Delivery::End(end)),
+                    None => {}
+                }
+            }
+            match &mut self.source {
+                Source::Ring => match self.feed.look(self.cursor, &self.slot) {
+                    Look::Ring(Read::Chunk(chunk)) => {
+                        debug_assert!(chunk.through > self.cursor, "P4");
+                        self.cursor = chunk.through;
+                        return Poll::Ready(Delivery::Frames(chunk.bytes));
+                    }
+                    Look::Ring(Read::Behind) => self.source = self.ask_history(),
+                    Look::End(end) => return Poll::Ready(Delivery::End(end)),
+                    // A note may have come between the look at the inbox and
+                    // the mark that this reader waits.
+                    Look::Ring(Read::CaughtUp) if self.slot.has_note() => {}
+                    Look::Ring(Read::CaughtUp) => return Poll::Pending,
+                },
+                Source::Asked(page) => match page.as_mut().poll(cx) {
+                    Poll::Ready(rows) => self.source = self.open_page(rows),
+                    Poll::Pending => {
+                        self.slot.wait();
+                        if !self.slot.has_note() {
+                            return Poll::Pending;
+                        }
+                    }
+                },
+                Source::Page(frames) => match take_chunk(frames) {
+                    Some((count, bytes)) => {
+                        self.cursor += count as Seq;
+                        return Poll::Ready(Delivery::Frames(bytes));
+                    }
+                    None => self.source = Source::Ring,
+                },
+            }
+        }
+    }
+
+    fn register(&mut self, waker: &Waker) {
+        if !self.registered.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            self.slot.register(waker);
+            self.registered = Some(waker.clone());
+        }
+    }
+
+    fn ask_history(&self) -> Source {
+        let history = self.history.clone();
+        let (chat, cursor) = (self.feed.chat(), self.cursor);
+        Source::Asked(Box::pin(async move {
+            // A store that is away is no reason to end a stream (P8).
+            let mut delays = retry_delays();
+            loop {
+                let deadline = history.clock.now() + PAGE_TIMEOUT;
+                let page = Page::After(cursor);
+                match history.store.page(chat, page, PAGE, deadline).await {
+                    Ok(rows) if !rows.is_empty() => return rows,
+                    Ok(_) => tracing::debug!(%chat, cursor, "history has no next message yet"),
+                    Err(error) => tracing::debug!(%chat, cursor, %error, "history not read"),
+                }
+                tokio::time::sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)).await;
+            }
+        }))
+    }
+
+    /// Takes from a page what continues this cursor without a hole.
+    fn open_page(&self, rows: Vec<Row>) -> Source {
+        let dense = rows
+            .iter()
+            .zip(self.cursor + 1..)
+            .take_while(|(row, seq)| row.seq == *seq);
+        let viewer: &UserName = self.slot.user();
+        let frames = dense.map(|(row, _)| Entry::new(row).frame_for(viewer));
+        Source::Page(frames.collect())
+    }
+}
+
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+fn retry_delays() -> impl Iterator<Item = Duration> {
+    backon::ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(MAX_RETRY_DELAY)
+        .without_max_times()
+        .build()
+}
+
+/// Frames from the front, in one chunk; how many they were.
+fn take_chunk(frames: &mut VecDeque<Frame>) -> Option<(usize, Bytes)> {
+    let first = frames.pop_front()?;
+    let next_fits = |bytes: usize, frames: &VecDeque<Frame>| {
+        frames
+            .front()
+            .is_some_and(|frame| bytes + frame.len() <= CHUNK_BYTES)
+    };
+    if !next_fits(first.len(), frames) {
+        return Some((1, first.into_bytes()));
+    }
+    let mut count = 1;
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    chunk.extend_from_slice(first.as_bytes());
+    while next_fits(chunk.len(), frames)
+        && let Some(frame) = frames.pop_front()
+    {
+        chunk.extend_from_slice(frame.as_bytes());
+        count += 1;
+    }
+    Some((count, chunk.freeze()))
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.feed.leave(self.core, self.key);
+    }
+}

@@ -1,0 +1,142 @@
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use slab::Slab;
+
+use super::{
+    ring::{Entry, Read, Ring, RingBound},
+    slot::{End, Slot},
+};
+use crate::domain::{ChatId, Seq, UserName};
+
+/// What a chat's shard and its readers share: the ring, and who is to be woken.
+///
+/// Only the shard appends and ends; readers look on from any core. The readers
+/// are kept by core, so that a commit costs one wake-up a core, not one a
+/// reader.
+///
+/// No wake-up is lost: a reader marks itself as waiting while it holds the
+/// ring's lock and has found nothing; the shard appends under the same lock and
+/// looks at the marks afterwards.
+#[derive(Debug)]
+pub struct Feed {
+    chat: ChatId,
+    state: Mutex<State>,
+    cores: Box<[CoreReaders]>,
+    readers: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State {
+    ring: Ring,
+    end: Option<End>,
+}
+
+#[derive(Debug, Default)]
+struct CoreReaders {
+    slots: Mutex<Slab<Arc<Slot>>>,
+    /// The core has been told to wake its readers and has not begun yet.
+    called: AtomicBool,
+}
+
+/// What a reader finds in the feed.
+#[derive(Debug)]
+pub enum Look {
+    Ring(Read),
+    End(End),
+}
+
+impl Feed {
+    pub fn new(chat: ChatId, last: Seq, bound: RingBound, cores: usize) -> Self {
+        Self {
+            chat,
+            state: Mutex::new(State {
+                ring: Ring::new(last, bound),
+                end: None,
+            }),
+            cores: (0..cores).map(|_| CoreReaders::default()).collect(),
+            readers: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn chat(&self) -> ChatId {
+        self.chat
+    }
+
+    pub fn readers(&self) -> usize {
+        self.readers.load(Ordering::Acquire)
+    }
+
+    /// Appends committed messages (P3), which follow the ring's last.
+    pub fn append(&self, entries: impl Iterator<Item = Entry>) {
+        let mut state = lock(&self.state);
+        entries.for_each(|entry| state.ring.push(entry));
+    }
+
+    /// Ends every stream. Deletion ends at once; a drain lets a reader have
+    /// what the ring still holds for it.
+    pub fn end(&self, end: End) {
+        lock(&self.state).end = Some(end);
+    }
+
+    /// What is there behind `after`; if nothing, the slot is marked as waiting.
+    pub fn look(&self, after: Seq, slot: &Slot) -> Look {
+        let mut state = lock(&self.state);
+        let found = state.ring.read(after, slot.user());
+        match (&state.end, found) {
+            (Some(End::Draining), found @ Read::Chunk(_)) => Look::Ring(found),
+            (Some(end), _) => Look::End(*end),
+            (None, found) => {
+                if matches!(found, Read::CaughtUp) {
+                    slot.wait();
+                }
+                Look::Ring(found)
+            }
+        }
+    }
+
+    pub fn register(&self, core: usize, slot: Arc<Slot>) -> usize {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        lock(&self.cores[core].slots).insert(slot)
+    }
+
+    pub fn leave(&self, core: usize, key: usize) {
+        lock(&self.cores[core].slots).remove(key);
+        self.readers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Ends the streams of one user.
+    pub fn end_user(&self, user: &UserName, end: End) {
+        for core in &self.cores {
+            let slots = lock(&core.slots);
+            let theirs = slots.iter().filter(|(_, slot)| slot.user() == user);
+            theirs.for_each(|(_, slot)| slot.end(end));
+        }
+    }
+
+    /// True if `core` has readers and has not been called yet: the caller is to
+    /// see to it that the core runs [`Feed::wake`].
+    pub fn call(&self, core: usize) -> bool {
+        let readers = &self.cores[core];
+        !readers.called.load(Ordering::Acquire)
+            && !lock(&readers.slots).is_empty()
+            && !readers.called.swap(true, Ordering::AcqRel)
+    }
+
+    /// Wakes the core's waiting readers.
+    pub fn wake(&self, core: usize) {
+        let readers = &self.cores[core];
+        readers.called.store(false, Ordering::Release);
+        lock(&readers.slots)
+            .iter()
+            .for_each(|(_, slot)| slot.wake());
+    }
+}
+
+/// A panic while holding one of these locks leaves nothing half done that a
+/// reader could see, so poisoning is not a reason to stop everyone else.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,303 @@
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ahash::RandomState;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    cursor::Reader,
+    post::{Post, PostResult, Refusal},
+    slot::Slot,
+};
+use crate::{
+    domain::{ChatId, ClientMessageId, Draft, Seq, UserName},
+    store::ChatRecord,
+};
+
+/// How everyone else reaches a chat, wherever it lives. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shards {
+    shards: Arc<[ShardHandle]>,
+    hash: RandomState,
+}
+
+/// One shard's mailboxes. Posts have their own, so that a shard that has all
+/// the posts it may hold still answers everything else.
+#[derive(Debug, Clone)]
+pub(super) struct ShardHandle {
+    pub posts: mpsc::Sender<(ChatId, Post<Reply>)>,
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// Where the answer to a post goes.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Call(oneshot::Sender<PostResult>),
+    Stream(Arc<Slot>, Option<ClientMessageId>),
+}
+
+impl Reply {
+    pub fn send(self, result: PostResult) {
+        match self {
+            // A caller that has gone away does not want it any more.
+            Self::Call(caller) => _ = caller.send(result),
+            Self::Stream(slot, id) => slot.answer(id, result),
+        }
+    }
+}
+
+/// On whose behalf a call is made.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub user: UserName,
+    /// May see and change every chat.
+    pub admin: bool,
+}
+
+/// Why a call on a chat was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShardError {
+    /// The same for a chat that does not exist, so that ids can't be probed
+    /// (P7).
+    #[error("not a member of the chat, or no such chat")]
+    NotMember,
+    /// Only an admin is told so.
+    #[error("no such chat")]
+    NotFound,
+    #[error("only the chat's creator or an admin may do this")]
+    NotCreator,
+    #[error("the chat would have more than {max} members")]
+    TooManyMembers { max: usize },
+    #[error("after_seq is ahead of the chat's newest message, {last_seq}")]
+    AheadOfChat { last_seq: Seq },
+    #[error("the queue is full: {queue}")]
+    Busy { queue: &'static str },
+    #[error("the store is unavailable")]
+    Unavailable,
+    #[error("the server is shutting down")]
+    Draining,
+}
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, ShardError>>;
+
+/// Everything but posts.
+#[derive(Debug)]
+pub(super) enum Command {
+    Chat(ChatId, ChatCommand),
+    /// Refuse new work, commit what was accepted, end the streams, answer.
+    Drain(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+pub(super) enum ChatCommand {
+    Join {
+        user: UserName,
+        after_seq: Option<Seq>,
+        core: usize,
+        answer: Answer<Reader>,
+    },
+    Get {
+        caller: Caller,
+        answer: Answer<ChatRecord>,
+    },
+    AddMembers {
+        caller: Caller,
+        users: Vec<UserName>,
+        answer: Answer<ChatRecord>,
+    },
+    RemoveMembers {
+        caller: Caller,
+        users: Vec<UserName>,
+        answer: Answer<ChatRecord>,
+    },
+    Delete {
+        caller: Caller,
+        answer: Answer<()>,
+    },
+}
+
+impl Shards {
+    pub(super) fn new(shards: Vec<ShardHandle>) -> Self {
+        Self {
+            shards: shards.into(),
+            // Placement is this process's own affair, so any seeds do.
+            hash: RandomState::new(),
+        }
+    }
+
+    fn of(&self, chat: ChatId) -> &ShardHandle {
+        let hash = self.hash.hash_one(chat);
+        &self.shards[(hash % self.shards.len() as u64) as usize]
+    }
+
+    /// Posts a message; `Ok` means that it is committed (P1). A full mailbox is
+    /// refused at once (P6). The shard answers by `deadline`.
+    ///
+    /// # Errors
+    /// If the message was not stored, or not known to be within the deadline.
+    pub async fn post(
+        &self,
+        chat: ChatId,
+        from: UserName,
+        draft: Draft,
+        deadline: Instant,
+    ) -> PostResult {
+        let (caller, answer) = oneshot::channel();
+        let post = Post {
+            from,
+            draft,
+            deadline,
+            reply: Reply::Call(caller),
+        };
+        let refused = match self.of(chat).posts.try_send((chat, post)) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Full(_)) => Some(Refusal::Busy { queue: "mailbox" }),
+            Err(mpsc::error::TrySendError::Closed(_)) => Some(Refusal::Draining),
+        };
+        match refused {
+            Some(refusal) => Err(refusal),
+            None => answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)),
+        }
+    }
+
+    /// Posts a message on a stream. Waits while the stream has as many posts
+    /// under way as it may, or the mailbox is full: the client's flow control
+    /// then holds it back. The stream's reading half gets the answer.
+    pub async fn post_on_stream(
+        &self,
+        chat: ChatId,
+        slot: &Arc<Slot>,
+        draft: Draft,
+        timeout: Duration,
+        now: impl Fn() -> Instant,
+    ) {
+        poll_fn(|cx| slot.poll_post(cx)).await;
+        let id = draft.client_message_id.clone();
+        let reply = Reply::Stream(slot.clone(), id);
+        match self.of(chat).posts.reserve().await {
+            Ok(place) => place.send((
+                chat,
+                Post {
+                    from: slot.user().clone(),
+                    draft,
+                    deadline: now() + timeout,
+                    reply,
+                },
+            )),
+            Err(_) => reply.send(Err(Refusal::Draining)),
+        }
+    }
+
+    /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the
+    /// one that will poll the reader.
+    ///
+    /// # Errors
+    /// If the user is not a member, or `after_seq` is ahead of the chat.
+    pub async fn join(
+        &self,
+        chat: ChatId,
+        user: UserName,
+        after_seq: Option<Seq>,
+        core: usize,
+    ) -> Result<Reader, ShardError> {
+        self.command(chat, |answer| ChatCommand::Join {
+            user,
+            after_seq,
+            core,
+            answer,
+        })
+        .await
+    }
+
+    /// Describes a chat to a member of it, or an admin.
+    ///
+    /// # Errors
+    /// If the caller may not see it, or there is no such chat.
+    pub async fn get(&self, chat: ChatId, caller: Caller) -> Result<ChatRecord, ShardError> {
+        self.command(chat, |answer| ChatCommand::Get { caller, answer })
+            .await
+    }
+
+    /// Adds members to the end of the list; answers with the chat as it then is.
+    ///
+    /// # Errors
+    /// If the caller may not, or there would be too many.
+    pub async fn add_members(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+        users: Vec<UserName>,
+    ) -> Result<ChatRecord, ShardError> {
+        self.command(chat, |answer| ChatCommand::AddMembers {
+            caller,
+            users,
+            answer,
+        })
+        .await
+    }
+
+    /// Removes members and ends their streams; answers with the chat as it then
+    /// is.
+    ///
+    /// # Errors
+    /// If the caller may not.
+    pub async fn remove_members(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+        users: Vec<UserName>,
+    ) -> Result<ChatRecord, ShardError> {
+        self.command(chat, |answer| ChatCommand::RemoveMembers {
+            caller,
+            users,
+            answer,
+        })
+        .await
+    }
+
+    /// Deletes a chat and ends its streams.
+    ///
+    /// # Errors
+    /// If the caller may not.
+    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ShardError> {
+        self.command(chat, |answer| ChatCommand::Delete { caller, answer })
+            .await
+    }
+
+    /// Drains every shard: returns once all that was accepted is answered and
+    /// all streams have been told to end (P9).
+    pub async fn drain(&self) {
+        let mut drained = Vec::with_capacity(self.shards.len());
+        for shard in self.shards.iter() {
+            let (answer, done) = oneshot::channel();
+            if shard.commands.send(Command::Drain(answer)).await.is_ok() {
+                drained.push(done);
+            }
+        }
+        for done in drained {
+            _ = done.await;
+        }
+    }
+
+    async fn command<T>(
+        &self,
+        chat: ChatId,
+        command: impl FnOnce(Answer<T>) -> ChatCommand,
+    ) -> Result<T, ShardError> {
+        let (answer, result) = oneshot::channel();
+        match self
+            .of(chat)
+            .commands
+            .try_send(Command::Chat(chat, command(answer)))
+        {
+            Ok(()) => result.await.unwrap_or(Err(ShardError::Unavailable)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(ShardError::Busy {
+                queue: "shard commands",
+            }),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(ShardError::Draining),
+        }
+    }
+}

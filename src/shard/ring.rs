@@ -1,0 +1,252 @@
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::domain::{ClientMessageId, Frame, Row, Seq, UserName};
+
+/// Most bytes of several messages that are put together into one chunk: the
+/// default, and so the largest safe, HTTP/2 frame (RFC 9113, 6.5.2). A single
+/// message may be larger.
+pub const CHUNK_BYTES: usize = 16 * 1024;
+
+/// The newest committed messages of a chat, framed, bounded in number and in
+/// bytes. The newest message always stays, whatever its size.
+#[derive(Debug)]
+pub struct Ring {
+    entries: VecDeque<Entry>,
+    /// The seq of the newest entry; of the newest message before the ring
+    /// while it is empty.
+    last: Seq,
+    bytes: usize,
+    bound: RingBound,
+    /// What the last reader of several messages got. Readers move together, so
+    /// the next one mostly wants the same.
+    shared: Option<Chunk>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct RingBound {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// A message in the ring: its frame, and what it takes to make the sender's
+/// own frame of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    frame: Frame,
+    from: UserName,
+    client_message_id: Option<ClientMessageId>,
+}
+
+/// Whole frames of the messages behind one seq up to and with `through`.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    after: Seq,
+    pub through: Seq,
+    pub bytes: Bytes,
+}
+
+/// What a cursor finds.
+#[derive(Debug)]
+pub enum Read {
+    Chunk(Chunk),
+    /// There is nothing newer.
+    CaughtUp,
+    /// The next message has fallen off the tail: history has it.
+    Behind,
+}
+
+impl Entry {
+    pub fn new(row: &Row) -> Self {
+        Self {
+            frame: Frame::encode(row),
+            from: row.from.clone(),
+            client_message_id: row.client_message_id.clone(),
+        }
+    }
+
+    /// The frame as `viewer` is to see it: only the sender's names the
+    /// `client_message_id`.
+    pub fn frame_for(&self, viewer: &UserName) -> Frame {
+        match &self.client_message_id {
+            Some(id) if self.from == *viewer => self.frame.with_client_message_id(id),
+            _ => self.frame.clone(),
+        }
+    }
+
+    fn is_special_for(&self, viewer: &UserName) -> bool {
+        self.client_message_id.is_some() && self.from == *viewer
+    }
+}
+
+impl Ring {
+    /// An empty ring behind the message `last`.
+    pub fn new(last: Seq, bound: RingBound) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            last,
+            bytes: 0,
+            bound,
+            shared: None,
+        }
+    }
+
+    fn first(&self) -> Seq {
+        self.last - self.entries.len() as Seq + 1
+    }
+
+    /// Appends the message that follows the last.
+    pub fn push(&mut self, entry: Entry) {
+        self.bytes += entry.frame.len();
+        self.entries.push_back(entry);
+        self.last += 1;
+        while self.entries.len() > 1
+            && (self.entries.len() > self.bound.messages || self.bytes > self.bound.bytes)
+        {
+            let oldest = self.entries.pop_front();
+            self.bytes -= oldest.map_or(0, |entry| entry.frame.len());
+        }
+    }
+
+    /// What comes behind `after` for `viewer`: one message of any size, or
+    /// several in one chunk of at most [`CHUNK_BYTES`].
+    pub fn read(&mut self, after: Seq, viewer: &UserName) -> Read {
+        if after >= self.last {
+            return Read::CaughtUp;
+        }
+        if after + 1 < self.first() {
+            return Read::Behind;
+        }
+        let start = (after + 1 - self.first()) as usize;
+        let (count, bytes) = self.fitting(start);
+        let through = after + count as Seq;
+        let entries = self.entries.range(start..start + count);
+
+        if count == 1 {
+            let frame = self.entries[start].frame_for(viewer);
+            let bytes = frame.into_bytes();
+            return Read::Chunk(Chunk {
+                after,
+                through,
+                bytes,
+            });
+        }
+        if entries.clone().any(|entry| entry.is_special_for(viewer)) {
+            let frames = entries.map(|entry| entry.frame_for(viewer));
+            let bytes = concat(frames.collect::<Vec<_>>().iter(), bytes);
+            return Read::Chunk(Chunk {
+                after,
+                through,
+                bytes,
+            });
+        }
+        if let Some(chunk) = &self.shared
+            && chunk.after == after
+            && chunk.through == through
+        {
+            return Read::Chunk(chunk.clone());
+        }
+        let chunk = Chunk {
+            after,
+            through,
+            bytes: concat(entries.map(|entry| &entry.frame), bytes),
+        };
+        self.shared = Some(chunk.clone());
+        Read::Chunk(chunk)
+    }
+
+    /// How many entries from `start` fit into a chunk, at least one, and their
+    /// bytes.
+    fn fitting(&self, start: usize) -> (usize, usize) {
+        let mut bytes = self.entries[start].frame.len();
+        let mut count = 1;
+        for entry in self.entries.range(start + 1..) {
+            if bytes + entry.frame.len() > CHUNK_BYTES {
+                break;
+            }
+            bytes += entry.frame.len();
+            count += 1;
+        }
+        (count, bytes)
+    }
+}
+
+fn concat<'a>(frames: impl Iterator<Item = &'a Frame>, bytes: usize) -> Bytes {
+    let mut out = BytesMut::with_capacity(bytes);
+    for frame in frames {
+        out.extend_from_slice(frame.as_bytes());
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ChatId, MessageId, Timestamp};
+
+    fn entry(seq: Seq, text_len: usize, id: &str) -> Entry {
+        Entry::new(&Row {
+            chat: ChatId::new(1).unwrap(),
+            seq,
+            id: MessageId(seq),
+            from: UserName::new("alice").unwrap(),
+            text: "x".repeat(text_len).into(),
+            client_message_id: ClientMessageId::from_wire(id).unwrap(),
+            created_at: Timestamp(seq),
+        })
+    }
+
+    fn ring(messages: usize, bytes: usize) -> Ring {
+        Ring::new(0, RingBound { messages, bytes })
+    }
+
+    fn name(name: &str) -> UserName {
+        UserName::new(name).unwrap()
+    }
+
+    fn chunk(read: Read) -> Chunk {
+        match read {
+            Read::Chunk(chunk) => chunk,
+            other => panic!("no chunk: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn p6_the_ring_keeps_to_both_bounds() {
+        let mut ring = ring(4, 1_000);
+        for seq in 1..=10 {
+            ring.push(entry(seq, 10, ""));
+        }
+        assert_eq!((ring.first(), ring.last), (7, 10));
+        ring.push(entry(11, 5_000, ""));
+        assert_eq!((ring.first(), ring.last), (11, 11), "the newest stays");
+        assert!(matches!(ring.read(9, &name("bob")), Read::Behind));
+        assert!(matches!(ring.read(11, &name("bob")), Read::CaughtUp));
+    }
+
+    #[test]
+    fn several_messages_share_one_chunk() {
+        let mut ring = ring(100, 1 << 20);
+        (1..=100).for_each(|seq| ring.push(entry(seq, 300, "")));
+        let first = chunk(ring.read(0, &name("bob")));
+        assert!(first.bytes.len() <= CHUNK_BYTES && first.through > 40);
+        let again = chunk(ring.read(0, &name("carol")));
+        assert_eq!(
+            first.bytes.as_ptr(),
+            again.bytes.as_ptr(),
+            "not copied again"
+        );
+    }
+
+    #[test]
+    fn only_the_sender_gets_the_client_message_id() {
+        let mut ring = ring(100, 1 << 20);
+        (1..=3).for_each(|seq| ring.push(entry(seq, 10, "key")));
+        let others = chunk(ring.read(0, &name("bob"))).bytes;
+        let own = chunk(ring.read(0, &name("alice"))).bytes;
+        assert_eq!(own.len(), others.len() + 3 * (2 + "key".len()));
+        let others_again = chunk(ring.read(0, &name("bob"))).bytes;
+        assert_eq!(others, others_again);
+    }
+}

@@ -1,0 +1,181 @@
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::post::{PostResult, Receipt};
+use crate::domain::{ClientMessageId, UserName};
+
+/// Why a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The chat was deleted.
+    Deleted,
+    /// The reader is no longer a member.
+    Removed,
+    /// The server is shutting down.
+    Draining,
+    /// The client broke the stream's protocol.
+    Misused,
+}
+
+/// The answer to a post on a stream that the stream itself must carry: any but
+/// "stored", which shows as the message coming by.
+#[derive(Debug)]
+pub struct PostAnswer {
+    pub client_message_id: Option<ClientMessageId>,
+    pub result: PostResult,
+}
+
+/// One stream's meeting place: the shard and the posting half leave things here
+/// for the reading half, and wake it.
+#[derive(Debug)]
+pub struct Slot {
+    user: UserName,
+    /// The reading half has found nothing and wants to be woken.
+    waiting: AtomicBool,
+    /// `inbox` has something for the reading half.
+    attention: AtomicBool,
+    inbox: Mutex<Inbox>,
+    /// Posts that have neither been stored nor had their answer taken.
+    posts: AtomicUsize,
+    max_posts: usize,
+    poster: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    waker: Option<Waker>,
+    answers: VecDeque<PostAnswer>,
+    end: Option<End>,
+}
+
+/// What the reading half finds in its inbox.
+#[derive(Debug)]
+pub enum Note {
+    Answer(PostAnswer),
+    End(End),
+}
+
+impl Slot {
+    /// `max_posts` bounds the posts under way, and with them the answers that
+    /// wait (P6).
+    pub fn new(user: UserName, max_posts: usize) -> Self {
+        Self {
+            user,
+            waiting: AtomicBool::new(false),
+            attention: AtomicBool::new(false),
+            inbox: Mutex::default(),
+            posts: AtomicUsize::new(0),
+            max_posts,
+            poster: AtomicWaker::new(),
+        }
+    }
+
+    pub fn user(&self) -> &UserName {
+        &self.user
+    }
+
+    // The reading half.
+
+    pub fn register(&self, waker: &Waker) {
+        let mut inbox = self.inbox();
+        match &mut inbox.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    pub fn wait(&self) {
+        self.waiting.store(true, Ordering::SeqCst);
+    }
+
+    pub fn has_note(&self) -> bool {
+        self.attention.load(Ordering::SeqCst)
+    }
+
+    pub fn take_note(&self) -> Option<Note> {
+        let mut inbox = self.inbox();
+        if let Some(answer) = inbox.answers.pop_front() {
+            drop(inbox);
+            self.post_done();
+            return Some(Note::Answer(answer));
+        }
+        self.attention.store(false, Ordering::SeqCst);
+        inbox.end.take().map(Note::End)
+    }
+
+    // The posting half.
+
+    /// Ready once another post may be under way, which it then is.
+    pub fn poll_post(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.posts.load(Ordering::Acquire) >= self.max_posts {
+            self.poster.register(cx.waker());
+            if self.posts.load(Ordering::Acquire) >= self.max_posts {
+                return Poll::Pending;
+            }
+        }
+        self.posts.fetch_add(1, Ordering::AcqRel);
+        Poll::Ready(())
+    }
+
+    fn post_done(&self) {
+        let before = self.posts.fetch_sub(1, Ordering::AcqRel);
+        if before == self.max_posts {
+            self.poster.wake();
+        }
+    }
+
+    // Whoever has news for the stream.
+
+    /// The outcome of one of this stream's posts.
+    pub fn answer(&self, client_message_id: Option<ClientMessageId>, result: PostResult) {
+        if let Ok(Receipt {
+            duplicate: false, ..
+        }) = result
+        {
+            return self.post_done();
+        }
+        self.leave_note(|inbox| {
+            inbox.answers.push_back(PostAnswer {
+                client_message_id,
+                result,
+            });
+        });
+    }
+
+    /// Ends the stream once its answers are taken. The first reason stands.
+    pub fn end(&self, end: End) {
+        self.leave_note(|inbox| {
+            inbox.end.get_or_insert(end);
+        });
+    }
+
+    /// Wakes the reading half if it waits.
+    pub fn wake(&self) {
+        if self.waiting.load(Ordering::SeqCst)
+            && self.waiting.swap(false, Ordering::SeqCst)
+            && let Some(waker) = &self.inbox().waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn leave_note(&self, write: impl FnOnce(&mut Inbox)) {
+        let mut inbox = self.inbox();
+        write(&mut inbox);
+        self.attention.store(true, Ordering::SeqCst);
+        drop(inbox);
+        self.wake();
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,236 @@
+use std::{sync::Arc, time::Duration};
+
+use backon::BackoffBuilder as _;
+
+use super::Landed;
+use crate::{
+    domain::{ChatId, Clock, Row, Seq},
+    store::{Page, Store, StoreError, StoreResult},
+};
+
+/// How long one look-up may take before it is tried again.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Messages that a look-up reads at a time.
+const LOOKUP_PAGE: usize = 1_000;
+
+/// Jittered, so that lanes do not come back all at once.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// One batch on its way into the store, whatever it takes: it is retried while
+/// the store is away, looked up when an answer was lost, split around what the
+/// store refuses, and renumbered behind another writer's messages.
+pub(super) struct Attempt<'a> {
+    lane: usize,
+    store: &'a dyn Store,
+    clock: &'a dyn Clock,
+    /// What is still to be written; the next piece is the last element.
+    todo: Vec<Vec<Row>>,
+    landed: Vec<Landed>,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(lane: usize, store: &'a dyn Store, clock: &'a dyn Clock) -> Self {
+        Self {
+            lane,
+            store,
+            clock,
+            todo: Vec::new(),
+            landed: Vec::new(),
+        }
+    }
+
+    /// Ends when every row has an outcome. Rows of a chat stand together, dense
+    /// and ascending, and so do the outcomes.
+    pub async fn write(mut self, rows: Vec<Row>) -> Vec<Landed> {
+        self.landed.reserve(rows.len());
+        self.todo.push(rows);
+        while let Some(piece) = self.todo.pop() {
+            if !piece.is_empty() {
+                self.write_piece(piece).await;
+            }
+        }
+        self.landed
+    }
+
+    async fn write_piece(&mut self, piece: Vec<Row>) {
+        let piece = Arc::new(piece);
+        let mut delays = retry_delays();
+        let error = loop {
+            match self.store.append(self.lane, piece.clone()).await {
+                Ok(()) => return self.stored(piece),
+                Err(StoreError::Unavailable(source)) => {
+                    tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
+                        "store unavailable, batch waits");
+                    pause(&mut delays).await;
+                }
+                Err(StoreError::OutcomeUnknown(source)) => {
+                    tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
+                        "outcome of a commit unknown, looking it up");
+                    if self.is_stored(&piece[0]).await {
+                        return self.stored(piece);
+                    }
+                }
+                Err(error @ (StoreError::Conflict | StoreError::Refused(_))) => break error,
+            }
+        };
+        let piece = Arc::try_unwrap(piece).unwrap_or_else(|shared| (*shared).clone());
+        match error {
+            StoreError::Conflict => self.give_way(piece).await,
+            error => self.divide(piece, &error),
+        }
+    }
+
+    fn stored(&mut self, piece: Arc<Vec<Row>>) {
+        let rows = Arc::try_unwrap(piece).unwrap_or_else(|shared| (*shared).clone());
+        self.landed.extend(rows.into_iter().map(Landed::Stored));
+    }
+
+    /// Whether this very row is in the store. A commit is all or nothing, so
+    /// one row speaks for its piece.
+    async fn is_stored(&self, row: &Row) -> bool {
+        let at = Page::After(row.seq - 1);
+        let found = self.page(row.chat, at, 1).await;
+        found.first().is_some_and(|found| same(found, row))
+    }
+
+    /// Finds what the store refuses by halving. A message that is refused
+    /// leaves no hole: those behind it in its chat move up.
+    fn divide(&mut self, mut piece: Vec<Row>, error: &StoreError) {
+        if piece.len() > 1 {
+            let behind = piece.split_off(piece.len() / 2);
+            self.todo.push(behind);
+            self.todo.push(piece);
+            return;
+        }
+        for row in piece {
+            tracing::warn!(lane = self.lane, chat = %row.chat, seq = row.seq,
+                error = error as &dyn std::error::Error, "store refuses a message");
+            self.landed.push(Landed::Refused {
+                chat: row.chat,
+                id: row.id,
+            });
+            renumber(self.todo.iter_mut().flatten(), row.chat, -1);
+        }
+    }
+
+    /// Some seq of the piece is taken: by a late commit of our own, or by
+    /// another writer, behind whose messages ours then go.
+    async fn give_way(&mut self, piece: Vec<Row>) {
+        if self.is_stored(&piece[0]).await {
+            return self.stored(Arc::new(piece));
+        }
+        let mut rest = Vec::with_capacity(piece.len());
+        for rows in by_chat(piece) {
+            let (chat, first) = (rows[0].chat, rows[0].seq);
+            let foreign = self.behind(chat, first - 1).await;
+            if foreign.is_empty() {
+                rest.extend(rows);
+                continue;
+            }
+            tracing::warn!(lane = self.lane, %chat, seq = first, theirs = foreign.len(),
+                "another writer has used our seqs, renumbering behind it");
+            rest.extend(self.make_way_for(foreign, rows));
+        }
+        self.todo.push(rest);
+    }
+
+    /// Reports the foreign messages, and moves ours behind them; less those
+    /// that turn out to be the same post.
+    fn make_way_for(&mut self, foreign: Vec<Row>, ours: Vec<Row>) -> Vec<Row> {
+        let chat = ours[0].chat;
+        let mut duplicates = Vec::new();
+        let mut kept = Vec::with_capacity(ours.len());
+        let shift = foreign.len() as Seq;
+        for mut row in ours {
+            match foreign.iter().find(|theirs| same_post(theirs, &row)) {
+                Some(theirs) => duplicates.push(Landed::Duplicate {
+                    chat,
+                    id: row.id,
+                    seq: theirs.seq,
+                    created_at: theirs.created_at,
+                }),
+                None => {
+                    row.seq += shift - duplicates.len() as Seq;
+                    kept.push(row);
+                }
+            }
+        }
+        let later = self.todo.iter_mut().flatten();
+        renumber(later, chat, shift - duplicates.len() as Seq);
+        self.landed.extend(foreign.into_iter().map(Landed::Foreign));
+        self.landed.extend(duplicates);
+        kept
+    }
+
+    /// All messages of a chat behind `seq`.
+    async fn behind(&self, chat: ChatId, seq: Seq) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        loop {
+            let last = rows.last().map_or(seq, |row| row.seq);
+            let page = self.page(chat, Page::After(last), LOOKUP_PAGE).await;
+            let full = page.len() == LOOKUP_PAGE;
+            rows.extend(page);
+            if !full {
+                return rows;
+            }
+        }
+    }
+
+    /// Reads until the store answers: what follows must not be guessed.
+    async fn page(&self, chat: ChatId, page: Page, limit: usize) -> Vec<Row> {
+        let mut delays = retry_delays();
+        loop {
+            let deadline = self.clock.now() + LOOKUP_TIMEOUT;
+            let found: StoreResult<_> = self.store.page(chat, page, limit, deadline).await;
+            match found {
+                Ok(rows) => return rows,
+                Err(error) => {
+                    tracing::warn!(lane = self.lane, %chat,
+                        error = &error as &dyn std::error::Error, "look-up failed, trying again");
+                    pause(&mut delays).await;
+                }
+            }
+        }
+    }
+}
+
+fn same(found: &Row, ours: &Row) -> bool {
+    found.seq == ours.seq && found.id == ours.id
+}
+
+fn same_post(theirs: &Row, ours: &Row) -> bool {
+    ours.client_message_id.is_some()
+        && theirs.client_message_id == ours.client_message_id
+        && theirs.from == ours.from
+}
+
+fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {
+    let mut chats: Vec<Vec<Row>> = Vec::new();
+    for row in rows {
+        match chats.last_mut() {
+            Some(chat) if chat[0].chat == row.chat => chat.push(row),
+            _ => chats.push(vec![row]),
+        }
+    }
+    chats
+}
+
+fn renumber<'r>(rows: impl Iterator<Item = &'r mut Row>, chat: ChatId, shift: Seq) {
+    rows.filter(|row| row.chat == chat)
+        .for_each(|row| row.seq += shift);
+}
+
+fn retry_delays() -> impl Iterator<Item = Duration> + Send {
+    backon::ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(RETRY_MIN)
+        .with_max_delay(RETRY_MAX)
+        .without_max_times()
+        .build()
+}
+
+async fn pause(delays: &mut impl Iterator<Item = Duration>) {
+    tokio::time::sleep(delays.next().unwrap_or(RETRY_MAX)).await;
+}
