@@ -6,8 +6,12 @@
 //! commits it to the [`store`], and the shard then lets the chat's readers know,
 //! whose streams [`grpc`] feeds from the chat's ring.
 
+pub mod app;
+pub mod client;
+pub mod config;
 pub mod domain;
 pub mod store;
+pub mod telemetry;
 
 /// The wire's types, generated from `proto/`.
 pub mod proto {
