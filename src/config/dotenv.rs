@@ -28,9 +28,17 @@ fn explain(error: &dotenvy::Error, text: &str) -> String {
     let dotenvy::Error::LineParse(entry, _) = error else {
         return "it cannot be read".into();
     };
-    let first = entry.lines().next().unwrap_or_default();
-    let number = text.lines().take_while(|line| *line != first).count() + 1;
-    let name = entry.split_once('=').map(|(name, _)| name.trim());
+    // The error has the line, or only its value.
+    let first = entry.lines().next().unwrap_or_default().trim();
+    let is_it = |line: &str| {
+        let value = line.split_once('=').map(|(_, value)| value.trim());
+        line.trim() == first || value == Some(first)
+    };
+    let found = text.lines().zip(1..).find(|(line, _)| is_it(line));
+    let Some((line, number)) = found else {
+        return "a line is not of the form NAME=value".into();
+    };
+    let name = line.split_once('=').map(|(name, _)| name.trim());
     match name {
         // A name is worth showing; what has the form of one holds no secret.
         Some(name) if is_name(name) => format!(

@@ -112,7 +112,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Sub {
     /// Start the server
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Make a chat; its id is printed
     Create(Create),
     /// Read a chat as it goes on, and post the lines of standard input to it
@@ -123,10 +123,6 @@ enum Sub {
     History(History),
 }
 
-/// Start the server
-///
-/// Without --store, the variable PG_DSN (environment or .env file) may name a
-/// PostgreSQL database, as a URL or as libpq key=value pairs.
 #[derive(Args)]
 #[allow(dead_code, reason = "values are read by id, see sources.rs")]
 struct Serve {
@@ -139,8 +135,9 @@ struct Serve {
     grpc_port: String,
 
     /// Where messages are kept: sqlite:PATH (file and folder are made), memory
-    /// (nothing survives the process) or a postgres:// URL [default:
-    /// sqlite:./data/chat.db, or PG_DSN if that is set]
+    /// (nothing survives the process) or a postgres:// URL. Without it the
+    /// variable PG_DSN counts: a PostgreSQL URL or key=value pairs, by
+    /// environment or .env file only [default: sqlite:./data/chat.db]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
 

@@ -281,12 +281,16 @@ fn chat(flags: &ArgMatches) -> Result<i64, Refusal> {
 
 /// clap's refusal without its usage text.
 fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:"))
-        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
-        .collect();
-    let line = lines.join(" ");
+    let mut line = String::new();
+    let lines = text.lines().map(str::trim).filter(|part| !part.is_empty());
+    for part in lines.take_while(|part| !part.starts_with("Usage:")) {
+        if part.starts_with("For more information") {
+            break;
+        }
+        if !line.is_empty() {
+            line += if part.starts_with("tip:") { "; " } else { " " };
+        }
+        line += part;
+    }
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }

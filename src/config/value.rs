@@ -69,7 +69,7 @@ impl fmt::Display for Bounds {
 fn in_units(value: u64, units: &[(u64, &str)]) -> String {
     units
         .iter()
-        .find(|(size, _)| value >= *size && value % size == 0)
+        .find(|(size, _)| value >= *size && value.is_multiple_of(*size))
         .map_or_else(
             || value.to_string(),
             |(size, unit)| format!("{}{unit}", value / size),
@@ -92,7 +92,9 @@ fn parse_size(text: &str) -> Option<u64> {
 fn parse_millis(text: &str) -> Option<u64> {
     let time: Duration = humantime::parse_duration(text).ok()?;
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    (time.subsec_nanos() % 1_000_000 == 0).then_some(millis)
+    time.subsec_nanos()
+        .is_multiple_of(1_000_000)
+        .then_some(millis)
 }
 
 /// Text from outside, fit for one line: control characters escaped, cut to a
