@@ -6,12 +6,16 @@
 //! commits it to the [`store`], and the shard then lets the chat's readers know,
 //! whose streams [`grpc`] feeds from the chat's ring.
 
+pub mod app;
 pub mod auth;
+pub mod client;
+pub mod config;
 pub mod domain;
 pub mod grpc;
 pub mod runtime;
 pub mod shard;
 pub mod store;
+pub mod telemetry;
 pub mod writer;
 
 /// The wire's types, generated from `proto/`.

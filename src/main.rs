@@ -1,1 +1,55 @@
-fn main() {}
+//! The binary: the allocator, the command line, exit codes. 0: done. 1: it was
+//! asked for properly and failed. 2: it was not asked for properly. Either
+//! failure says why in one line on standard error.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use chat_service::{
+    app, client,
+    config::{self, Command},
+    telemetry,
+};
+
+// Small allocations made on one thread and freed on another are this server's
+// daily bread; the system's allocator takes a lock for them.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match config::from_process(std::env::args_os()) {
+        Ok(command) => command,
+        Err(refusal) => return fail(MISUSED, &refusal),
+    };
+    let done = match command {
+        Command::Print(text) => {
+            // A reader that went away (`| head`) has seen enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        Command::Serve(config) => telemetry::init_logs(&config.log_level, config.log_format)
+            .map_err(|e| e.to_string())
+            .and_then(|()| app::run(*config).map_err(|e| e.to_string())),
+        Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
+        Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),
+        Command::Send(config) => client::send(config).map_err(|e| e.to_string()),
+        Command::History(config) => client::history(config).map_err(|e| e.to_string()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(FAILED, &why),
+    }
+}
+
+fn fail(code: u8, why: &dyn Display) -> ExitCode {
+    let line = why.to_string().replace(char::is_control, " ");
+    // Without a standard error there is nobody to tell, and the code remains.
+    let _ = writeln!(io::stderr(), "chatd: {line}");
+    ExitCode::from(code)
+}

@@ -1,1 +1,4 @@
-fn main() {}
+//! One test binary: linking the server once a file would take most of the time.
+
+mod cli;
+mod client;

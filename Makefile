@@ -1,0 +1,34 @@
+# `make run` starts the server, `make test` checks all that CI checks.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help run test tools
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
+	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL if root and it is missing'
+	@echo 'make help   this text'
+
+# exec, so that the signals that stop `make run` reach the server itself.
+run:
+	cargo build --release --bin chatd
+	exec $(TARGET)/release/chatd serve $(ARGS)
+
+test: tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	cargo test
+
+tools:
+	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }
+	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; \
+	  else \
+	    echo 'make: PostgreSQL is needed for the tests: install the package "postgresql" of your distribution' >&2; exit 1; \
+	  fi; \
+	fi

@@ -1,0 +1,185 @@
+//! What the process was asked to do: one typed, checked value made of the
+//! command line, the environment, the `.env` file and the defaults, in this
+//! order of precedence.
+//!
+//! Only `main` (and a test) calls this room, once. Invariants:
+//! 1. What comes out is within its bounds; no other room checks an option.
+//! 2. A refusal is one line, names the option and never shows a secret.
+//! 3. The process environment is read once and never changed.
+
+mod dotenv;
+mod options;
+mod read;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+pub use read::{command, process_environment, serve_from};
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Serve(Box<ServeConfig>),
+    Create(CreateConfig),
+    Connect(ConnectConfig),
+    Send(SendConfig),
+    History(HistoryConfig),
+    /// Print this on standard output and be done: `--help`, `--version`.
+    Print(String),
+}
+
+/// The server's options. `--help` has the meaning of each in more words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeConfig {
+    pub grpc_host: IpAddr,
+    /// 0: any free port.
+    pub grpc_port: u16,
+    pub store: StoreChoice,
+    pub auth: AuthChoice,
+    /// Users who are admins in development mode.
+    pub dev_admins: Vec<String>,
+    pub cores: usize,
+    pub shards: usize,
+    pub writer_lanes: usize,
+    /// Per writer lane.
+    pub batch_rows: usize,
+    /// Per writer lane.
+    pub batch_bytes: usize,
+    /// Sends waiting for a shard, per shard.
+    pub mailbox: usize,
+    /// Messages between acceptance and commit, per shard.
+    pub pending_rows: usize,
+    /// Bytes between acceptance and commit, per shard.
+    pub pending_bytes: usize,
+    /// Messages, per active chat; also the least duplicate window.
+    pub ring: usize,
+    /// Per active chat.
+    pub ring_bytes: usize,
+    /// A chat without readers and sends for this long is let go.
+    pub chat_idle: Duration,
+    /// In Unicode scalar values.
+    pub max_text: usize,
+    /// Per chat.
+    pub max_members: usize,
+    pub send_timeout: Duration,
+    pub drain_timeout: Duration,
+    /// Posts of one stream under way.
+    pub stream_posts: usize,
+    /// Bytes that h2 may buffer for one stream.
+    pub stream_buffer: usize,
+    /// A filter that `tracing` has accepted.
+    pub log_level: String,
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreChoice {
+    Sqlite(PathBuf),
+    Memory,
+    Postgres(Secret),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthChoice {
+    /// The token is the user's name, and is believed.
+    Dev,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, else JSON.
+    Auto,
+    Pretty,
+    Json,
+}
+
+/// Whom a client calls, and with which token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// `HOST:PORT`.
+    pub addr: String,
+    pub token: Secret,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateConfig {
+    pub peer: PeerConfig,
+    pub with: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectConfig {
+    pub peer: PeerConfig,
+    pub chat: i64,
+    pub after_seq: Option<i64>,
+    pub exit_on_eof: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendConfig {
+    pub peer: PeerConfig,
+    pub chat: i64,
+    pub text: String,
+    /// The client_message_id, if the caller chose one.
+    pub id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryConfig {
+    pub peer: PeerConfig,
+    pub chat: i64,
+    pub page: HistoryPage,
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryPage {
+    Newest,
+    Before(i64),
+    After(i64),
+}
+
+/// A text that no log and no error may show: a DSN with its password, a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Why the process cannot do what it was asked: one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(String);
+
+impl Refusal {
+    fn new(why: impl Into<String>) -> Self {
+        // Whatever was quoted on the way here, a refusal stays one line.
+        let why: String = why.into();
+        Self(why.replace(char::is_control, " "))
+    }
+}
+
+/// Reads the command line of this process, its environment and its `.env` file.
+///
+/// # Errors
+/// If an option is unknown, out of its bounds or cannot be read.
+pub fn from_process(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
+    command(args, &process_environment())
+}

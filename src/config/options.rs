@@ -1,0 +1,333 @@
+//! The command line: every option with its meaning, and the bounds that both
+//! `--help` and the check of a value use.
+//!
+//! All values are plain text here. `sources.rs` overlays the four sources, and
+//! only then is a value read, so that a bad one is refused by the name under
+//! which it was given.
+
+use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
+
+use super::value::{
+    Bounds::{self, Count, Size, Time},
+    GIB, KIB, MIB,
+};
+
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+
+/// The bounds of an option, by its id (the flag with `_` for `-`).
+///
+/// The lower ends are what still works, the upper ones what no machine that
+/// this runs on has a use for: beyond them a value is a slip of the pen.
+pub(super) fn bounds(id: &str) -> Option<Bounds> {
+    Some(match id {
+        "grpc_port" => Count(0, 65_535),
+        "cores" => Count(1, 256),
+        "shards" => Count(1, 4096),
+        "writer_lanes" => Count(1, 64),
+        "batch_rows" => Count(1, 100_000),
+        "batch_bytes" => Size(64 * KIB, 64 * MIB),
+        "mailbox" => Count(64, 1_048_576),
+        "pending_rows" => Count(64, 4_194_304),
+        "pending_bytes" => Size(MIB, 4 * GIB),
+        "ring" => Count(16, 65_536),
+        "ring_bytes" => Size(16 * KIB, 64 * MIB),
+        "chat_idle" => Time(100, 24 * HOUR),
+        "max_text" => Count(1, 65_536),
+        "max_members" => Count(1, 100_000),
+        "send_timeout" => Time(10, 600 * SECOND),
+        "drain_timeout" => Time(100, HOUR),
+        "stream_posts" => Count(1, 65_536),
+        "stream_buffer" => Size(4 * KIB, 16 * MIB),
+        "limit" => Count(1, 100_000),
+        "before" => Count(1, i64::MAX as u64),
+        "after" | "after_seq" => Count(0, i64::MAX as u64),
+        _ => return None,
+    })
+}
+
+/// The environment variable of an option: the flag in UPPER_SNAKE_CASE. What
+/// says what to do in one call (`--as`, `--limit` …) has none.
+pub(super) fn env_name(id: &str) -> Option<String> {
+    match id {
+        "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
+        | "limit" | "after_seq" | "exit_on_eof" => None,
+        // The bare words would mean something else in most environments.
+        "addr" => Some("CHAT_ADDR".into()),
+        "token" => Some("CHAT_TOKEN".into()),
+        _ => Some(id.to_ascii_uppercase()),
+    }
+}
+
+/// The command line as clap knows it, with the environment names and bounds
+/// added to the help of each option.
+pub(super) fn command() -> Command {
+    let mut command = Cli::command().mut_args(annotate);
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    for name in names {
+        command = command.mut_subcommand(name, |sub| sub.mut_args(annotate));
+    }
+    command
+}
+
+fn annotate(arg: clap::Arg) -> clap::Arg {
+    let id = arg.get_id().as_str();
+    let mut notes = String::new();
+    if let Some(bounds) = bounds(id) {
+        notes += &format!(" [bounds: {bounds}]");
+    }
+    if let Some(name) = env_name(id) {
+        notes += &format!(" [env: {name}]");
+    }
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    arg.help(format!("{help}{notes}"))
+}
+
+/// Ordered, durable, real-time chat over gRPC: server and terminal client.
+///
+/// An option is taken from the command line, else from the environment, else
+/// from the .env file, else its default counts. A variable that is set but
+/// empty counts as not set.
+#[derive(Parser)]
+#[command(
+    name = "chatd",
+    version,
+    flatten_help = true,
+    arg_required_else_help = false
+)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Cli {
+    /// File with NAME=value lines, the third source of options. The default may
+    /// be missing, a named file may not
+    #[arg(long, value_name = "PATH", default_value = ".env", global = true)]
+    config_path: String,
+
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Start the server
+    Serve(Box<Serve>),
+    /// Make a chat; its id is printed
+    Create(Create),
+    /// Read a chat as it goes on, and post the lines of standard input to it
+    Connect(Connect),
+    /// Post one message; its seq is printed
+    Send(Send),
+    /// Print messages of a chat, oldest first
+    History(History),
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Serve {
+    /// Address to listen on: an IP address or localhost
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    grpc_host: String,
+
+    /// TCP port to listen on; 0: any free one, which the log names
+    #[arg(long, value_name = "PORT", default_value = "8083")]
+    grpc_port: String,
+
+    /// Where messages are kept: sqlite:PATH (file and folder are made), memory
+    /// (nothing survives the process) or a postgres:// URL. Without it the
+    /// variable PG_DSN counts: a PostgreSQL URL or key=value pairs, by
+    /// environment or .env file only [default: sqlite:./data/chat.db]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+
+    /// How tokens are checked. dev: the token is the user's name and anybody is
+    /// believed, so it is refused unless --grpc-host is a loopback address
+    /// [default: dev on a loopback address, else none, and no start]
+    #[arg(long, value_name = "MODE")]
+    auth: Option<String>,
+
+    /// With --auth dev: users who have the admin role, comma-separated
+    /// [default: none]
+    #[arg(long, value_name = "NAMES")]
+    dev_admins: Option<String>,
+
+    /// Threads that serve connections, each with its own listener on the port
+    /// [default: as many as this process may use]
+    #[arg(long, value_name = "N")]
+    cores: Option<String>,
+
+    /// Tasks among which all chats are divided [default: one a core]
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+
+    /// Commits that are under way at a time, for the whole server [default: one
+    /// a core, at most 64]
+    #[arg(long, value_name = "N")]
+    writer_lanes: Option<String>,
+
+    /// Most messages of one commit, per writer lane
+    #[arg(long, value_name = "N", default_value = "5000")]
+    batch_rows: String,
+
+    /// Most text of one commit in bytes, per writer lane; one message always
+    /// fits
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    batch_bytes: String,
+
+    /// Sends that wait for a shard, per shard; the next one is refused
+    /// (RESOURCE_EXHAUSTED)
+    #[arg(long, value_name = "N", default_value = "8192")]
+    mailbox: String,
+
+    /// Messages between acceptance and commit, per shard
+    #[arg(long, value_name = "N", default_value = "65536")]
+    pending_rows: String,
+
+    /// Bytes of messages between acceptance and commit, per shard
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pending_bytes: String,
+
+    /// Newest messages kept in memory for readers, per active chat; also the
+    /// least window in which a retried send is recognised
+    #[arg(long, value_name = "N", default_value = "256")]
+    ring: String,
+
+    /// Most bytes of those messages, per active chat; readers further behind
+    /// are fed from the store
+    #[arg(long, value_name = "SIZE", default_value = "256KiB")]
+    ring_bytes: String,
+
+    /// After this time without readers and sends a chat leaves memory, per chat
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    chat_idle: String,
+
+    /// Longest text of a message, in Unicode characters
+    #[arg(long, value_name = "N", default_value = "4096")]
+    max_text: String,
+
+    /// Most members, per chat
+    #[arg(long, value_name = "N", default_value = "1000")]
+    max_members: String,
+
+    /// Longest a send waits for its commit if its caller set no nearer
+    /// deadline; then UNAVAILABLE
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    send_timeout: String,
+
+    /// Longest a stop (SIGTERM, SIGINT) waits for accepted work to be committed
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    drain_timeout: String,
+
+    /// Posts under way at a time, per stream; then the stream is not read
+    #[arg(long, value_name = "N", default_value = "1024")]
+    stream_posts: String,
+
+    /// Bytes that may wait in the connection for a slow reader, per stream
+    #[arg(long, value_name = "SIZE", default_value = "64KiB")]
+    stream_buffer: String,
+
+    /// What is logged: trace, debug, info, warn, error, or a filter such as
+    /// chat_service=debug,info
+    #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+
+    /// Form of the log on standard error: pretty, json, or auto (pretty on a
+    /// terminal, else json)
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    log_format: String,
+}
+
+/// Whom to call, and as whom: the same for every call of the client.
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Peer {
+    /// Server to call, without TLS
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8083")]
+    addr: String,
+
+    /// Your name; it is the token unless there is one (development mode)
+    /// [default: none]
+    #[arg(long = "as", value_name = "NAME")]
+    as_user: Option<String>,
+
+    /// Bearer token; better given by the environment, where no other user sees
+    /// it [default: the name of --as]
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Create {
+    #[command(flatten)]
+    peer: Peer,
+
+    /// Members besides you, comma-separated [default: none]
+    #[arg(long, value_name = "NAMES")]
+    with: Option<String>,
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Connect {
+    /// Id of the chat
+    #[arg(value_name = "CHAT")]
+    chat: String,
+
+    #[command(flatten)]
+    peer: Peer,
+
+    /// Begin behind this message; 0: from the first [default: with what comes
+    /// from now on]
+    #[arg(long, value_name = "SEQ")]
+    after_seq: Option<String>,
+
+    /// End when standard input has ended and every line has come back
+    /// [default: go on reading until interrupted]
+    #[arg(long)]
+    exit_on_eof: bool,
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Send {
+    /// Id of the chat
+    #[arg(value_name = "CHAT")]
+    chat: String,
+
+    /// The message
+    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    text: String,
+
+    #[command(flatten)]
+    peer: Peer,
+
+    /// client_message_id: the same one again is stored once. Up to 64 printable
+    /// ASCII characters [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    id: Option<String>,
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct History {
+    /// Id of the chat
+    #[arg(value_name = "CHAT")]
+    chat: String,
+
+    #[command(flatten)]
+    peer: Peer,
+
+    /// Messages before this seq [default: the newest]
+    #[arg(long, value_name = "SEQ", conflicts_with = "after")]
+    before: Option<String>,
+
+    /// Messages behind this seq [default: the newest]
+    #[arg(long, value_name = "SEQ")]
+    after: Option<String>,
+
+    /// Most messages to print
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: String,
+}

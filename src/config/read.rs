@@ -1,0 +1,296 @@
+//! From the four sources to typed values.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    thread,
+};
+
+use clap::{ArgMatches, error::ErrorKind};
+
+use super::{
+    AuthChoice, Command, ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, LogFormat,
+    PeerConfig, Refusal, Secret, SendConfig, ServeConfig, StoreChoice, options,
+    sources::{Environment, Sources},
+    value::quote,
+};
+
+const DEFAULT_STORE: &str = "./data/chat.db";
+/// The wire's longest user name, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
+
+/// The environment of this process. A name that is not UTF-8 is not ours.
+pub fn process_environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .collect()
+}
+
+/// Reads a command line (its first word is the program's name).
+///
+/// # Errors
+/// If an option is unknown, out of its bounds or cannot be read.
+pub fn command(
+    args: impl IntoIterator<Item = OsString>,
+    env: &Environment,
+) -> Result<Command, Refusal> {
+    let matches = match options::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(e) => match e.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                return Ok(Command::Print(e.to_string()));
+            }
+            _ => return Err(Refusal::new(one_line(&e.to_string()))),
+        },
+    };
+    let Some((name, flags)) = matches.subcommand() else {
+        return Err(Refusal::new("a command is needed, see --help"));
+    };
+    let sources = Sources::new(flags, env)?;
+    Ok(match name {
+        "serve" => Command::Serve(Box::new(serve(&sources)?)),
+        "create" => Command::Create(CreateConfig {
+            peer: peer(&sources)?,
+            with: names(&sources, "with")?,
+        }),
+        "connect" => Command::Connect(ConnectConfig {
+            peer: peer(&sources)?,
+            chat: chat(flags)?,
+            after_seq: sources.number("after_seq")?,
+            exit_on_eof: sources.switch("exit_on_eof"),
+        }),
+        "send" => Command::Send(SendConfig {
+            peer: peer(&sources)?,
+            chat: chat(flags)?,
+            text: sources.need("text")?.text,
+            id: sources.get("id")?.map(|given| given.text),
+        }),
+        "history" => Command::History(HistoryConfig {
+            peer: peer(&sources)?,
+            chat: chat(flags)?,
+            page: match (sources.number("before")?, sources.number("after")?) {
+                (Some(seq), _) => HistoryPage::Before(seq),
+                (None, Some(seq)) => HistoryPage::After(seq),
+                (None, None) => HistoryPage::Newest,
+            },
+            limit: sources.need_number("limit")?,
+        }),
+        _ => return Err(Refusal::new("this command is not built yet")),
+    })
+}
+
+/// A server's configuration from flags alone: no environment, no `.env` file.
+/// For servers that a test starts in its own process.
+///
+/// # Errors
+/// As for a command line.
+pub fn serve_from(flags: &[&str]) -> Result<ServeConfig, Refusal> {
+    let args = ["chatd", "serve", "--config-path", ""];
+    let args = args.iter().chain(flags).map(OsString::from);
+    match command(args, &Environment::new())? {
+        Command::Serve(config) => Ok(*config),
+        _ => Err(Refusal::new("not a server's options")),
+    }
+}
+
+fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
+    let grpc_host = host(sources)?;
+    let all_cores = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(256);
+    let cores = sources.number_or("cores", all_cores)?;
+    Ok(ServeConfig {
+        grpc_host,
+        grpc_port: sources.need_number("grpc_port")?,
+        store: store(sources)?,
+        auth: auth(sources, grpc_host)?,
+        dev_admins: names(sources, "dev_admins")?,
+        cores,
+        shards: sources.number_or("shards", cores)?,
+        writer_lanes: sources.number_or("writer_lanes", cores.min(64))?,
+        batch_rows: sources.need_number("batch_rows")?,
+        batch_bytes: sources.need_number("batch_bytes")?,
+        mailbox: sources.need_number("mailbox")?,
+        pending_rows: sources.need_number("pending_rows")?,
+        pending_bytes: sources.need_number("pending_bytes")?,
+        ring: sources.need_number("ring")?,
+        ring_bytes: sources.need_number("ring_bytes")?,
+        chat_idle: sources.need_time("chat_idle")?,
+        max_text: sources.need_number("max_text")?,
+        max_members: sources.need_number("max_members")?,
+        send_timeout: sources.need_time("send_timeout")?,
+        drain_timeout: sources.need_time("drain_timeout")?,
+        stream_posts: sources.need_number("stream_posts")?,
+        stream_buffer: sources.need_number("stream_buffer")?,
+        log_level: log_level(sources)?,
+        log_format: log_format(sources)?,
+    })
+}
+
+fn host(sources: &Sources<'_>) -> Result<IpAddr, Refusal> {
+    let given = sources.need("grpc_host")?;
+    if given.text == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    given.text.parse().map_err(|_| {
+        let shown = quote(&given.text);
+        given.refuse(format!("{shown} is neither an IP address nor localhost"))
+    })
+}
+
+/// The value is not shown in a refusal: a mistyped URL still has its password.
+fn store(sources: &Sources<'_>) -> Result<StoreChoice, Refusal> {
+    if let Some(given) = sources.get("store")? {
+        let text = given.text.as_str();
+        return match text.strip_prefix("sqlite:") {
+            Some("") => Err(given.refuse("sqlite: needs a path, as in sqlite:./data/chat.db")),
+            Some(path) => Ok(StoreChoice::Sqlite(PathBuf::from(path))),
+            None if text == "memory" => Ok(StoreChoice::Memory),
+            None if is_postgres_url(text) => Ok(StoreChoice::Postgres(Secret::new(text))),
+            None => Err(given.refuse("is not sqlite:PATH, memory or a postgres:// URL")),
+        };
+    }
+    if let Some(given) = sources.variable("PG_DSN")? {
+        let text = given.text.as_str();
+        return if is_postgres_url(text) || (text.contains('=') && !text.contains("://")) {
+            Ok(StoreChoice::Postgres(Secret::new(text)))
+        } else {
+            Err(given.refuse("is neither a postgres:// URL nor key=value pairs"))
+        };
+    }
+    Ok(StoreChoice::Sqlite(PathBuf::from(DEFAULT_STORE)))
+}
+
+fn is_postgres_url(text: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| {
+        text.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty())
+    })
+}
+
+/// Development mode believes everybody, so that it stays on this machine.
+fn auth(sources: &Sources<'_>, host: IpAddr) -> Result<AuthChoice, Refusal> {
+    let local = host.to_canonical().is_loopback();
+    match sources.get("auth")? {
+        Some(given) if given.text != "dev" => {
+            let shown = quote(&given.text);
+            Err(given.refuse(format!("{shown} is not a known mode (dev)")))
+        }
+        Some(given) if !local => Err(given.refuse(format!(
+            "dev trusts any name as a token, so it is refused on {host}, which is not a loopback \
+             address"
+        ))),
+        None if !local => Err(Refusal::new(format!(
+            "--auth: no check of tokens is configured, and {host} is not a loopback address: \
+             development mode, the default there, would trust any name"
+        ))),
+        _ => Ok(AuthChoice::Dev),
+    }
+}
+
+/// A comma-separated list of user names.
+fn names(sources: &Sources<'_>, id: &str) -> Result<Vec<String>, Refusal> {
+    let Some(given) = sources.get(id)? else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for name in given.text.split(',').map(str::trim) {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(char::is_control) {
+            return Err(given.refuse(format!(
+                "{} is not a user name (1 to {MAX_NAME_BYTES} bytes, no control characters)",
+                quote(name)
+            )));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// A bare word that is not a level would be taken for the name of a module, and
+/// the log would be silent: only what looks like a filter is read as one.
+fn log_level(sources: &Sources<'_>) -> Result<String, Refusal> {
+    let given = sources.need("log_level")?;
+    let lower = given.text.to_ascii_lowercase();
+    if LEVELS.contains(&lower.as_str()) {
+        return Ok(lower);
+    }
+    let filter = given.text.contains(['=', ',', '['])
+        && tracing_subscriber::EnvFilter::try_new(&given.text).is_ok();
+    if filter {
+        return Ok(given.text);
+    }
+    let shown = quote(&given.text);
+    Err(given.refuse(format!(
+        "{shown} is neither one of {} nor a filter such as chat_service=debug,info",
+        LEVELS.join(", ")
+    )))
+}
+
+fn log_format(sources: &Sources<'_>) -> Result<LogFormat, Refusal> {
+    let given = sources.need("log_format")?;
+    match given.text.as_str() {
+        "auto" => Ok(LogFormat::Auto),
+        "pretty" => Ok(LogFormat::Pretty),
+        "json" => Ok(LogFormat::Json),
+        other => Err(given.refuse(format!("{} is not auto, pretty or json", quote(other)))),
+    }
+}
+
+fn peer(sources: &Sources<'_>) -> Result<PeerConfig, Refusal> {
+    let addr = sources.need("addr")?;
+    let port = addr
+        .text
+        .rsplit_once(':')
+        .map(|(host, port)| (host, port.parse::<u16>()));
+    let Some((host, Ok(_))) = port else {
+        let shown = quote(&addr.text);
+        return Err(addr.refuse(format!("{shown} is not of the form HOST:PORT")));
+    };
+    let bare = !host.is_empty() && !host.contains(['/', '@', '?', '#']);
+    if !bare || host.contains(char::is_whitespace) {
+        let shown = quote(&addr.text);
+        return Err(addr.refuse(format!("{shown} is not of the form HOST:PORT")));
+    }
+    let token = match sources.get("token")? {
+        Some(token) => token,
+        None => sources.get("as_user")?.ok_or_else(|| {
+            Refusal::new("--as: who are you? Give a name, or a token (--token, CHAT_TOKEN)")
+        })?,
+    };
+    if token.text.is_empty() || token.text.contains(char::is_control) {
+        return Err(token.refuse("must not be empty or hold control characters"));
+    }
+    Ok(PeerConfig {
+        addr: addr.text,
+        token: Secret::new(token.text),
+    })
+}
+
+fn chat(flags: &ArgMatches) -> Result<i64, Refusal> {
+    let text = flags.get_one::<String>("chat").map_or("", String::as_str);
+    match text.parse() {
+        Ok(id) if id > 0 => Ok(id),
+        _ => Err(Refusal::new(format!(
+            "CHAT: {} is not a chat id, a whole number greater than 0",
+            quote(text)
+        ))),
+    }
+}
+
+/// clap's refusal without its usage text.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let lines = text.lines().map(str::trim).filter(|part| !part.is_empty());
+    for part in lines.take_while(|part| !part.starts_with("Usage:")) {
+        if part.starts_with("For more information") {
+            break;
+        }
+        if !line.is_empty() {
+            line += if part.starts_with("tip:") { "; " } else { " " };
+        }
+        line += part;
+    }
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}

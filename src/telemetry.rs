@@ -1,0 +1,82 @@
+//! What the process tells the people who run it. For now its log: on standard
+//! error, pretty on a terminal and JSON otherwise.
+//!
+//! A message is lower case and has no values in it; values are fields.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
+
+use crate::config::LogFormat;
+
+/// Below `info` these say something about every frame and every syscall, which
+/// drowns the lines that one turned the level up for.
+const CHATTY: [&str; 8] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "tonic",
+    "tower",
+    "rustls",
+    "tokio_postgres",
+    "mio",
+];
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("the log level is not a valid filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("the log cannot be set up: {0}")]
+    Init(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends the log to standard error. `level` is a level or a filter directive.
+///
+/// # Errors
+/// If the filter cannot be read, or there is a log already.
+pub fn init_logs(level: &str, format: LogFormat) -> Result<(), LogError> {
+    let filter = EnvFilter::try_new(directives(level))?;
+    let pretty = match format {
+        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Pretty => true,
+        LogFormat::Json => false,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    if pretty {
+        builder
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .try_init()?;
+    } else {
+        builder.json().flatten_event(true).finish().try_init()?;
+    }
+    Ok(())
+}
+
+/// A plain `debug` or `trace` is meant for this service; who wants a library's
+/// lines as well writes a filter.
+fn directives(level: &str) -> String {
+    if !matches!(level, "debug" | "trace") {
+        return level.to_owned();
+    }
+    CHATTY
+        .iter()
+        .fold(level.to_owned(), |all, name| format!("{all},{name}=info"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_low_level_is_narrowed() {
+        assert_eq!(directives("warn"), "warn");
+        assert_eq!(directives("h2=trace,info"), "h2=trace,info");
+        let narrowed = directives("debug");
+        assert!(narrowed.starts_with("debug,h2=info"), "{narrowed}");
+        assert!(EnvFilter::try_new(narrowed).is_ok());
+    }
+}

@@ -1,0 +1,156 @@
+//! The command line from outside: one clear line and a code for whatever is
+//! wrong with it, and a `--help` that leaves nothing out.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+/// Runs `chatd` in an empty directory and an empty environment, so that neither
+/// a developer's variables nor a `.env` file take part.
+fn chatd(args: &[&str], vars: &[(&str, &str)], dotenv: Option<&str>) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(text) = dotenv {
+        fs::write(dir.path().join(".env"), text).unwrap();
+    }
+    Command::new(env!("CARGO_BIN_EXE_chatd"))
+        .args(args)
+        .env_clear()
+        .envs(vars.iter().copied())
+        .current_dir(dir.path())
+        .output()
+        .unwrap()
+}
+
+/// The one line of a process that refused to start.
+fn refusal(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(stderr.matches('\n').count(), 1, "{stderr}");
+    let line = stderr.strip_prefix("chatd: ").expect("names the program");
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn an_unknown_option_is_refused() {
+    let line = refusal(&chatd(&["serve", "--frobnicate"], &[], None));
+    assert!(line.contains("--frobnicate"), "{line}");
+    for args in [&[][..], &["frobnicate"], &["serve", "x"], &["send", "1"]] {
+        refusal(&chatd(args, &[], None));
+    }
+}
+
+#[test]
+fn a_value_beyond_its_bound_is_refused_by_name() {
+    let line = refusal(&chatd(&["serve", "--shards", "0"], &[], None));
+    assert_eq!(line, "--shards: 0 is not within 1..=4096");
+    let line = refusal(&chatd(&["serve", "--chat-idle", "60"], &[], None));
+    assert!(
+        line.starts_with("--chat-idle: 60 is not a duration"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_bad_variable_is_refused_by_name() {
+    let line = refusal(&chatd(&["serve"], &[("RING_BYTES", "1KiB")], None));
+    assert!(line.starts_with("RING_BYTES: 1KiB is not within"), "{line}");
+    let secret = ("PG_DSN", "mysql://root:hunter2@db");
+    let line = refusal(&chatd(&["serve"], &[secret], None));
+    assert!(line.starts_with("PG_DSN: "), "{line}");
+    assert!(!line.contains("hunter2"), "{line}");
+}
+
+#[test]
+fn a_bad_dotenv_file_is_refused() {
+    let line = refusal(&chatd(&["serve"], &[], Some("GRPC_PORT=8083\nwhat\n")));
+    assert!(line.starts_with(".env: line 2"), "{line}");
+    let line = refusal(&chatd(&["serve"], &[], Some("GRPC_PORT=80830\n")));
+    assert_eq!(line, "GRPC_PORT: 80830 is not within 0..=65535 (from .env)");
+    let named = ["serve", "--config-path", "missing.env"];
+    let line = refusal(&chatd(&named, &[], None));
+    assert!(line.contains("missing.env"), "{line}");
+}
+
+#[test]
+fn no_start_beyond_loopback_without_real_auth() {
+    let line = refusal(&chatd(&["serve", "--grpc-host", "0.0.0.0"], &[], None));
+    assert!(line.contains("no check of tokens is configured"), "{line}");
+    let vars = [("GRPC_HOST", "::"), ("AUTH", "dev")];
+    let line = refusal(&chatd(&["serve"], &vars, None));
+    assert!(line.contains("not a loopback address"), "{line}");
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for args in [&["--help"][..], &["serve", "--help"], &["--version"]] {
+        let output = chatd(args, &[], None);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(output.stderr.is_empty() && !output.stdout.is_empty());
+    }
+}
+
+/// `chatd --help` alone has every option of every command, each with its
+/// default, and with a bound if it is a number, a size or a time.
+#[test]
+fn help_lists_every_option() {
+    let output = chatd(&["--help"], &[("COLUMNS", "100")], None);
+    let help = String::from_utf8(output.stdout).unwrap();
+    let mut options: Vec<(String, String)> = Vec::new();
+    for line in help.lines() {
+        let text = line.trim_start();
+        if text.starts_with('-') || line.starts_with("chatd ") {
+            options.push((text.to_owned(), String::new()));
+        } else if let Some((_, body)) = options.last_mut() {
+            *body += text;
+            *body += " ";
+        }
+    }
+    let find = |flag: &str| {
+        let found = options.iter().find(|(head, _)| head.contains(flag));
+        found.unwrap_or_else(|| panic!("{flag} is missing:\n{help}"))
+    };
+    for flag in [
+        "grpc-host",
+        "grpc-port",
+        "store",
+        "auth",
+        "dev-admins",
+        "cores",
+        "shards",
+        "writer-lanes",
+        "batch-rows",
+        "batch-bytes",
+        "mailbox",
+        "pending-rows",
+        "pending-bytes",
+        "ring",
+        "ring-bytes",
+        "chat-idle",
+        "max-text",
+        "max-members",
+        "send-timeout",
+        "drain-timeout",
+        "stream-posts",
+        "stream-buffer",
+        "log-level",
+        "log-format",
+        "config-path",
+    ] {
+        let (_, body) = find(&format!("--{flag} "));
+        let name = flag.to_uppercase().replace('-', "_");
+        assert!(body.contains(&format!("[env: {name}]")), "--{flag}: {body}");
+    }
+    for (head, body) in &options {
+        let is_option = head.starts_with('-');
+        if !is_option || head.contains("--help") || head.contains("--version") {
+            continue;
+        }
+        assert!(body.contains("[default: "), "{head}: {body}");
+        let bounded = ["<N>", "<SIZE>", "<TIME>", "<PORT>", "<SEQ>"];
+        if bounded.iter().any(|kind| head.contains(kind)) {
+            assert!(body.contains("[bounds: "), "{head}: {body}");
+        }
+    }
+}
