@@ -9,7 +9,7 @@
 pub mod memory;
 pub mod sqlite;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, ops::Range, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 
@@ -115,9 +115,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>>;
 
-    /// Commits `rows`, all or none. Rows of a chat stand together, dense
+    /// Commits `rows[range]`, all or none. Rows of a chat stand together, dense
     /// and ascending. At most one call a lane is under way.
-    async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()>;
+    async fn append(
+        &self,
+        lane: usize,
+        rows: Arc<Vec<Row>>,
+        range: Range<usize>,
+    ) -> StoreResult<()>;
 
     /// At most `limit` messages of a chat; none if there is no such chat.
     async fn page(
