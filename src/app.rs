@@ -1,11 +1,216 @@
-//! Placeholder: the server itself comes with the wiring of the rooms.
+//! The server put together: the one place besides `main` that sees every room.
 
-use crate::config::ServeConfig;
+mod plan;
 
-/// Runs the server until it is told to stop.
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::ServeConfig,
+    domain::{Clock, Invalid},
+    grpc::{Calls, Server, Service},
+    runtime::{self, BindError, Cores, SystemClock, left, wait_until},
+    shard::{self, History, ShardPlan, Shards, Wakes},
+    store::{Store, sqlite},
+    writer::Lane,
+};
+
+/// How long clients may take, after all is answered, to read their streams'
+/// ends before their connections are cut.
+const LAST_READ: Duration = Duration::from_secs(5);
+
+/// Why the server did not start, or ended other than asked. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::OpenError),
+    #[error("--store postgres://…: not built yet")]
+    NoPostgres,
+    #[error("--dev-admins: {0}")]
+    DevAdmins(Invalid),
+    #[error("the operating system gives no threads or events: {0}")]
+    Io(#[from] io::Error),
+    #[error("the compiled-in descriptors can't be read: {0}")]
+    Descriptors(#[from] tonic_reflection::server::Error),
+    #[error("stopped at once by a second signal")]
+    SecondSignal,
+}
+
+/// Runs the server until SIGTERM or SIGINT, and then drains it (P9).
 ///
 /// # Errors
-/// Always, for now.
-pub fn run(_config: ServeConfig) -> Result<(), String> {
-    Err("the server is not built yet".into())
+/// If it can't start, or a second signal cuts the drain short.
+pub fn run(config: ServeConfig) -> Result<(), AppError> {
+    let drain_timeout = config.drain_timeout;
+    let main = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    main.block_on(async {
+        let mut signals = Signals::new()?;
+        let app = App::start(config).await?;
+        // For scripts that asked for any free port.
+        println!("listening on {}", app.address());
+        tracing::info!(address = %app.address(), "listening");
+        let name = signals.next().await;
+        tracing::info!(signal = name, "draining");
+        tokio::select! {
+            () = app.drain(drain_timeout) => Ok(()),
+            _ = signals.next() => Err(AppError::SecondSignal),
+        }
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A server that runs.
+pub struct App {
+    address: SocketAddr,
+    cores: Cores,
+    store: Arc<dyn Store>,
+    shards: Shards,
+    service: Service,
+    connections: TaskTracker,
+    closed: CancellationToken,
+    ending: CancellationToken,
+}
+
+impl App {
+    /// Opens the store, starts the cores and listens.
+    ///
+    /// # Errors
+    /// If the store can't be opened or the address can't be had.
+    pub async fn start(config: ServeConfig) -> Result<Self, AppError> {
+        let auth = plan::auth(&config)?;
+        let address = SocketAddr::new(config.grpc_host, config.grpc_port);
+        // First, since it is what most often fails, and opening a store may
+        // change it.
+        let listeners = runtime::bind(address, config.cores)?;
+        let address = listeners[0].local_addr()?;
+        let store = plan::store(&config)?;
+        let cores = Cores::start(config.cores)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+
+        let shards = start_shards(&config, &cores, &store, &clock);
+        let limits = plan::limits(&config);
+        let calls = Calls::new(shards.clone(), store.clone(), clock, limits);
+        let ending = CancellationToken::new();
+        let service = Service::new(Arc::new(calls), auth, ending.clone())?;
+        let app = Self {
+            address,
+            cores,
+            store,
+            shards,
+            service,
+            connections: TaskTracker::new(),
+            closed: CancellationToken::new(),
+            ending,
+        };
+        app.service.set_serving().await;
+        for (core, listener) in listeners.into_iter().enumerate() {
+            let spawner = app.cores.spawner(core);
+            let server = Server {
+                service: app.service.clone(),
+                settings: plan::server(&config),
+                core,
+                spawner: spawner.clone(),
+                connections: app.connections.clone(),
+                closed: app.closed.clone(),
+                ending: app.ending.clone(),
+            };
+            spawner.spawn_vital("listener", server.run(listener));
+        }
+        Ok(app)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the server within `timeout`, in the order of P9: not ready, no new
+    /// connections, no new work, all accepted work committed and answered,
+    /// streams ended, connections closed, store closed.
+    pub async fn drain(self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        self.service.set_draining().await;
+        self.closed.cancel();
+        if !wait_until(deadline, self.shards.drain()).await {
+            tracing::warn!("drain timed out, some sends stay unanswered");
+        }
+        self.ending.cancel();
+        self.connections.close();
+        let last_read = deadline.min(Instant::now() + LAST_READ);
+        if !wait_until(last_read, self.connections.wait()).await {
+            let open = self.connections.len();
+            tracing::warn!(open, "connections cut that did not end in time");
+        }
+        if !wait_until(deadline, self.store.close()).await {
+            tracing::warn!("the store did not close in time");
+        }
+        self.cores.stop();
+        tracing::info!(left = ?left(deadline), "drained");
+    }
+}
+
+fn start_shards(
+    config: &ServeConfig,
+    cores: &Cores,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+) -> Shards {
+    let wakes = Arc::new(Wakes::new(cores.count()));
+    for core in 0..cores.count() {
+        let task = wakes.clone().run(core);
+        cores.spawner(core).spawn_vital("wakes", task);
+    }
+    let lanes: Vec<_> = (0..config.writer_lanes)
+        .map(|index| {
+            let settings = plan::lane(config);
+            let (store, clock) = (store.clone(), clock.clone());
+            let (lane, sender) = Lane::new(index, config.shards, settings, store, clock);
+            let core = index % cores.count();
+            cores.spawner(core).spawn_vital("lane", lane.run());
+            sender
+        })
+        .collect();
+    let plans = (0..config.shards).map(|index| ShardPlan {
+        settings: plan::shard(config),
+        core: index % cores.count(),
+        lane: lanes[index % lanes.len()].clone(),
+        wakes: wakes.clone(),
+        history: History {
+            store: store.clone(),
+            clock: clock.clone(),
+        },
+    });
+    shard::start(plans.collect(), |core, task| {
+        cores.spawner(core).spawn_vital("shard", task);
+    })
 }

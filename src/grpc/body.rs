@@ -1,4 +1,5 @@
 use std::{
+    future::Future as _,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -6,8 +7,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{connect::ChatStream, unary::ok_trailers};
+use super::{connect::ChatStream, status::Problem, unary::ok_trailers};
 
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -20,14 +22,26 @@ pub enum ResponseBody {
     Trailers,
     /// The messages of a chat.
     Chat(Box<ChatStream>),
-    /// Of the services that come with tonic.
-    Tonic(tonic::body::Body),
+    /// Of the services that come with tonic, until the server ends.
+    Tonic(Pin<Box<WaitForCancellationFutureOwned>>, tonic::body::Body),
 }
 
 impl ResponseBody {
     /// One message, in its gRPC frame.
     pub fn message(frame: Bytes) -> Self {
         Self::Message(Some(frame))
+    }
+
+    pub fn until(ending: CancellationToken, body: tonic::body::Body) -> Self {
+        Self::Tonic(Box::pin(ending.cancelled_owned()), body)
+    }
+
+    /// Ends with a status, and lets go at once of what fed the body.
+    fn end(&mut self, problem: &Problem) -> Frame<Bytes> {
+        let mut trailers = HeaderMap::new();
+        problem.add_to(&mut trailers);
+        *self = Self::Empty;
+        Frame::trailers(trailers)
     }
 }
 
@@ -54,18 +68,17 @@ impl Body for ResponseBody {
             Self::Chat(stream) => match stream.poll_next(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(frames)) => Poll::Ready(Some(Ok(Frame::data(frames)))),
-                Poll::Ready(Err(problem)) => {
-                    let mut trailers = HeaderMap::new();
-                    problem.add_to(&mut trailers);
-                    // Lets go of the chat at once, not when the client has
-                    // read its last frame.
-                    *body = Self::Empty;
-                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-                }
+                Poll::Ready(Err(problem)) => Poll::Ready(Some(Ok(body.end(&problem)))),
             },
-            Self::Tonic(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|status| Box::new(status) as BodyError),
+            Self::Tonic(ending, inner) => match Pin::new(inner).poll_frame(cx) {
+                Poll::Ready(frame) => {
+                    Poll::Ready(frame.map(|frame| frame.map_err(|status| Box::new(status).into())))
+                }
+                Poll::Pending => ending
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Some(Ok(body.end(&Problem::draining())))),
+            },
         }
     }
 
@@ -73,7 +86,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Message(_) | Self::Trailers | Self::Chat(_) => false,
-            Self::Tonic(body) => body.is_end_stream(),
+            Self::Tonic(_, body) => body.is_end_stream(),
         }
     }
 }

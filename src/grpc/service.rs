@@ -10,6 +10,7 @@ use std::{
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
@@ -53,7 +54,7 @@ struct Shared {
 type Ready = Box<dyn Fn(Request<Incoming>) -> ReadyFuture + Send + Sync>;
 type ReadyFuture = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
-fn ready<S>(service: S) -> Ready
+fn ready<S>(service: S, ending: CancellationToken) -> Ready
 where
     S: tower_service::Service<
             Request<Incoming>,
@@ -67,9 +68,10 @@ where
 {
     Box::new(move |request| {
         let response = service.clone().call(request);
+        let ending = ending.clone();
         Box::pin(async move {
             match response.await {
-                Ok(response) => response.map(ResponseBody::Tonic),
+                Ok(response) => response.map(|body| ResponseBody::until(ending, body)),
                 Err(never) => match never {},
             }
         })
@@ -77,11 +79,15 @@ where
 }
 
 impl Service {
+    /// `ending` ends the streams of the services that come with tonic: a watch
+    /// of the server's health would outlive the server.
+    ///
     /// # Errors
     /// If the compiled-in descriptors can't be read.
     pub fn new(
         calls: Arc<Calls>,
         auth: Arc<dyn Authenticator>,
+        ending: CancellationToken,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = || {
@@ -94,9 +100,9 @@ impl Service {
             auth,
             draining: AtomicBool::new(false),
             health,
-            health_service: ready(health_service),
-            reflection: ready(reflection().build_v1()?),
-            reflection_alpha: ready(reflection().build_v1alpha()?),
+            health_service: ready(health_service, ending.clone()),
+            reflection: ready(reflection().build_v1()?, ending.clone()),
+            reflection_alpha: ready(reflection().build_v1alpha()?, ending),
         })))
     }
 

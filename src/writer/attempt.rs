@@ -58,7 +58,11 @@ impl<'a> Attempt<'a> {
         let piece = Arc::new(piece);
         let mut delays = retry_delays();
         let error = loop {
-            match self.store.append(self.lane, piece.clone()).await {
+            match self
+                .store
+                .append(self.lane, piece.clone(), 0..piece.len())
+                .await
+            {
                 Ok(()) => return self.stored(piece),
                 Err(StoreError::Unavailable(source)) => {
                     tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,

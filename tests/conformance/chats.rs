@@ -16,7 +16,7 @@ pub async fn a_chat_is_found_as_it_was_made(store: &dyn Store) {
     assert_eq!(record.created_at, Timestamp(1_000));
     assert_eq!(record.members, [zoe, two_words]);
     assert_eq!(record.last_seq, 0);
-    assert_eq!(newest, []);
+    assert_eq!(newest, vec![]);
 }
 
 pub async fn members_stand_in_the_order_of_joining(store: &dyn Store) {
@@ -62,18 +62,21 @@ pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
 
     assert!(store.delete_chat(id).await.unwrap());
     assert_eq!(store.load_chat(id, 5, soon()).await.unwrap(), None);
-    assert_eq!(history(store, id).await, []);
-    assert_eq!(seqs(store, id, Page::Before(Seq::MAX), 5).await, []);
+    assert_eq!(history(store, id).await, vec![]);
+    assert_eq!(
+        seqs(store, id, Page::Before(Seq::MAX), 5).await,
+        Vec::<Seq>::new()
+    );
     let last = store.last_seqs(&[id, other], soon()).await.unwrap();
     assert_eq!(last, [0, 3]);
     let of_a = store.chats_of(&a, None, 10, soon()).await.unwrap();
     assert_eq!(of_a.len(), 1);
     assert_eq!(of_a[0].1.id, other);
-    assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), []);
+    assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), vec![]);
     assert!(!store.delete_chat(id).await.unwrap(), "a second time");
     store.add_members(id, vec![b.clone()]).await.unwrap();
     assert_eq!(store.load_chat(id, 5, soon()).await.unwrap(), None);
-    assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), []);
+    assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), vec![]);
     assert_eq!(history(store, other).await.len(), 3);
 }
 
@@ -81,7 +84,7 @@ pub async fn a_missing_chat_is_not_an_error(store: &dyn Store) {
     let missing = ChatId::new(i64::MAX - 1).unwrap();
     assert_eq!(store.load_chat(missing, 5, soon()).await.unwrap(), None);
     assert!(!store.delete_chat(missing).await.unwrap());
-    assert_eq!(history(store, missing).await, []);
+    assert_eq!(history(store, missing).await, vec![]);
     assert_eq!(store.last_seqs(&[missing], soon()).await.unwrap(), [0]);
     let somebody = vec![user("somebody")];
     store.add_members(missing, somebody.clone()).await.unwrap();

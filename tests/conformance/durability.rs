@@ -40,5 +40,5 @@ pub async fn a_deleted_chat_stays_deleted(backend: &mut impl Durable) {
     backend.reopen().await;
     let store = backend.store();
     assert_eq!(store.load_chat(id, 5, soon()).await.unwrap(), None);
-    assert_eq!(history(&*store, id).await, []);
+    assert_eq!(history(&*store, id).await, vec![]);
 }

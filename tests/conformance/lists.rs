@@ -67,7 +67,7 @@ pub async fn a_list_is_read_in_pages(store: &dyn Store) {
     for limit in [1, 2, 3, 10, 11, 12] {
         assert_eq!(listed(store, &me, limit).await, expected, "{limit}");
     }
-    assert_eq!(listed(store, &me, 0).await, []);
+    assert_eq!(listed(store, &me, 0).await, vec![]);
 }
 
 pub async fn chats_of_one_instant_are_in_the_order_of_ids(store: &dyn Store) {
@@ -91,7 +91,7 @@ pub async fn chats_of_one_instant_are_in_the_order_of_ids(store: &dyn Store) {
         chat: ids[3],
     };
     let page = store.chats_of(&me, Some(older), 9, soon()).await.unwrap();
-    assert_eq!(page, []);
+    assert_eq!(page, vec![]);
 }
 
 pub async fn a_list_holds_only_chats_of_the_user(store: &dyn Store) {
@@ -107,7 +107,7 @@ pub async fn a_list_holds_only_chats_of_the_user(store: &dyn Store) {
         listed(store, &you, 9).await,
         [(1_000, yours), (1_000, both)]
     );
-    assert_eq!(listed(store, &user("me"), 9).await, []);
+    assert_eq!(listed(store, &user("me"), 9).await, vec![]);
 }
 
 pub async fn a_list_shows_a_chat_as_it_is(store: &dyn Store) {

@@ -36,7 +36,7 @@ pub async fn only_the_range_is_appended(store: &dyn Store) {
     store.append(0, all.clone(), 2..5).await.unwrap();
     store.append(0, all.clone(), 5..5).await.unwrap();
     assert_eq!(seqs(store, id, Page::After(0), 9).await, [1, 2, 3]);
-    assert_eq!(history(store, other).await, []);
+    assert_eq!(history(store, other).await, vec![]);
     store.append(0, all.clone(), 5..7).await.unwrap();
     assert_eq!(history(store, id).await, all[2..]);
 }
@@ -47,7 +47,7 @@ pub async fn an_append_is_all_or_nothing(store: &dyn Store) {
     let batch = [rows(a, 1..=500), rows(b, 1..=2)].concat();
     let refused = append(store, batch).await;
     assert!(matches!(refused, Err(StoreError::Conflict)), "{refused:?}");
-    assert_eq!(history(store, a).await, []);
+    assert_eq!(history(store, a).await, vec![]);
     assert_eq!(seqs(store, b, Page::After(0), 9).await, [1]);
     // The store is as good as before.
     append(store, rows(a, 1..=2)).await.unwrap();
@@ -110,7 +110,7 @@ pub async fn pages_end_where_the_chat_ends(store: &dyn Store) {
         assert_eq!(found, expected, "{page:?}, {limit}");
     }
     let empty = chat_of_one(store).await;
-    assert_eq!(history(store, empty).await, []);
+    assert_eq!(history(store, empty).await, vec![]);
 }
 
 pub async fn the_newest_messages_come_with_the_chat(store: &dyn Store) {
