@@ -1,1 +1,3 @@
-fn main() {}
+//! One binary for all tests against the library: it links once.
+
+mod conformance;

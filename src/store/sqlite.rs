@@ -1,1 +1,252 @@
+//! The embedded store: a SQLite file in WAL mode with `synchronous = FULL`, one
+//! thread that writes and a few that read. Async callers reach the threads
+//! through bounded queues and never block their runtime.
+//!
+//! Invariants:
+//! 1. An answer to a write leaves after COMMIT has synced the log (P1).
+//! 2. One process has the file, held by a lock beside it.
+//! 3. A write that has been admitted is carried out, also when its caller goes
+//!    away or the store is closed.
+//! 4. Messages of a deleted chat are removed bit by bit, by the writer; every
+//!    query asks whether the chat exists.
 
+mod changes;
+mod error;
+mod queries;
+mod queue;
+mod reader;
+mod schema;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, oneshot};
+
+pub use schema::OpenError;
+
+use self::{
+    queue::{Queue, Thread},
+    reader::{Read, read},
+    writer::{Change, Job, Writer},
+};
+use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
+use crate::domain::{ChatId, Row, Seq, UserName};
+
+/// Of a new database. Interleaved chats make an append write a page of the
+/// index a row, so small pages it is.
+const PAGE_BYTES: u32 = 2048;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads that read.
+    pub readers: usize,
+    /// Reads that may wait for a thread.
+    pub read_queue: usize,
+    /// Writes that may wait for the thread.
+    pub write_queue: usize,
+    /// How long a write waits for a place in the queue.
+    pub write_wait: Duration,
+    /// Rows at which a transaction takes no further jobs.
+    pub transaction_rows: usize,
+    /// Cache of each connection, in KiB.
+    pub cache_kib: u32,
+    /// How much of the file is read through a memory map.
+    pub mmap_bytes: u32,
+    /// Pages in the log at which it is carried over into the file.
+    pub log_pages: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            readers: 2,
+            read_queue: 1024,
+            write_queue: 256,
+            write_wait: Duration::from_secs(5),
+            transaction_rows: 20_000,
+            cache_kib: 64 * 1024,
+            mmap_bytes: 256 * 1024 * 1024,
+            log_pages: 32 * 1024,
+        }
+    }
+}
+
+pub struct SqliteStore {
+    path: PathBuf,
+    write_wait: Duration,
+    writes: Queue<Job>,
+    reads: Queue<Read>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    readers: Vec<Thread>,
+    writer: Option<Thread>,
+}
+
+impl SqliteStore {
+    /// Opens the file and starts the threads, which end when the store is
+    /// dropped. Blocks, so it belongs to the start of a process.
+    ///
+    /// # Errors
+    /// If the file cannot be made, written or understood, or is in use.
+    pub fn open(path: &Path, settings: Settings) -> Result<Self, OpenError> {
+        let lock = schema::claim(path)?;
+        let conn = schema::open_writer(path, &settings)?;
+        let (writes, jobs) = queue::bounded(settings.write_queue);
+        let writer = Writer::new(conn, lock, jobs, settings.clone()).map_err(|source| {
+            OpenError::Sqlite {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
+        let no_thread = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let (reads, jobs) = queue::bounded(settings.read_queue);
+        let mut readers = Vec::new();
+        for _ in 0..settings.readers.max(1) {
+            let (conn, jobs) = (schema::open_reader(path, &settings)?, jobs.clone());
+            let thread = Thread::spawn("sqlite-reader", || reader::run(conn, jobs));
+            readers.push(thread.map_err(no_thread)?);
+        }
+        let writer = Thread::spawn("sqlite-writer", || writer.run()).map_err(no_thread)?;
+        Ok(Self {
+            path: path.to_owned(),
+            write_wait: settings.write_wait,
+            writes,
+            reads,
+            threads: Mutex::new(Threads {
+                readers,
+                writer: Some(writer),
+            }),
+        })
+    }
+
+    async fn write(&self, change: Change) -> StoreResult<i64> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job { change, answer };
+        let deadline = Instant::now() + self.write_wait;
+        self.writes.send(job, deadline).await?;
+        answered.await.unwrap_or_else(|_| {
+            let gone = "the writer gave no answer";
+            Err(StoreError::OutcomeUnknown(gone.into()))
+        })
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("SqliteStore");
+        f.field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
+        let id = self.write(Change::Create(chat)).await?;
+        ChatId::new(id).map_err(|e| StoreError::Refused(e.into()))
+    }
+
+    async fn load_chat(
+        &self,
+        chat: ChatId,
+        newest: usize,
+        deadline: Instant,
+    ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
+        read(&self.reads, deadline, move |conn| {
+            queries::load_chat(conn, chat, newest)
+        })
+        .await
+    }
+
+    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
+        Ok(self.write(Change::Delete(chat)).await? > 0)
+    }
+
+    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+        self.write(Change::AddMembers(chat, users)).await.map(drop)
+    }
+
+    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+        let change = Change::RemoveMembers(chat, users);
+        self.write(change).await.map(drop)
+    }
+
+    async fn chats_of(
+        &self,
+        user: &UserName,
+        behind: Option<Activity>,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
+        let user = user.clone();
+        read(&self.reads, deadline, move |conn| {
+            queries::chats_of(conn, &user, behind, limit)
+        })
+        .await
+    }
+
+    /// The writer merges what the lanes have queued, so it need not know them.
+    async fn append(
+        &self,
+        _lane: usize,
+        rows: Arc<Vec<Row>>,
+        range: Range<usize>,
+    ) -> StoreResult<()> {
+        if rows.get(range.clone()).is_none() {
+            return Err(StoreError::Refused("no such range of rows".into()));
+        }
+        self.write(Change::Append(rows, range)).await.map(drop)
+    }
+
+    async fn page(
+        &self,
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Row>> {
+        read(&self.reads, deadline, move |conn| {
+            queries::page(conn, chat, page, limit)
+        })
+        .await
+    }
+
+    async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {
+        let chats = chats.to_vec();
+        read(&self.reads, deadline, move |conn| {
+            queries::last_seqs(conn, &chats)
+        })
+        .await
+    }
+
+    async fn ping(&self, deadline: Instant) -> StoreResult<()> {
+        read(&self.reads, deadline, queries::ping).await
+    }
+
+    async fn close(&self) {
+        self.reads.close();
+        self.writes.close();
+        let mut threads = self.threads.lock().await;
+        for reader in threads.readers.drain(..) {
+            reader.join().await;
+        }
+        if let Some(writer) = threads.writer.take() {
+            writer.join().await;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the readers do inside a transaction.
+
+use rusqlite::{Connection, OptionalExtension, Result, Row as SqlRow, types::Type};
+
+use crate::{
+    domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
+    store::{Activity, ChatRecord, Page},
+};
+
+pub(super) fn load_chat(
+    conn: &Connection,
+    id: ChatId,
+    newest: usize,
+) -> Result<Option<(ChatRecord, Vec<Row>)>> {
+    let chat = conn
+        .prepare_cached("SELECT created_by, created_at FROM chats WHERE id = ?1")?
+        .query_row([id.get()], |row| {
+            Ok((user_name(row, 0)?, Timestamp(row.get(1)?)))
+        })
+        .optional()?;
+    let Some((created_by, created_at)) = chat else {
+        return Ok(None);
+    };
+    let record = ChatRecord {
+        id,
+        created_by,
+        created_at,
+        members: members(conn, id)?,
+        last_seq: last_seq(conn, id)?,
+    };
+    let rows = page(conn, id, Page::Before(Seq::MAX), newest)?;
+    Ok(Some((record, rows)))
+}
+
+/// No message of a chat is newer than its last, so that its activity is found
+/// by one look at the index, and no append has to write it down.
+pub(super) fn chats_of(
+    conn: &Connection,
+    user: &UserName,
+    behind: Option<Activity>,
+    limit: usize,
+) -> Result<Vec<(Activity, ChatRecord)>> {
+    let behind = behind.map(|behind| (behind.at.0, behind.chat.get()));
+    let (at, id) = behind.unzip();
+    let mut select = conn.prepare_cached(
+        "SELECT chat.id, chat.created_by, chat.created_at, newest.seq, \
+                coalesce(newest.created_at, chat.created_at) AS active_at \
+         FROM members AS member \
+         JOIN chats AS chat ON chat.id = member.chat_id \
+         LEFT JOIN messages AS newest ON newest.chat_id = chat.id AND newest.seq = \
+              (SELECT max(seq) FROM messages WHERE chat_id = chat.id) \
+         WHERE member.user_name = ?1 AND (?2 IS NULL OR (active_at, chat.id) < (?2, ?3)) \
+         ORDER BY active_at DESC, chat.id DESC LIMIT ?4",
+    )?;
+    let found = select.query_map((&**user, at, id, sql_limit(limit)), |row| {
+        let record = ChatRecord {
+            id: chat_id(row, 0)?,
+            created_by: user_name(row, 1)?,
+            created_at: Timestamp(row.get(2)?),
+            members: Vec::new(),
+            last_seq: row.get::<_, Option<Seq>>(3)?.unwrap_or(0),
+        };
+        let activity = Activity {
+            at: Timestamp(row.get(4)?),
+            chat: record.id,
+        };
+        Ok((activity, record))
+    })?;
+    let mut found = found.collect::<Result<Vec<_>>>()?;
+    for (_, record) in &mut found {
+        record.members = members(conn, record.id)?;
+    }
+    Ok(found)
+}
+
+/// Messages of a deleted chat may still be there.
+pub(super) fn page(conn: &Connection, chat: ChatId, page: Page, limit: usize) -> Result<Vec<Row>> {
+    let (sql, bound) = match page {
+        Page::After(seq) => (
+            "SELECT seq, message_id, sender, body, client_message_id, created_at FROM messages \
+             WHERE chat_id = ?1 AND seq > ?2 AND EXISTS (SELECT 1 FROM chats WHERE id = ?1) \
+             ORDER BY seq LIMIT ?3",
+            seq,
+        ),
+        Page::Before(seq) => (
+            "SELECT seq, message_id, sender, body, client_message_id, created_at FROM messages \
+             WHERE chat_id = ?1 AND seq < ?2 AND EXISTS (SELECT 1 FROM chats WHERE id = ?1) \
+             ORDER BY seq DESC LIMIT ?3",
+            seq,
+        ),
+    };
+    let mut select = conn.prepare_cached(sql)?;
+    let rows = select.query_map((chat.get(), bound, sql_limit(limit)), |row| {
+        Ok(Row {
+            chat,
+            seq: row.get(0)?,
+            id: MessageId(row.get(1)?),
+            from: user_name(row, 2)?,
+            text: row.get(3)?,
+            client_message_id: client_message_id(row, 4)?,
+            created_at: Timestamp(row.get(5)?),
+        })
+    })?;
+    let mut rows = rows.collect::<Result<Vec<_>>>()?;
+    if matches!(page, Page::Before(_)) {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+pub(super) fn last_seqs(conn: &Connection, chats: &[ChatId]) -> Result<Vec<Seq>> {
+    chats.iter().map(|chat| last_seq(conn, *chat)).collect()
+}
+
+fn last_seq(conn: &Connection, chat: ChatId) -> Result<Seq> {
+    conn.prepare_cached(
+        "SELECT coalesce(max(seq), 0) FROM messages \
+         WHERE chat_id = ?1 AND EXISTS (SELECT 1 FROM chats WHERE id = ?1)",
+    )?
+    .query_row([chat.get()], |row| row.get(0))
+}
+
+pub(super) fn ping(conn: &Connection) -> Result<()> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM chats)")?
+        .query_row([], |_| Ok(()))
+}
+
+fn members(conn: &Connection, chat: ChatId) -> Result<Vec<UserName>> {
+    conn.prepare_cached("SELECT user_name FROM members WHERE chat_id = ?1 ORDER BY position")?
+        .query_map([chat.get()], |row| user_name(row, 0))?
+        .collect()
+}
+
+fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn user_name(row: &SqlRow<'_>, column: usize) -> Result<UserName> {
+    let name = row.get_ref(column)?.as_str()?;
+    UserName::new(name).map_err(|e| not_ours(column, Type::Text, e))
+}
+
+fn chat_id(row: &SqlRow<'_>, column: usize) -> Result<ChatId> {
+    ChatId::new(row.get(column)?).map_err(|e| not_ours(column, Type::Integer, e))
+}
+
+fn client_message_id(row: &SqlRow<'_>, column: usize) -> Result<Option<ClientMessageId>> {
+    let id = row.get_ref(column)?.as_str_or_null()?.unwrap_or("");
+    ClientMessageId::from_wire(id).map_err(|e| not_ours(column, Type::Text, e))
+}
+
+/// Somebody else has written to the file.
+fn not_ours(column: usize, kind: Type, error: Invalid) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, error.into())
+}

@@ -1,0 +1,149 @@
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::Settings;
+
+/// In order; a database's `user_version` is how many of them it has had. A
+/// migration that has been released is never changed.
+const MIGRATIONS: &[&str] = &[include_str!(
+    "../../../migrations/sqlite/0001_chats_and_messages.sql"
+)];
+
+/// The lock keeps other servers out, so what makes SQLite busy is a checkpoint
+/// or somebody's `sqlite3` shell.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+
+const STATEMENTS_KEPT: usize = 32;
+
+/// Why the file cannot be the store: one line, for the person who starts the
+/// server.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot open {}: {}", path.display(), source.kind())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot open {}: another process is using it", path.display())]
+    InUse { path: PathBuf },
+    #[error(
+        "cannot open {}: a newer version of this program has used it (its schema is {found}, the newest known here is {known})",
+        path.display()
+    )]
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: usize,
+    },
+    #[error("cannot open {}: {source}", path.display())]
+    Sqlite {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
+}
+
+/// Makes the folder and the file where they are missing and takes the lock.
+/// The lock is given up when the returned file is dropped.
+pub(super) fn claim(path: &Path) -> Result<File, OpenError> {
+    let io_error = |path: &Path, source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|e| io_error(path, e))?;
+    }
+    let writable = |path: &Path| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        options.open(path).map_err(|e| io_error(path, e))
+    };
+    // A file of its own: SQLite locks ranges of the database file, and closing
+    // any other handle of that file would take these POSIX locks away.
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = writable(Path::new(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let path = path.to_owned();
+            return Err(OpenError::InUse { path });
+        }
+        Err(TryLockError::Error(e)) => return Err(io_error(Path::new(&lock_path), e)),
+    }
+    // SQLite only says "unable to open database file"; the system says why. No
+    // connection of this process is open yet that this could unlock.
+    writable(path)?;
+    Ok(lock)
+}
+
+/// The writer's connection, with the schema brought up to date.
+pub(super) fn open_writer(path: &Path, settings: &Settings) -> Result<Connection, OpenError> {
+    let mut conn = connect(path, settings, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(|e| sqlite_error(path, e))?;
+    configure_writer(&conn).map_err(|e| sqlite_error(path, e))?;
+    migrate(path, &mut conn)?;
+    Ok(conn)
+}
+
+pub(super) fn open_reader(path: &Path, settings: &Settings) -> Result<Connection, OpenError> {
+    connect(path, settings, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|e| sqlite_error(path, e))
+}
+
+fn sqlite_error(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    OpenError::Sqlite { path, source }
+}
+
+fn connect(path: &Path, settings: &Settings, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // A negative size is in KiB.
+    conn.pragma_update(None, "cache_size", -(settings.cache_kib as i64))?;
+    conn.pragma_update(None, "mmap_size", settings.mmap_bytes as i64)?;
+    Ok(conn)
+}
+
+fn configure_writer(conn: &Connection) -> rusqlite::Result<()> {
+    // Only a new database takes this.
+    conn.pragma_update(None, "page_size", super::PAGE_BYTES)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        // Shared memory is missing, as on a network file system.
+        return Err(rusqlite::Error::InvalidPath(
+            "the file system does not allow a write-ahead log".into(),
+        ));
+    }
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    // The writer does it when the answers are out: see writer.rs.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(())
+}
+
+fn migrate(path: &Path, conn: &mut Connection) -> Result<(), OpenError> {
+    let known = MIGRATIONS.len();
+    let error = |e| sqlite_error(path, e);
+    let found: i64 = conn
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(error)?;
+    let done = match usize::try_from(found) {
+        Ok(done) if done <= known => done,
+        _ => {
+            let path = path.to_owned();
+            return Err(OpenError::Newer { path, found, known });
+        }
+    };
+    for (version, sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let apply = |conn: &mut Connection| {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute_batch(sql)?;
+            tx.pragma_update(None, "user_version", version as i64 + 1)?;
+            tx.commit()
+        };
+        apply(conn).map_err(error)?;
+    }
+    Ok(())
+}

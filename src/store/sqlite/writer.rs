@@ -1,0 +1,288 @@
+//! The one thread that writes. It takes all that is queued into one
+//! transaction; while that commits, the next batch queues up.
+
+use std::{
+    fs::File,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::RecvTimeoutError;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{
+    Settings, changes,
+    error::{commit_error, store_error},
+    queue::Jobs,
+};
+use crate::{
+    domain::{ChatId, Row, UserName},
+    store::{NewChat, StoreError, StoreResult},
+};
+
+/// Rows a purge step removes: some milliseconds.
+const PURGE_ROWS: usize = 500;
+
+/// A purge step that took `t` is followed by `PURGE_PAUSE * t` for others.
+const PURGE_PAUSE: u32 = 4;
+
+/// After a failed purge step: a full disk is not full for milliseconds.
+const PURGE_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Job {
+    pub(super) change: Change,
+    /// A new chat's id, or how many things have changed.
+    pub(super) answer: oneshot::Sender<StoreResult<i64>>,
+}
+
+pub(super) enum Change {
+    Append(Arc<Vec<Row>>, Range<usize>),
+    Create(NewChat),
+    Delete(ChatId),
+    AddMembers(ChatId, Vec<UserName>),
+    RemoveMembers(ChatId, Vec<UserName>),
+}
+
+impl Change {
+    fn rows(&self) -> &[Row] {
+        match self {
+            Self::Append(rows, range) => rows.get(range.clone()).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// Rows written, roughly, for the bound of a transaction.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Append(_, range) => range.len(),
+            Self::Create(chat) => 1 + chat.members.len(),
+            Self::Delete(_) => 2,
+            Self::AddMembers(_, users) | Self::RemoveMembers(_, users) => users.len(),
+        }
+    }
+}
+
+pub(super) struct Writer {
+    conn: Connection,
+    jobs: Jobs<Job>,
+    settings: Settings,
+    /// When the next purge step is due; `None` while no chat waits for it.
+    purge_at: Option<Instant>,
+    /// Frames in the log when the last checkpoint had been tried.
+    checkpointed: i64,
+    /// Given up last of all.
+    _lock: File,
+}
+
+impl Writer {
+    pub(super) fn new(
+        conn: Connection,
+        lock: File,
+        jobs: Jobs<Job>,
+        settings: Settings,
+    ) -> rusqlite::Result<Self> {
+        let purge_at = changes::has_deleted_chats(&conn)?.then(Instant::now);
+        Ok(Self {
+            conn,
+            jobs,
+            settings,
+            purge_at,
+            checkpointed: 0,
+            _lock: lock,
+        })
+    }
+
+    /// Until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _abort = AbortOnPanic;
+        while let Some(first) = self.next() {
+            let batch = self.gather(first);
+            self.write(batch);
+            self.checkpoint_when_due();
+            // With the queue never empty, this is its only turn.
+            if self.purge_at.is_some_and(|at| at <= Instant::now()) {
+                self.purge();
+            }
+        }
+        if let Err(error) = self.checkpoint("TRUNCATE") {
+            // Nothing is lost: the next start reads the log.
+            tracing::warn!(%error, "the last checkpoint failed");
+        }
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        loop {
+            let Some(at) = self.purge_at else {
+                return self.jobs.recv().ok();
+            };
+            match self.jobs.recv_by(at) {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.purge();
+                    self.checkpoint_when_due();
+                }
+            }
+        }
+    }
+
+    fn gather(&self, first: Job) -> Vec<Job> {
+        let mut weight = first.change.weight();
+        let mut batch = vec![first];
+        while weight < self.settings.transaction_rows
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            weight += job.change.weight();
+            batch.push(job);
+        }
+        batch
+    }
+
+    /// One transaction for all. If it is rolled back, one for each, so that a
+    /// job fails for no fault but its own.
+    pub(super) fn write(&mut self, batch: Vec<Job>) {
+        let deletes = |job: &Job| matches!(job.change, Change::Delete(_));
+        if self.purge_at.is_none() && batch.iter().any(deletes) {
+            self.purge_at = Some(Instant::now());
+        }
+        match self.transact(&batch) {
+            Ok(answers) => {
+                for (job, answer) in batch.into_iter().zip(answers) {
+                    // A caller that has gone away wants no answer.
+                    let _ = job.answer.send(Ok(answer));
+                }
+            }
+            Err(StoreError::OutcomeUnknown(error)) => {
+                let words = error.to_string();
+                for job in batch {
+                    let unknown = StoreError::OutcomeUnknown(words.clone().into());
+                    let _ = job.answer.send(Err(unknown));
+                }
+            }
+            Err(error) if batch.len() == 1 => {
+                if let Some(job) = batch.into_iter().next() {
+                    let _ = job.answer.send(Err(error));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, jobs = batch.len(), "writing one by one");
+                for job in batch {
+                    let alone = self.transact(std::slice::from_ref(&job));
+                    let answer = alone.map(|answers| answers.first().copied().unwrap_or(0));
+                    let _ = job.answer.send(answer);
+                }
+            }
+        }
+    }
+
+    fn transact(&self, batch: &[Job]) -> StoreResult<Vec<i64>> {
+        self.roll_back();
+        self.conn
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(store_error)?;
+        let answers = apply(&self.conn, batch);
+        let done = match answers {
+            Ok(answers) => match self.conn.execute_batch("COMMIT") {
+                Ok(()) => return Ok(answers),
+                Err(error) => commit_error(error),
+            },
+            Err(error) => store_error(error),
+        };
+        self.roll_back();
+        Err(done)
+    }
+
+    /// Some errors have rolled back already. If this one fails, the next
+    /// transaction tries it again.
+    fn roll_back(&self) {
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "cannot roll back");
+        }
+    }
+
+    fn purge(&mut self) {
+        let start = Instant::now();
+        let step = || -> rusqlite::Result<bool> {
+            self.roll_back();
+            let tx = self.conn.unchecked_transaction()?;
+            let more = changes::purge_step(&tx, PURGE_ROWS)?;
+            tx.commit()?;
+            Ok(more)
+        };
+        let pause = match step() {
+            Ok(true) => start.elapsed() * PURGE_PAUSE,
+            Ok(false) => {
+                self.purge_at = None;
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot remove a deleted chat's rows, trying again");
+                PURGE_RETRY
+            }
+        };
+        self.purge_at = Some(Instant::now() + pause);
+    }
+
+    /// A passive checkpoint waits for nobody, but while any reader looks at the
+    /// log, the log cannot begin anew. When it has grown to four times the size
+    /// that is wanted, readers are waited for, as long as the busy timeout.
+    fn checkpoint_when_due(&mut self) {
+        let due = |writer: &mut Self| -> rusqlite::Result<()> {
+            let frames = writer.checkpoint("NOOP")?;
+            if frames < writer.checkpointed {
+                writer.checkpointed = 0; // The log has begun anew.
+            }
+            let wanted = writer.settings.log_pages;
+            if frames - writer.checkpointed >= wanted {
+                let long = frames >= 4 * wanted;
+                writer.checkpointed = frames;
+                writer.checkpoint(if long { "RESTART" } else { "PASSIVE" })?;
+            }
+            Ok(())
+        };
+        if let Err(error) = due(self) {
+            tracing::warn!(%error, "cannot checkpoint");
+        }
+    }
+
+    /// Returns the number of frames in the log.
+    fn checkpoint(&self, mode: &str) -> rusqlite::Result<i64> {
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        self.conn
+            .prepare_cached(&sql)?
+            .query_row([], |row| row.get("log"))
+    }
+}
+
+/// All jobs of a batch are under way at the same time, so that any order of
+/// them is right. Rows of many lanes go in together, sorted: a page of the
+/// index is then written once.
+fn apply(conn: &Connection, batch: &[Job]) -> rusqlite::Result<Vec<i64>> {
+    let mut rows: Vec<&Row> = batch.iter().flat_map(|job| job.change.rows()).collect();
+    rows.sort_by_key(|row| row.chat);
+    changes::insert_rows(conn, &rows)?;
+    let answer = |job: &Job| match &job.change {
+        Change::Append(_, range) => Ok(range.len() as i64),
+        Change::Create(chat) => changes::create_chat(conn, chat),
+        Change::Delete(chat) => changes::delete_chat(conn, *chat),
+        Change::AddMembers(chat, users) => changes::add_members(conn, *chat, users),
+        Change::RemoveMembers(chat, users) => changes::remove_members(conn, *chat, users),
+    };
+    batch.iter().map(answer).collect()
+}
+
+/// A server without its writer would take messages and lose them in silence.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the store's writer panicked");
+            std::process::abort();
+        }
+    }
+}

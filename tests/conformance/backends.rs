@@ -1,0 +1,54 @@
+use chat_service::store::{
+    memory::MemoryStore,
+    sqlite::{Settings, SqliteStore},
+};
+use tempfile::TempDir;
+
+use super::*;
+
+struct Memory(Arc<MemoryStore>);
+
+impl Backend for Memory {
+    async fn start() -> Self {
+        Self(Arc::new(MemoryStore::new()))
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.0.clone()
+    }
+}
+
+struct Sqlite {
+    store: Arc<SqliteStore>,
+    folder: TempDir,
+}
+
+impl Sqlite {
+    fn open(folder: &TempDir) -> Arc<SqliteStore> {
+        let path = folder.path().join("data/chat.db");
+        Arc::new(SqliteStore::open(&path, Settings::default()).unwrap())
+    }
+}
+
+impl Backend for Sqlite {
+    async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = Self::open(&folder);
+        Self { store, folder }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+}
+
+impl Durable for Sqlite {
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = Self::open(&self.folder);
+    }
+}
+
+conformance!(memory, Memory);
+conformance!(sqlite, Sqlite);
+durable_conformance!(sqlite_durable, Sqlite);
