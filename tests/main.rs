@@ -1,3 +1,5 @@
 //! One binary for all tests against the library: it links once.
 
 mod conformance;
+mod pg;
+mod postgres_store;
