@@ -121,7 +121,7 @@ impl Pg {
         let settings = [
             "listen_addresses=127.0.0.1",
             "shared_buffers=64MB",
-            "max_connections=60",
+            "max_connections=100",
             "max_wal_size=1GB",
             "autovacuum_naptime=10s",
         ];
@@ -218,6 +218,13 @@ impl Drop for Pg {
             let _ = shell.wait();
         }
     }
+}
+
+/// The address of a database for tests that keep to chats and users of their
+/// own: to make one takes longer than most of them.
+pub async fn shared_database() -> String {
+    static SHARED: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
+    SHARED.get_or_init(fresh_database).await.clone()
 }
 
 /// The address of a new, empty database.

@@ -58,7 +58,7 @@ struct Postgres {
 
 impl Backend for Postgres {
     async fn start() -> Self {
-        let dsn = pg::fresh_database().await;
+        let dsn = pg::shared_database().await;
         let store = Arc::new(pg::open(&dsn).await);
         Self { store, dsn }
     }

@@ -25,7 +25,7 @@ const MIGRATIONS: &[Migration] = migrations![
 ];
 
 /// Any number will do as long as it is ours in this database ("chatd" in ASCII).
-const LOCK: i64 = 0x63_68_61_74_64;
+const LOCK: i64 = 0x0063_6861_7464;
 
 /// A migration may wait for the server that is at it, and may take its time.
 const SETUP: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
