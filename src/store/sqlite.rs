@@ -42,10 +42,6 @@ use self::{
 use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
 use crate::domain::{ChatId, Row, Seq, UserName};
 
-/// Of a new database. Interleaved chats make an append write a page of the
-/// index a row, so small pages it is.
-const PAGE_BYTES: u32 = 2048;
-
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Threads that read.
@@ -60,6 +56,9 @@ pub struct Settings {
     pub transaction_rows: usize,
     /// Cache of each connection, in KiB.
     pub cache_kib: u32,
+    /// Size of a page of a new database. Interleaved chats make an append write
+    /// a page of the index a row, so smaller pages are less to write.
+    pub page_bytes: u32,
     /// How much of the file is read through a memory map.
     pub mmap_bytes: u32,
     /// Pages in the log at which it is carried over into the file.
@@ -75,6 +74,7 @@ impl Default for Settings {
             write_wait: Duration::from_secs(5),
             transaction_rows: 20_000,
             cache_kib: 64 * 1024,
+            page_bytes: 2048,
             mmap_bytes: 256 * 1024 * 1024,
             log_pages: 32 * 1024,
         }

@@ -73,19 +73,20 @@ pub(super) fn chats_of(
     Ok(found)
 }
 
-/// Messages of a deleted chat may still be there.
+/// Messages of a deleted chat may still be there, so all begins at the chat. The
+/// cross join keeps SQLite from beginning elsewhere.
 pub(super) fn page(conn: &Connection, chat: ChatId, page: Page, limit: usize) -> Result<Vec<Row>> {
     let (sql, bound) = match page {
         Page::After(seq) => (
-            "SELECT seq, message_id, sender, body, client_message_id, created_at FROM messages \
-             WHERE chat_id = ?1 AND seq > ?2 AND EXISTS (SELECT 1 FROM chats WHERE id = ?1) \
-             ORDER BY seq LIMIT ?3",
+            "SELECT seq, message_id, sender, body, client_message_id, messages.created_at \
+             FROM chats CROSS JOIN messages ON chat_id = id \
+             WHERE id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
             seq,
         ),
         Page::Before(seq) => (
-            "SELECT seq, message_id, sender, body, client_message_id, created_at FROM messages \
-             WHERE chat_id = ?1 AND seq < ?2 AND EXISTS (SELECT 1 FROM chats WHERE id = ?1) \
-             ORDER BY seq DESC LIMIT ?3",
+            "SELECT seq, message_id, sender, body, client_message_id, messages.created_at \
+             FROM chats CROSS JOIN messages ON chat_id = id \
+             WHERE id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
             seq,
         ),
     };
@@ -113,11 +114,14 @@ pub(super) fn last_seqs(conn: &Connection, chats: &[ChatId]) -> Result<Vec<Seq>>
 }
 
 fn last_seq(conn: &Connection, chat: ChatId) -> Result<Seq> {
-    conn.prepare_cached(
-        "SELECT coalesce(max(seq), 0) FROM messages \
-         WHERE chat_id = ?1 AND EXISTS (SELECT 1 FROM chats WHERE id = ?1)",
-    )?
-    .query_row([chat.get()], |row| row.get(0))
+    let found = conn
+        .prepare_cached(
+            "SELECT (SELECT max(seq) FROM messages WHERE chat_id = chats.id) \
+             FROM chats WHERE id = ?1",
+        )?
+        .query_row([chat.get()], |row| row.get::<_, Option<Seq>>(0))
+        .optional()?;
+    Ok(found.flatten().unwrap_or(0))
 }
 
 pub(super) fn ping(conn: &Connection) -> Result<()> {

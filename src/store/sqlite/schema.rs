@@ -83,7 +83,7 @@ pub(super) fn claim(path: &Path) -> Result<File, OpenError> {
 pub(super) fn open_writer(path: &Path, settings: &Settings) -> Result<Connection, OpenError> {
     let mut conn = connect(path, settings, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .map_err(|e| sqlite_error(path, e))?;
-    configure_writer(&conn).map_err(|e| sqlite_error(path, e))?;
+    configure_writer(&conn, settings).map_err(|e| sqlite_error(path, e))?;
     migrate(path, &mut conn)?;
     Ok(conn)
 }
@@ -107,9 +107,9 @@ fn connect(path: &Path, settings: &Settings, flags: OpenFlags) -> rusqlite::Resu
     Ok(conn)
 }
 
-fn configure_writer(conn: &Connection) -> rusqlite::Result<()> {
+fn configure_writer(conn: &Connection, settings: &Settings) -> rusqlite::Result<()> {
     // Only a new database takes this.
-    conn.pragma_update(None, "page_size", super::PAGE_BYTES)?;
+    conn.pragma_update(None, "page_size", settings.page_bytes)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         // Shared memory is missing, as on a network file system.
