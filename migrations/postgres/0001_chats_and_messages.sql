@@ -52,3 +52,5 @@ CREATE TABLE deleted_chats (
     purged_through bigint NOT NULL DEFAULT 0,
     next_look timestamptz NOT NULL DEFAULT now()
 );
+
+CREATE INDEX deleted_chats_by_look ON deleted_chats (next_look);

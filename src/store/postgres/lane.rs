@@ -160,10 +160,11 @@ impl Lane {
         // back.
         let ending = join(sink.finish(), client.batch_execute("COMMIT"));
         match timeout(self.stall, ending).await {
-            Ok((Ok(copied), Ok(()))) => {
-                debug_assert_eq!(copied, rows.len() as u64);
-                Ok(())
-            }
+            Ok((Ok(copied), Ok(()))) if copied == rows.len() as u64 => Ok(()),
+            // Somebody's trigger or rule has its own ideas.
+            Ok((Ok(copied), Ok(()))) => Err(Failure::lost(StoreError::OutcomeUnknown(
+                format!("of {} rows, {copied} were stored", rows.len()).into(),
+            ))),
             // An error in COPY's own place: it has not succeeded, so nothing was
             // there to commit.
             Ok((Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {

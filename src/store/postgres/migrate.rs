@@ -59,6 +59,18 @@ pub(super) async fn run(connector: &Connector) -> Result<(), OpenError> {
     if database > known {
         return Err(OpenError::Newer { database, known });
     }
+    warn_if_unsafe(&session).await
+}
+
+/// Whoever runs it so may know why, but should not do so unawares.
+async fn warn_if_unsafe(session: &Session) -> Result<(), OpenError> {
+    let row = session
+        .query_one("SELECT current_setting('fsync') <> 'off'", &[])
+        .await
+        .map_err(state)?;
+    if !row.try_get(0).map_err(state)? {
+        tracing::warn!("the database has fsync off: a crash may lose acknowledged messages");
+    }
     Ok(())
 }
 

@@ -26,20 +26,20 @@ const SETUP: &str = "
     SET enable_seqscan = off;
     SET enable_bitmapscan = off";
 
-/// `SKIP LOCKED`: another server is at it. The oldest first, or else a large
-/// chat's purge would wait for all that come after it.
+/// `SKIP LOCKED`: another server is at it.
 const PICK: &str = "
     SELECT chat_id, purged_through FROM deleted_chats
-     WHERE next_look <= now() ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+     WHERE next_look <= now() ORDER BY next_look LIMIT 1 FOR UPDATE SKIP LOCKED";
 
 /// Seqs are dense, so a range of seqs is a bounded number of rows; and unlike
 /// "the first 5,000", it doesn't walk over the dead entries of the steps before.
-const REMOVE: &str = "DELETE FROM messages WHERE chat_id = $1 AND seq > $2 AND seq <= $3";
+const REMOVE: &str = "DELETE FROM messages WHERE chat_id = $1 AND seq > $2 AND seq <= $2 + $3";
 
-const ADVANCE: &str = "UPDATE deleted_chats SET purged_through = $2 WHERE chat_id = $1";
+const ADVANCE: &str =
+    "UPDATE deleted_chats SET purged_through = purged_through + $2 WHERE chat_id = $1";
 
-/// Nothing was left. A batch that was under way may still come in behind the
-/// tombstone, so it stays for an hour.
+/// A batch that was under way may still come in behind the tombstone, so it
+/// stays for an hour.
 const LET_GO: &str = "
     DELETE FROM deleted_chats WHERE chat_id = $1 AND deleted_at < now() - interval '1 hour'";
 const LATER: &str = "
@@ -49,16 +49,16 @@ const LATER: &str = "
 pub(super) async fn run(connector: &Connector, wake: &tokio::sync::Notify) {
     let mut session = None;
     loop {
-        let busy = match step(connector, &mut session).await {
-            Ok(busy) => busy,
+        let removed = match step(connector, &mut session).await {
+            Ok(removed) => removed,
             Err(error) => {
-                session = None;
                 tracing::warn!(%error, "cannot remove the messages of deleted chats");
-                false
+                None
             }
         };
-        if busy {
-            tokio::time::sleep(PAUSE).await;
+        if let Some(removed) = removed {
+            // In proportion: a thousand small chats are not to take a minute.
+            tokio::time::sleep(PAUSE.mul_f64(removed as f64 / STEP as f64)).await;
         } else {
             // No connection is kept for what is rare.
             session = None;
@@ -68,24 +68,30 @@ pub(super) async fn run(connector: &Connector, wake: &tokio::sync::Notify) {
     }
 }
 
-/// One transaction. False if there was nothing to do.
-async fn step(connector: &Connector, session: &mut Option<Session>) -> Result<bool, ConnectError> {
+/// One transaction. How many messages it has removed; `None` if there was no
+/// tombstone to look at.
+async fn step(
+    connector: &Connector,
+    session: &mut Option<Session>,
+) -> Result<Option<u64>, ConnectError> {
     let session = match session {
         Some(session) => session,
         None => session.insert(connector.connect(Some("chatd purge"), SETUP).await?),
     };
     session.batch_execute("BEGIN").await?;
     let picked = session.query_opt(PICK, &[]).await?;
+    let mut removed = None;
     if let Some(row) = &picked {
         let (chat, from): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let through = from.saturating_add(STEP);
-        let removed = session.execute(REMOVE, &[&chat, &from, &through]).await?;
-        if removed > 0 {
-            session.execute(ADVANCE, &[&chat, &through]).await?;
-        } else if session.execute(LET_GO, &[&chat]).await? == 0 {
+        let count = session.execute(REMOVE, &[&chat, &from, &STEP]).await?;
+        // Not beyond what was there: more may come.
+        session.execute(ADVANCE, &[&chat, &(count as i64)]).await?;
+        let let_go = count == 0 && session.execute(LET_GO, &[&chat]).await? > 0;
+        if count < STEP as u64 && !let_go {
             session.execute(LATER, &[&chat]).await?;
         }
+        removed = Some(count);
     }
     session.batch_execute("COMMIT").await?;
-    Ok(picked.is_some())
+    Ok(removed)
 }
