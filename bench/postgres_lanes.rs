@@ -3,8 +3,9 @@
 //!
 //!     cargo bench --bench postgres_lanes
 //!
-//! Whether `messages` is partitioned, and whether a batch is sorted by chat, is
-//! varied as well; the figures that decided are in the migration.
+//! Whether `messages` is partitioned, and whether raw COPY gets a batch sorted by
+//! chat, is varied as well; the figures that decided are in the migration and in
+//! `copy.rs`. `ROWS` and `ROUNDS` may be set.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -33,42 +34,51 @@ const UNPARTITIONED: &str = "DROP TABLE messages; CREATE TABLE messages (
     text text NOT NULL, client_message_id text, created_at bigint NOT NULL,
     PRIMARY KEY (chat_id, seq))";
 
+/// Rows as they come off the wire, or sorted by chat.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Raw,
+    RawSorted,
     Lanes,
 }
 
+/// The machine is rarely quiet: the ways take turns, and the median counts.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let rows: usize = std::env::var("ROWS").map_or(1_000_000, |r| r.parse().unwrap());
+    let number = |name: &str, default: usize| {
+        std::env::var(name).map_or(default, |value| value.parse().unwrap())
+    };
+    let (rows, rounds) = (number("ROWS", 300_000), number("ROUNDS", 5));
     let pg = Pg::start_with(&["max_wal_size=8GB", "shared_buffers=1GB"], |_| {});
-    println!("{rows} rows a run, {CHATS} chats, rows/s");
-    for round in 0..2 {
-        for batch in [1_000, 5_000] {
-            for connections in [1, 2] {
+    println!("{rows} rows a run, {CHATS} chats, medians of {rounds} runs, rows/s");
+    for batch in [1_000, 5_000] {
+        for connections in [1, 2] {
+            let mut rates = vec![Vec::new(); 6];
+            for _ in 0..rounds {
+                let mut at = 0;
                 for partitioned in [true, false] {
-                    for sorted in [false, true] {
-                        let mut rates = Vec::new();
-                        for way in [Way::Raw, Way::Lanes] {
-                            let run = Run {
-                                batch,
-                                connections,
-                                partitioned,
-                                sorted,
-                                way,
-                            };
-                            rates.push(run.rate(&pg, rows).await);
-                        }
-                        println!(
-                            "round {round} batch {batch:5} connections {connections} partitions {:2} sorted {sorted:5}  raw {:8.0}  lanes {:8.0}  ratio {:.2}",
-                            if partitioned { 16 } else { 0 },
-                            rates[0],
-                            rates[1],
-                            rates[1] / rates[0],
-                        );
+                    for way in [Way::Raw, Way::RawSorted, Way::Lanes] {
+                        let run = Run {
+                            batch,
+                            connections,
+                            partitioned,
+                            way,
+                        };
+                        rates[at].push(run.rate(&pg, rows).await);
+                        at += 1;
                     }
                 }
+            }
+            for (partitions, rates) in [16, 0].into_iter().zip(rates.chunks_mut(3)) {
+                let [raw, sorted, lanes] = [0, 1, 2].map(|way| {
+                    rates[way].sort_by(f64::total_cmp);
+                    rates[way][rounds / 2]
+                });
+                println!(
+                    "batch {batch:5} connections {connections} partitions {partitions:2}  raw {raw:7.0}  sorted {sorted:7.0}  lanes {lanes:7.0}  lanes/raw {:.2}  lanes/sorted {:.2}",
+                    lanes / raw,
+                    lanes / sorted,
+                );
             }
         }
     }
@@ -79,7 +89,6 @@ struct Run {
     batch: usize,
     connections: usize,
     partitioned: bool,
-    sorted: bool,
     way: Way,
 }
 
@@ -90,13 +99,8 @@ impl Run {
         let per = total / self.connections;
         let work: Vec<Vec<Arc<Vec<Row>>>> = (0..self.connections)
             .map(|c| {
-                batches(
-                    per,
-                    self.batch,
-                    c as i64,
-                    self.connections as i64,
-                    self.sorted,
-                )
+                let sorted = self.way == Way::RawSorted;
+                batches(per, self.batch, c as i64, self.connections as i64, sorted)
             })
             .collect();
         let count: usize = work.iter().flatten().map(|b| b.len()).sum();
@@ -125,7 +129,7 @@ impl Run {
                 .await;
                 start.elapsed()
             }
-            Way::Raw => {
+            Way::Raw | Way::RawSorted => {
                 // Already encoded: what the server takes at most.
                 let encoded: Vec<Vec<Bytes>> = work
                     .iter()
@@ -240,8 +244,7 @@ async fn client(dsn: &str) -> Client {
 
 /// Messages to chats at random, as they come off the wire.
 fn batches(total: usize, batch: usize, offset: i64, step: i64, sorted: bool) -> Vec<Arc<Vec<Row>>> {
-    let random = fastrand::Rng::with_seed(7);
-    let mut random = random;
+    let mut random = fastrand::Rng::with_seed(7);
     let mut seqs = vec![0; CHATS as usize];
     (0..total / batch)
         .map(|_| {

@@ -2,4 +2,5 @@
 
 mod conformance;
 mod pg;
+mod postgres_outages;
 mod postgres_store;
