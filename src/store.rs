@@ -100,10 +100,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The messages may be removed later, but from now on nothing finds them.
     async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool>;
 
-    /// Adds to the end of the members whoever is not one yet.
+    /// Adds to the end of the members whoever is not one yet. Nothing
+    /// happens to a chat that does not exist.
     async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()>;
 
-    /// Removes whoever is a member.
+    /// Removes whoever is a member. Nothing happens to a chat that does not
+    /// exist.
     async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()>;
 
     /// The user's chats that come behind `behind` (from the start if `None`),

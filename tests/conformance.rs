@@ -120,7 +120,7 @@ fn new_chat(members: &[&UserName]) -> NewChat {
     NewChat {
         created_by: members[0].clone(),
         created_at: Timestamp(1_000),
-        members: members.iter().map(|user| UserName::clone(user)).collect(),
+        members: members.iter().copied().cloned().collect(),
     }
 }
 
