@@ -3,4 +3,7 @@
 mod cli;
 mod client;
 mod conformance;
+mod pg;
+mod postgres_outages;
+mod postgres_store;
 mod readme;
