@@ -13,12 +13,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::ServeConfig,
+    config::{ServeConfig, StoreChoice},
     domain::{Clock, Invalid},
     grpc::{Calls, Server, Service},
     runtime::{self, BindError, Cores, SystemClock, left, wait_until},
     shard::{self, History, ShardPlan, Shards, Wakes},
-    store::{Store, sqlite},
+    store::{Store, postgres, sqlite},
     writer::Lane,
 };
 
@@ -33,8 +33,10 @@ pub enum AppError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
-    #[error("--store postgres://…: not built yet")]
-    NoPostgres,
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+    #[error("only PostgreSQL is migrated by command; other stores are when they are opened")]
+    NothingToMigrate,
     #[error("--dev-admins: {0}")]
     DevAdmins(Invalid),
     #[error("the operating system gives no threads or events: {0}")]
@@ -67,6 +69,24 @@ pub fn run(config: ServeConfig) -> Result<(), AppError> {
             _ = signals.next() => Err(AppError::SecondSignal),
         }
     })
+}
+
+/// Brings the database up to date, and nothing else.
+///
+/// # Errors
+/// If the database can't be reached, is newer than this program, or refuses.
+pub fn migrate(store: &StoreChoice) -> Result<(), AppError> {
+    let StoreChoice::Postgres(dsn) = store else {
+        return Err(AppError::NothingToMigrate);
+    };
+    let cores = Cores::start(1)?;
+    let main = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let spawn = Arc::new(cores.spawner_here());
+    let settings = postgres::Settings::new(dsn.expose(), spawn);
+    main.block_on(postgres::migrate(&settings))?;
+    Ok(())
 }
 
 struct Signals {
@@ -114,8 +134,12 @@ impl App {
         // change it.
         let listeners = runtime::bind(address, config.cores)?;
         let address = listeners[0].local_addr()?;
-        let store = plan::store(&config)?;
         let cores = Cores::start(config.cores)?;
+        let spawn = Arc::new(cores.spawner_here());
+        let plan::Opened { store, upkeep } = plan::store(&config, spawn).await?;
+        if let Some(upkeep) = upkeep {
+            cores.spawner(0).spawn_vital("store upkeep", upkeep);
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
         let shards = start_shards(&config, &cores, &store, &clock);

@@ -23,6 +23,8 @@ pub use read::{command, process_environment, serve_from};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Serve(Box<ServeConfig>),
+    /// Bring the database up to date.
+    Migrate(StoreChoice),
     Create(CreateConfig),
     Connect(ConnectConfig),
     Send(SendConfig),
@@ -38,6 +40,10 @@ pub struct ServeConfig {
     /// 0: any free port.
     pub grpc_port: u16,
     pub store: StoreChoice,
+    /// Connections to PostgreSQL besides the writer lanes'.
+    pub store_readers: usize,
+    /// A lane's connection to PostgreSQL that stands still so long is given up.
+    pub store_stall: Duration,
     pub auth: AuthChoice,
     /// Users who are admins in development mode.
     pub dev_admins: Vec<String>,

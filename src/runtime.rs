@@ -16,8 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{runtime::Handle, task::AbortHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub use clock::SystemClock;
 pub use listen::{BindError, bind};
@@ -26,7 +30,7 @@ pub use listen::{BindError, bind};
 #[derive(Debug)]
 pub struct Cores {
     cores: Vec<Core>,
-    stop: CancellationToken,
+    stop: DropGuard,
 }
 
 #[derive(Debug)]
@@ -64,6 +68,7 @@ impl Cores {
             Ok(Core { spawner, thread })
         };
         let cores = (0..count).map(core).collect::<io::Result<_>>()?;
+        let stop = stop.drop_guard();
         Ok(Self { cores, stop })
     }
 
@@ -75,9 +80,19 @@ impl Cores {
         &self.cores[core].spawner
     }
 
+    /// Spawns tasks on the core that asks, or on the first if none of them does.
+    pub fn spawner_here(&self) -> impl Fn(BoxFuture<'static, ()>) + Send + Sync + use<> {
+        let spawner = self.spawner(0).clone();
+        move |task| {
+            let here = Handle::try_current();
+            let handle = here.as_ref().unwrap_or(&spawner.handle);
+            spawner.tasks.spawn_on(task, handle);
+        }
+    }
+
     /// Ends the threads, with whatever still runs on them.
     pub fn stop(self) {
-        self.stop.cancel();
+        drop(self.stop);
         for core in self.cores {
             // A core that panicked has said so already.
             _ = core.thread.join();

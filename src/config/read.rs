@@ -50,6 +50,7 @@ pub fn command(
     };
     let sources = Sources::new(flags, env)?;
     Ok(match name {
+        "migrate" => Command::Migrate(store(&sources)?),
         "serve" => Command::Serve(Box::new(serve(&sources)?)),
         "create" => Command::Create(CreateConfig {
             peer: peer(&sources)?,
@@ -105,6 +106,8 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         grpc_host,
         grpc_port: sources.need_number("grpc_port")?,
         store: store(sources)?,
+        store_readers: sources.need_number("store_readers")?,
+        store_stall: sources.need_time("store_stall")?,
         auth: auth(sources, grpc_host)?,
         dev_admins: names(sources, "dev_admins")?,
         cores,

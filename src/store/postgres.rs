@@ -53,7 +53,7 @@ pub struct Settings {
     /// Connections for [`Store::append`], at least 1.
     pub lanes: usize,
     /// Connections for all else, at least 1.
-    pub read_connections: u32,
+    pub read_connections: usize,
     /// To connect, TLS and login included.
     pub connect_timeout: Duration,
     /// A lane's connection on which nothing moves for this long is given up.

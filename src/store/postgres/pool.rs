@@ -63,7 +63,7 @@ const STATEMENTS: [&str; 9] = [
 impl Pool {
     pub async fn new(settings: &Settings, connector: Connector) -> Result<Self, ConnectError> {
         let pool = bb8::Pool::builder()
-            .max_size(settings.read_connections)
+            .max_size(u32::try_from(settings.read_connections).unwrap_or(u32::MAX))
             .connection_timeout(ATTEMPT)
             .test_on_check_out(true)
             .build(Readers(connector.clone()))
