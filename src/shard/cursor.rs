@@ -132,6 +132,10 @@ impl Reader {
                     Poll::Ready(rows) => self.source = self.open_page(rows),
                     Poll::Pending => {
                         self.slot.wait();
+                        // Of a deleted chat no page would ever come.
+                        if let Some(end) = self.feed.ended() {
+                            return Poll::Ready(Delivery::End(end));
+                        }
                         if !self.slot.has_note() {
                             return Poll::Pending;
                         }

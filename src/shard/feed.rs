@@ -81,6 +81,11 @@ impl Feed {
         lock(&self.state).end = Some(end);
     }
 
+    /// Why every stream is to end, if so.
+    pub fn ended(&self) -> Option<End> {
+        lock(&self.state).end
+    }
+
     /// What is there behind `after`; if nothing, the slot is marked as waiting.
     pub fn look(&self, after: Seq, slot: &Slot) -> Look {
         let mut state = lock(&self.state);

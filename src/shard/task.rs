@@ -175,22 +175,28 @@ impl Shard {
         let wall = self.history.clock.wall();
         let mut room = self.settings.batch;
         let mut rows = Vec::with_capacity(room.rows.min(self.state.load.posts));
-        let mut left = Vec::new();
+        // Whoever had to be left out comes first the next time, before those
+        // that filled this batch.
+        let (mut left_out, mut again) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.state.listed) {
             let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
                 continue;
             };
+            let in_turn = room.is_left();
             let before = active.chat.load();
             active
                 .chat
                 .take(&mut rows, &mut room, wall, &mut self.state.effects);
             adjust(&mut self.state.load, before, active.chat.load());
             active.listed = active.chat.has_queued();
-            if active.listed {
-                left.push(id);
+            match (active.listed, in_turn) {
+                (true, true) => again.push(id),
+                (true, false) => left_out.push(id),
+                (false, _) => {}
             }
         }
-        self.state.listed = left;
+        left_out.append(&mut again);
+        self.state.listed = left_out;
         self.answer_effects();
         if rows.is_empty() {
             return;
