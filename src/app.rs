@@ -1,14 +1,18 @@
 //! The server put together: the one place besides `main` that sees every room.
 
+mod doctor;
+mod http;
 mod plan;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+pub use doctor::doctor;
+use http::Http;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,6 +23,7 @@ use crate::{
     runtime::{self, BindError, Cores, SystemClock, left, wait_until},
     shard::{self, History, ShardPlan, Shards, Wakes},
     store::{Store, postgres, sqlite},
+    telemetry::{Depths, LogLevel, Telemetry, TraceError},
     writer::Lane,
 };
 
@@ -31,6 +36,10 @@ const LAST_READ: Duration = Duration::from_secs(5);
 pub enum AppError {
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error("--http-port: {0}; choose another port, or off")]
+    Http(#[source] BindError),
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
     #[error(transparent)]
@@ -51,17 +60,20 @@ pub enum AppError {
 ///
 /// # Errors
 /// If it can't start, or a second signal cuts the drain short.
-pub fn run(config: ServeConfig) -> Result<(), AppError> {
+pub fn run(config: ServeConfig, log_level: LogLevel) -> Result<(), AppError> {
     let drain_timeout = config.drain_timeout;
     let main = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     main.block_on(async {
         let mut signals = Signals::new()?;
-        let app = App::start(config).await?;
-        // For scripts that asked for any free port.
-        println!("listening on {}", app.address());
-        tracing::info!(address = %app.address(), "listening");
+        let app = App::start_with(config, log_level).await?;
+        // For scripts that asked for any free port. In one piece, since they may
+        // close the pipe behind the first line.
+        let http = app.http_address();
+        let line = http.map_or_else(String::new, |http| format!("\nhttp on {http}"));
+        println!("listening on {}{line}", app.address());
+        tracing::info!(address = %app.address(), http = http.map(tracing::field::display), "listening");
         let name = signals.next().await;
         tracing::info!(signal = name, "draining");
         tokio::select! {
@@ -113,6 +125,8 @@ impl Signals {
 /// A server that runs.
 pub struct App {
     address: SocketAddr,
+    http: Http,
+    telemetry: Telemetry,
     cores: Cores,
     store: Arc<dyn Store>,
     shards: Shards,
@@ -128,27 +142,50 @@ impl App {
     /// # Errors
     /// If the store can't be opened or the address can't be had.
     pub async fn start(config: ServeConfig) -> Result<Self, AppError> {
+        Self::start_with(config, LogLevel::default()).await
+    }
+
+    /// The same, with a log whose level can be changed over HTTP.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(config: ServeConfig, log_level: LogLevel) -> Result<Self, AppError> {
         let auth = plan::auth(&config)?;
         let address = SocketAddr::new(config.grpc_host, config.grpc_port);
         // First, since it is what most often fails, and opening a store may
         // change it.
         let listeners = runtime::bind(address, config.cores)?;
         let address = listeners[0].local_addr()?;
+        let http = Http::bind(&config)?;
+        let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
         let spawn = Arc::new(cores.spawner_here());
-        let plan::Opened { store, upkeep } = plan::store(&config, spawn).await?;
+        let plan::Opened {
+            store,
+            upkeep,
+            lane_connects,
+        } = plan::store(&config, spawn).await?;
         if let Some(upkeep) = upkeep {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
-        let shards = start_shards(&config, &cores, &store, &clock);
+        let shards = start_shards(&config, &cores, &store, &clock, &telemetry);
+        let waiting = shards.clone();
+        telemetry.metrics.probe_depths(move || Depths {
+            mailbox: waiting.waiting() as u64,
+            lane_connects: lane_connects.load(Ordering::Relaxed),
+        });
         let limits = plan::limits(&config);
         let calls = Calls::new(shards.clone(), store.clone(), clock, limits);
         let ending = CancellationToken::new();
-        let service = Service::new(Arc::new(calls), auth, ending.clone())?;
+        let service = Service::new(Arc::new(calls), auth, telemetry.clone(), ending.clone())?;
+        let metrics = telemetry.metrics.clone();
+        let http = http.serve(&cores, &store, metrics, log_level);
         let app = Self {
             address,
+            http,
+            telemetry,
             cores,
             store,
             shards,
@@ -178,11 +215,22 @@ impl App {
         self.address
     }
 
+    /// Where HTTP is, if there is any.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.address()
+    }
+
+    /// What the server counts and traces with.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     /// Ends the server within `timeout`, in the order of P9: not ready, no new
     /// connections, no new work, all accepted work committed and answered,
     /// streams ended, connections closed, store closed.
     pub async fn drain(self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
+        self.http.set_draining();
         self.service.set_draining().await;
         self.closed.cancel();
         if !wait_until(deadline, self.shards.drain()).await {
@@ -198,6 +246,7 @@ impl App {
         if !wait_until(deadline, self.store.close()).await {
             tracing::warn!("the store did not close in time");
         }
+        self.http.stop(self.telemetry.traces).await;
         self.cores.stop();
         tracing::info!(left = ?left(deadline), "drained");
     }
@@ -208,6 +257,7 @@ fn start_shards(
     cores: &Cores,
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
+    telemetry: &Telemetry,
 ) -> Shards {
     let wakes = Arc::new(Wakes::new(cores.count()));
     for core in 0..cores.count() {
@@ -218,7 +268,14 @@ fn start_shards(
         .map(|index| {
             let settings = plan::lane(config);
             let (store, clock) = (store.clone(), clock.clone());
-            let (lane, sender) = Lane::new(index, config.shards, settings, store, clock);
+            let (lane, sender) = Lane::new(
+                index,
+                config.shards,
+                settings,
+                store,
+                clock,
+                telemetry.clone(),
+            );
             let core = index % cores.count();
             cores.spawner(core).spawn_vital("lane", lane.run());
             sender
@@ -232,6 +289,7 @@ fn start_shards(
         history: History {
             store: store.clone(),
             clock: clock.clone(),
+            metrics: telemetry.metrics.clone(),
         },
     });
     shard::start(plans.collect(), |core, task| {

@@ -17,12 +17,15 @@ mod value;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-pub use read::{command, process_environment, serve_from};
+pub use read::{command, process_environment, read_log_level, serve_from};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Serve(Box<ServeConfig>),
+    /// Say what keeps a server with this configuration from working, be it the
+    /// configuration itself.
+    Doctor(Result<Box<ServeConfig>, Refusal>),
     /// Bring the database up to date.
     Migrate(StoreChoice),
     Create(CreateConfig),
@@ -39,6 +42,9 @@ pub struct ServeConfig {
     pub grpc_host: IpAddr,
     /// 0: any free port.
     pub grpc_port: u16,
+    pub http_host: IpAddr,
+    /// None: no HTTP. 0: any free port.
+    pub http_port: Option<u16>,
     pub store: StoreChoice,
     /// Connections to PostgreSQL besides the writer lanes'.
     pub store_readers: usize,
@@ -79,6 +85,10 @@ pub struct ServeConfig {
     /// A filter that `tracing` has accepted.
     pub log_level: String,
     pub log_format: LogFormat,
+    /// Where traces go; none if there is no such place.
+    pub otlp_endpoint: Option<String>,
+    /// Of a million calls without a `traceparent`, so many are traced.
+    pub trace_sample: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

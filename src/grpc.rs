@@ -16,6 +16,7 @@ mod calls;
 mod connect;
 mod deframe;
 mod io;
+mod measure;
 mod server;
 mod service;
 mod status;

@@ -6,6 +6,7 @@
 //! commits it to the [`store`], and the shard then lets the chat's readers know,
 //! whose streams [`grpc`] feeds from the chat's ring.
 
+pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod client;

@@ -35,7 +35,8 @@ fn main() -> ExitCode {
         }
         Command::Serve(config) => telemetry::init_logs(&config.log_level, config.log_format)
             .map_err(|e| e.to_string())
-            .and_then(|()| app::run(*config).map_err(|e| e.to_string())),
+            .and_then(|level| app::run(*config, level).map_err(|e| e.to_string())),
+        Command::Doctor(config) => app::doctor(config),
         Command::Migrate(store) => app::migrate(&store).map_err(|e| e.to_string()),
         Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
         Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),

@@ -52,6 +52,14 @@ impl Cores {
     /// # Errors
     /// If the operating system gives no thread or no event queue.
     pub fn start(count: usize) -> io::Result<Self> {
+        Self::named("core", count)
+    }
+
+    /// Starts `count` threads called so.
+    ///
+    /// # Errors
+    /// As [`Cores::start`].
+    pub fn named(name: &str, count: usize) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let core = |number| {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -63,7 +71,7 @@ impl Cores {
             };
             let stopped = stop.clone().cancelled_owned();
             let thread = thread::Builder::new()
-                .name(format!("core-{number}"))
+                .name(format!("{name}-{number}"))
                 .spawn(move || runtime.block_on(stopped))?;
             Ok(Core { spawner, thread })
         };
@@ -105,6 +113,29 @@ impl Spawner {
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.tasks.spawn_on(task, &self.handle).abort_handle()
+    }
+
+    /// Runs `work` on a thread where it may block; true once it has ended, false
+    /// if it panicked.
+    #[allow(clippy::disallowed_methods, reason = "this is the place")]
+    pub async fn block(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        self.handle.spawn_blocking(work).await.is_ok()
+    }
+
+    /// What `make` makes belongs to this core's runtime.
+    pub fn enter<T>(&self, make: impl FnOnce() -> T) -> T {
+        let _entered = self.handle.enter();
+        make()
+    }
+
+    /// Ends once this core has run a task that does nothing.
+    pub async fn answers(&self) {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.spawn(async move { _ = answer.send(()) });
+        // A runtime that has ended drops the task: it does not answer.
+        if answered.await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Spawns a task whose panic ends the process.

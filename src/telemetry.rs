@@ -1,82 +1,46 @@
-//! What the process tells the people who run it. For now its log: on standard
-//! error, pretty on a terminal and JSON otherwise.
+//! What the process tells the people who run it: its log, its metrics, its
+//! traces. Every room may call this one; it calls none.
 //!
-//! A message is lower case and has no values in it; values are fields.
+//! Invariants:
+//! 1. A log line's message is lower case and has no values in it; values are
+//!    fields. No line has a message's text or a token.
+//! 2. The names of metrics stand in `names.rs` and nowhere else. A number is kept
+//!    where it is added to; nothing is looked up by name on a message's way.
+//! 3. Without an exporter, or for a call that is not sampled, tracing costs a
+//!    look at two words; trouble with the exporter is counted and goes no further.
 
-use std::io::{self, IsTerminal as _};
+mod exposition;
+mod logs;
+mod metrics;
+pub mod names;
+mod process;
+mod request;
+mod samples;
+mod sheet;
+mod traces;
 
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
+use std::sync::Arc;
 
-use crate::config::LogFormat;
+pub use exposition::{CONTENT_TYPE, text_of};
+pub use logs::{LogError, LogLevel, init_logs};
+pub use metrics::{AuthOutcome, Depths, Method, Metrics};
+pub use request::RequestId;
+pub use samples::Samples;
+pub use traces::{BatchSpan, CallSpan, SpanRef, TraceError, Traces};
 
-/// Below `info` these say something about every frame and every syscall, which
-/// drowns the lines that one turned the level up for.
-const CHATTY: [&str; 8] = [
-    "h2",
-    "hyper",
-    "hyper_util",
-    "tonic",
-    "tower",
-    "rustls",
-    "tokio_postgres",
-    "mio",
-];
-
-/// Why the log could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error("the log level is not a valid filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
-    #[error("the log cannot be set up: {0}")]
-    Init(#[from] tracing_subscriber::util::TryInitError),
+/// What the rooms are handed. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    pub metrics: Arc<Metrics>,
+    pub traces: Traces,
 }
 
-/// Sends the log to standard error. `level` is a level or a filter directive.
-///
-/// # Errors
-/// If the filter cannot be read, or there is a log already.
-pub fn init_logs(level: &str, format: LogFormat) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(directives(level))?;
-    let pretty = match format {
-        LogFormat::Auto => io::stderr().is_terminal(),
-        LogFormat::Pretty => true,
-        LogFormat::Json => false,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    if pretty {
-        builder
-            .with_ansi(io::stderr().is_terminal())
-            .finish()
-            .try_init()?;
-    } else {
-        builder.json().flatten_event(true).finish().try_init()?;
-    }
-    Ok(())
-}
-
-/// A plain `debug` or `trace` is meant for this service; who wants a library's
-/// lines as well writes a filter.
-fn directives(level: &str) -> String {
-    if !matches!(level, "debug" | "trace") {
-        return level.to_owned();
-    }
-    CHATTY
-        .iter()
-        .fold(level.to_owned(), |all, name| format!("{all},{name}=info"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_plain_low_level_is_narrowed() {
-        assert_eq!(directives("warn"), "warn");
-        assert_eq!(directives("h2=trace,info"), "h2=trace,info");
-        let narrowed = directives("debug");
-        assert!(narrowed.starts_with("debug,h2=info"), "{narrowed}");
-        assert!(EnvFilter::try_new(narrowed).is_ok());
+impl Telemetry {
+    /// Counts, and traces nothing. For a server with so many writer lanes.
+    pub fn quiet(lanes: usize) -> Self {
+        Self {
+            metrics: Metrics::new(lanes),
+            traces: Traces::default(),
+        }
     }
 }

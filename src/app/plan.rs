@@ -1,6 +1,6 @@
 //! From the configuration to what each room wants to know of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use futures_util::future::BoxFuture;
 
@@ -10,6 +10,7 @@ use crate::{
     config::{AuthChoice, ServeConfig, StoreChoice},
     domain::UserName,
     grpc::{Limits, ServerSettings},
+    runtime::Spawner,
     shard::{Load, RingBound, Room, ShardSettings},
     store::{
         Store,
@@ -17,6 +18,7 @@ use crate::{
         postgres::{self, PostgresStore},
         sqlite::{self, SqliteStore},
     },
+    telemetry::{Telemetry, Traces},
     writer::LaneSettings,
 };
 
@@ -37,6 +39,8 @@ pub fn auth(config: &ServeConfig) -> Result<Arc<dyn Authenticator>, AppError> {
 pub struct Opened {
     pub store: Arc<dyn Store>,
     pub upkeep: Option<BoxFuture<'static, ()>>,
+    /// Connections that lanes have opened, where there are such.
+    pub lane_connects: Arc<AtomicU64>,
 }
 
 /// Opens the store; `spawn` runs the connections of a database.
@@ -53,15 +57,35 @@ pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Ope
                 lane_stall: config.store_stall,
                 ..postgres::Settings::new(dsn.expose(), spawn)
             };
+            let lane_connects = settings.lane_connects.clone();
             let store = Arc::new(PostgresStore::open(settings).await?);
             let purged = store.clone();
             let purge = async move { purged.purge().await };
             let upkeep: Option<BoxFuture<'static, ()>> = Some(Box::pin(purge));
-            return Ok(Opened { store, upkeep });
+            return Ok(Opened {
+                store,
+                upkeep,
+                lane_connects,
+            });
         }
     };
-    let upkeep = None;
-    Ok(Opened { store, upkeep })
+    Ok(Opened {
+        store,
+        upkeep: None,
+        lane_connects: Arc::default(),
+    })
+}
+
+/// Counts always; traces if there is somewhere to send them. `admin` runs the
+/// exporter's connection.
+pub fn telemetry(config: &ServeConfig, admin: &Spawner) -> Result<Telemetry, AppError> {
+    let mut telemetry = Telemetry::quiet(config.writer_lanes);
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let (metrics, sample) = (telemetry.metrics.clone(), config.trace_sample);
+        let sample = f64::from(sample) / 1e6;
+        telemetry.traces = admin.enter(|| Traces::otlp(endpoint, sample, metrics))?;
+    }
+    Ok(telemetry)
 }
 
 pub fn limits(config: &ServeConfig) -> Limits {

@@ -21,7 +21,7 @@ const HOUR: u64 = 3_600 * SECOND;
 /// this runs on has a use for: beyond them a value is a slip of the pen.
 pub(super) fn bounds(id: &str) -> Option<Bounds> {
     Some(match id {
-        "grpc_port" => Count(0, 65_535),
+        "grpc_port" | "http_port" => Count(0, 65_535),
         "cores" => Count(1, 256),
         "store_readers" => Count(1, 1024),
         "store_stall" => Time(100, 600 * SECOND),
@@ -115,6 +115,9 @@ struct Cli {
 enum Sub {
     /// Start the server
     Serve(Box<Serve>),
+    /// Say what would keep a server with these options from working, and how to
+    /// mend it; exit code 1 if something would
+    Doctor(Box<Serve>),
     /// Bring the database of --store or PG_DSN up to date, as a start of the
     /// server would
     Migrate(Migrate),
@@ -138,6 +141,17 @@ struct Serve {
     /// TCP port to listen on; 0: any free one, which the log names
     #[arg(long, value_name = "PORT", default_value = "8083")]
     grpc_port: String,
+
+    /// Address of the HTTP port: an IP address or localhost. Whoever can reach
+    /// it can see the metrics
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    http_host: String,
+
+    /// TCP port of /live, /ready, /metrics and the page of live plots; 0: any
+    /// free one, which the log names; off: none [default: 8093, or 0 if
+    /// --grpc-port is 0]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<String>,
 
     /// Where messages are kept: sqlite:PATH (file and folder are made), memory
     /// (nothing survives the process) or a postgres:// URL. Without it the
@@ -251,6 +265,16 @@ struct Serve {
     /// terminal, else json)
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: String,
+
+    /// OpenTelemetry collector to which traces are sent over OTLP/gRPC, without
+    /// TLS, as http://127.0.0.1:4317 [default: none, and no traces]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
+    /// Share of the calls to trace, 0 to 1, of those whose caller has not
+    /// decided it (traceparent)
+    #[arg(long, value_name = "SHARE", default_value = "0.01")]
+    trace_sample: String,
 }
 
 #[derive(Args)]

@@ -17,6 +17,7 @@ use super::{
 };
 
 const DEFAULT_STORE: &str = "./data/chat.db";
+const DEFAULT_HTTP_PORT: u16 = 8093;
 /// The wire's longest user name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
@@ -52,6 +53,7 @@ pub fn command(
     Ok(match name {
         "migrate" => Command::Migrate(store(&sources)?),
         "serve" => Command::Serve(Box::new(serve(&sources)?)),
+        "doctor" => Command::Doctor(serve(&sources).map(Box::new)),
         "create" => Command::Create(CreateConfig {
             peer: peer(&sources)?,
             with: names(&sources, "with")?,
@@ -82,7 +84,8 @@ pub fn command(
     })
 }
 
-/// A server's configuration from flags alone: no environment, no `.env` file.
+/// A server's configuration from flags alone: no environment, no `.env` file,
+/// and no HTTP port unless the flags say so.
 /// For servers that a test starts in its own process.
 ///
 /// # Errors
@@ -90,21 +93,25 @@ pub fn command(
 pub fn serve_from(flags: &[&str]) -> Result<ServeConfig, Refusal> {
     let args = ["chatd", "serve", "--config-path", ""];
     let args = args.iter().chain(flags).map(OsString::from);
-    match command(args, &Environment::new())? {
+    let quiet = Environment::from([("HTTP_PORT".into(), "off".into())]);
+    match command(args, &quiet)? {
         Command::Serve(config) => Ok(*config),
         _ => Err(Refusal::new("not a server's options")),
     }
 }
 
 fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
-    let grpc_host = host(sources)?;
+    let grpc_host = host(sources, "grpc_host")?;
+    let grpc_port = sources.need_number("grpc_port")?;
     let all_cores = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(256);
     let cores = sources.number_or("cores", all_cores)?;
     Ok(ServeConfig {
         grpc_host,
-        grpc_port: sources.need_number("grpc_port")?,
+        grpc_port,
+        http_host: host(sources, "http_host")?,
+        http_port: http_port(sources, grpc_port)?,
         store: store(sources)?,
         store_readers: sources.need_number("store_readers")?,
         store_stall: sources.need_time("store_stall")?,
@@ -129,11 +136,13 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         stream_buffer: sources.need_number("stream_buffer")?,
         log_level: log_level(sources)?,
         log_format: log_format(sources)?,
+        otlp_endpoint: otlp_endpoint(sources)?,
+        trace_sample: trace_sample(sources)?,
     })
 }
 
-fn host(sources: &Sources<'_>) -> Result<IpAddr, Refusal> {
-    let given = sources.need("grpc_host")?;
+fn host(sources: &Sources<'_>, id: &str) -> Result<IpAddr, Refusal> {
+    let given = sources.need(id)?;
     if given.text == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
     }
@@ -215,20 +224,28 @@ fn names(sources: &Sources<'_>, id: &str) -> Result<Vec<String>, Refusal> {
 /// the log would be silent: only what looks like a filter is read as one.
 fn log_level(sources: &Sources<'_>) -> Result<String, Refusal> {
     let given = sources.need("log_level")?;
-    let lower = given.text.to_ascii_lowercase();
+    read_log_level(&given.text).map_err(|why| given.refuse(why))
+}
+
+/// A level or a filter, wherever it comes from.
+///
+/// # Errors
+/// If it is neither.
+pub fn read_log_level(text: &str) -> Result<String, String> {
+    let lower = text.to_ascii_lowercase();
     if LEVELS.contains(&lower.as_str()) {
         return Ok(lower);
     }
-    let filter = given.text.contains(['=', ',', '['])
-        && tracing_subscriber::EnvFilter::try_new(&given.text).is_ok();
+    let filter =
+        text.contains(['=', ',', '[']) && tracing_subscriber::EnvFilter::try_new(text).is_ok();
     if filter {
-        return Ok(given.text);
+        return Ok(text.to_owned());
     }
-    let shown = quote(&given.text);
-    Err(given.refuse(format!(
-        "{shown} is neither one of {} nor a filter such as chat_service=debug,info",
+    Err(format!(
+        "{} is neither one of {} nor a filter such as chat_service=debug,info",
+        quote(text),
         LEVELS.join(", ")
-    )))
+    ))
 }
 
 fn log_format(sources: &Sources<'_>) -> Result<LogFormat, Refusal> {
@@ -238,6 +255,43 @@ fn log_format(sources: &Sources<'_>) -> Result<LogFormat, Refusal> {
         "pretty" => Ok(LogFormat::Pretty),
         "json" => Ok(LogFormat::Json),
         other => Err(given.refuse(format!("{} is not auto, pretty or json", quote(other)))),
+    }
+}
+
+/// A test that asks for any gRPC port should not have to know of the HTTP port.
+fn http_port(sources: &Sources<'_>, grpc_port: u16) -> Result<Option<u16>, Refusal> {
+    match sources.get("http_port")? {
+        Some(given) if given.text == "off" => Ok(None),
+        Some(_) => sources.number("http_port"),
+        None if grpc_port == 0 => Ok(Some(0)),
+        None => Ok(Some(DEFAULT_HTTP_PORT)),
+    }
+}
+
+fn otlp_endpoint(sources: &Sources<'_>) -> Result<Option<String>, Refusal> {
+    let Some(given) = sources.get("otlp_endpoint")? else {
+        return Ok(None);
+    };
+    let url = given.text.parse::<http::Uri>().ok();
+    let plain = url.is_some_and(|url| {
+        url.scheme_str() == Some("http")
+            && url.authority().is_some_and(|a| !a.as_str().contains('@'))
+    });
+    if !plain {
+        let shown = quote(&given.text);
+        return Err(given.refuse(format!("{shown} is not of the form http://HOST:PORT")));
+    }
+    Ok(Some(given.text))
+}
+
+fn trace_sample(sources: &Sources<'_>) -> Result<u32, Refusal> {
+    let given = sources.need("trace_sample")?;
+    match given.text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok((share * 1e6).round() as u32),
+        _ => {
+            let shown = quote(&given.text);
+            Err(given.refuse(format!("{shown} is not a number from 0 to 1")))
+        }
     }
 }
 

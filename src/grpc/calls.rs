@@ -5,6 +5,7 @@ use std::{
 };
 
 use super::{
+    measure::CallId,
     status::Problem,
     validate::{self, page_size, to_page_token},
 };
@@ -14,6 +15,7 @@ use crate::{
     proto,
     shard::{Caller, Shards, Slot},
     store::{ChatRecord, NewChat, Page, Store},
+    telemetry::SpanRef,
 };
 
 /// What a request may ask for.
@@ -51,6 +53,7 @@ pub struct Calls {
 pub struct Call {
     pub identity: Arc<Identity>,
     pub deadline: Instant,
+    pub id: CallId,
 }
 
 impl Call {
@@ -123,8 +126,10 @@ impl Calls {
             created_at: self.clock.wall(),
             members,
         };
+        let members = chat.members.len();
         let id = call.within(self.store.create_chat(chat)).await?;
-        tracing::info!(chat = %id, user = %call.user(), "chat created");
+        tracing::info!(chat = %id, user = %call.user(), members, request_id = %call.id.request,
+            trace_id = call.id.trace_id(), "chat created");
         Ok(proto::CreateResponse { id: id.get() })
     }
 
@@ -143,7 +148,8 @@ impl Calls {
     pub async fn delete(&self, call: Call, request: proto::DeleteRequest) -> Result<(), Problem> {
         let chat = validate::chat_id("id", request.id)?;
         call.within(self.shards.delete(chat, call.caller())).await?;
-        tracing::info!(%chat, user = %call.user(), "chat deleted");
+        tracing::info!(%chat, user = %call.user(), request_id = %call.id.request,
+            trace_id = call.id.trace_id(), "chat deleted");
         Ok(())
     }
 
@@ -154,7 +160,9 @@ impl Calls {
     ) -> Result<proto::SendMessageResponse, Problem> {
         let (chat, draft) = validate::send(request, call.user(), &self.limits)?;
         let from = call.user().clone();
-        let receipt = self.shards.post(chat, from, draft, call.deadline).await?;
+        let span = call.id.span;
+        let post = self.shards.post(chat, from, draft, call.deadline, span);
+        let receipt = post.await?;
         Ok(proto::SendMessageResponse {
             seq: receipt.seq,
             created_at: Some(to_timestamp(receipt.created_at)),
@@ -162,10 +170,16 @@ impl Calls {
         })
     }
 
-    pub async fn post_on_stream(&self, chat: ChatId, slot: &Arc<Slot>, draft: Draft) {
+    pub async fn post_on_stream(
+        &self,
+        chat: ChatId,
+        slot: &Arc<Slot>,
+        draft: Draft,
+        span: Option<SpanRef>,
+    ) {
         let now = || self.clock.now();
         self.shards
-            .post_on_stream(chat, slot, draft, self.limits.timeout, now)
+            .post_on_stream(chat, slot, draft, self.limits.timeout, span, now)
             .await;
     }
 
@@ -227,7 +241,8 @@ impl Calls {
         let count = users.len();
         let record = self.shards.add_members(chat, call.caller(), users);
         let record = call.within(record).await?;
-        tracing::info!(%chat, user = %call.user(), count, "members added");
+        tracing::info!(%chat, user = %call.user(), count, request_id = %call.id.request,
+            trace_id = call.id.trace_id(), "members added");
         let chat = Some(to_chat(record));
         Ok(proto::AddMembersResponse { chat })
     }
@@ -242,7 +257,8 @@ impl Calls {
         let count = users.len();
         let record = self.shards.remove_members(chat, call.caller(), users);
         let record = call.within(record).await?;
-        tracing::info!(%chat, user = %call.user(), count, "members removed");
+        tracing::info!(%chat, user = %call.user(), count, request_id = %call.id.request,
+            trace_id = call.id.trace_id(), "members removed");
         let chat = Some(to_chat(record));
         Ok(proto::RemoveMembersResponse { chat })
     }

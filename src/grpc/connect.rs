@@ -18,8 +18,9 @@ use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
 use super::{
-    calls::Calls,
+    calls::{Call, Calls},
     deframe::{Broken, Deframer},
+    measure::Measured,
     status::{Problem, duplicate},
     unary::{decode, encode},
     validate::{self, Join},
@@ -30,13 +31,19 @@ use crate::{
     proto,
     runtime::Spawner,
     shard::{Delivery, End, PostAnswer, Reader, Refusal, Slot},
+    telemetry::SpanRef,
 };
 
 /// How long a client may take to send its first frame and to join.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The response side of a stream: first joining, then reading.
-pub struct ChatStream(State);
+pub struct ChatStream {
+    state: State,
+    /// Why it ended, once it has.
+    ended: Option<Problem>,
+    measured: Option<Measured>,
+}
 
 enum State {
     Joining(Pin<Box<dyn Future<Output = Result<Joined, Problem>> + Send>>),
@@ -45,6 +52,7 @@ enum State {
 
 struct Joined {
     chat: ChatId,
+    after_seq: Option<i64>,
     reader: Reader,
     /// None once it is known that the client will not post.
     posting: Option<Posting>,
@@ -69,52 +77,100 @@ impl ChatStream {
     /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
     pub fn open(
         calls: Arc<Calls>,
-        identity: Arc<Identity>,
+        call: Call,
         body: Incoming,
         core: usize,
         spawner: Spawner,
     ) -> Self {
         let joining = async move {
+            let Call { identity, id, .. } = call;
             let joined = tokio::time::timeout(JOIN_TIMEOUT, join(&calls, &identity, body, core));
             let (join, reader, frames) = joined
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
-            let chat = join.chat;
+            let (chat, after_seq) = (join.chat, join.after_seq);
             let posting = (!frames.is_finished()).then(|| {
                 let slot = reader.slot().clone();
                 let misuse = Misuse::default();
-                let posting = post_all(frames, chat, slot, calls, misuse.clone());
+                let posting = post_all(frames, chat, slot, calls, id.span, misuse.clone());
                 let task = spawner.spawn(posting);
                 Posting { task, misuse }
             });
             Ok(Joined {
                 chat,
+                after_seq,
                 reader,
                 posting,
             })
         };
-        Self(State::Joining(Box::pin(joining)))
+        Self {
+            state: State::Joining(Box::pin(joining)),
+            ended: None,
+            measured: None,
+        }
+    }
+
+    /// Counts the stream from now on, until it is dropped.
+    pub fn measure(&mut self, measured: Measured) {
+        self.measured = Some(measured);
     }
 
     /// The next frames for the client, or how the stream ends.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
+        let next = ready!(self.poll_frames(cx));
+        self.ended = next.as_ref().err().cloned();
+        Poll::Ready(next)
+    }
+
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
+        let measured = self.measured.as_ref();
         loop {
-            match &mut self.0 {
+            match &mut self.state {
                 State::Joining(joining) => {
                     let joined = ready!(joining.as_mut().poll(cx))?;
-                    self.0 = State::Joined(joined);
+                    if let Some(measured) = measured {
+                        let user = joined.reader.slot().user();
+                        measured.stream_opened(joined.chat, user, joined.after_seq);
+                    }
+                    self.state = State::Joined(joined);
                 }
-                State::Joined(joined) => return joined.poll_next(cx),
+                State::Joined(joined) => return joined.poll_next(cx, measured),
             }
         }
     }
 }
 
+impl Drop for ChatStream {
+    fn drop(&mut self) {
+        let Some(measured) = &mut self.measured else {
+            return;
+        };
+        let joined = match &self.state {
+            State::Joining(_) => None,
+            State::Joined(joined) => {
+                let user = joined.reader.slot().user();
+                Some((joined.chat, user, joined.reader.delivered()))
+            }
+        };
+        measured.stream_closed(joined, self.ended.as_ref());
+    }
+}
+
 impl Joined {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        measured: Option<&Measured>,
+    ) -> Poll<Result<Bytes, Problem>> {
         match ready!(self.reader.poll_next(cx)) {
             Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
-            Delivery::Answer(answer) => Poll::Ready(Ok(rejection(self.chat, answer))),
+            Delivery::Answer(answer) => {
+                let (reason, frame) = rejection(self.chat, answer);
+                if let Some(measured) = measured {
+                    measured.post_refused(&reason);
+                }
+                Poll::Ready(Ok(frame))
+            }
             Delivery::End(end) => {
                 let misuse = self
                     .posting
@@ -153,6 +209,7 @@ async fn post_all(
     chat: ChatId,
     slot: Arc<Slot>,
     calls: Arc<Calls>,
+    span: Option<SpanRef>,
     misuse: Misuse,
 ) {
     loop {
@@ -169,7 +226,7 @@ async fn post_all(
             }
         };
         match post {
-            Ok(draft) => calls.post_on_stream(chat, &slot, draft).await,
+            Ok(draft) => calls.post_on_stream(chat, &slot, draft, span).await,
             Err((id, field, why)) => {
                 poll_fn(|cx| slot.poll_post(cx)).await;
                 slot.answer(id, Err(Refusal::Invalid { field, why }));
@@ -179,18 +236,20 @@ async fn post_all(
 }
 
 /// The frame that tells a client what became of a post that does not show as a
-/// message.
-fn rejection(chat: ChatId, answer: PostAnswer) -> Bytes {
+/// message, and the reason in it.
+fn rejection(chat: ChatId, answer: PostAnswer) -> (String, Bytes) {
     let rejected = match answer.result {
         Ok(receipt) => duplicate(receipt.seq),
         Err(refusal) => Problem::from(refusal).to_rejected(),
     };
-    encode(&proto::Message {
+    let reason = rejected.reason.clone();
+    let frame = encode(&proto::Message {
         chat_id: chat.get(),
         client_message_id: answer
             .client_message_id
             .map_or_else(String::new, |id| id.to_string()),
         rejected: Some(rejected),
         ..Default::default()
-    })
+    });
+    (reason, frame)
 }

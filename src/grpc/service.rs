@@ -17,6 +17,7 @@ use super::{
     body::ResponseBody,
     calls::{Call, Calls},
     connect::ChatStream,
+    measure::CallId,
     status::Problem,
     timeout::grpc_timeout,
     unary::{ok, refused, unary},
@@ -26,9 +27,10 @@ use crate::{
     auth::{Authenticator, Checked, Identity, Token},
     proto,
     runtime::Spawner,
+    telemetry::Telemetry,
 };
 
-const CHAT: &str = "/chat_v1.ChatV1/";
+pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
@@ -40,9 +42,10 @@ const SERVICE_NAME: &str = "chat_v1.ChatV1";
 #[derive(Clone)]
 pub struct Service(Arc<Shared>);
 
-struct Shared {
+pub(super) struct Shared {
     calls: Arc<Calls>,
     auth: Arc<dyn Authenticator>,
+    pub(super) telemetry: Telemetry,
     draining: AtomicBool,
     health: HealthReporter,
     health_service: Ready,
@@ -87,6 +90,7 @@ impl Service {
     pub fn new(
         calls: Arc<Calls>,
         auth: Arc<dyn Authenticator>,
+        telemetry: Telemetry,
         ending: CancellationToken,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -98,6 +102,7 @@ impl Service {
         Ok(Self(Arc::new(Shared {
             calls,
             auth,
+            telemetry,
             draining: AtomicBool::new(false),
             health,
             health_service: ready(health_service, ending.clone()),
@@ -136,7 +141,7 @@ impl Service {
         let shared = &self.0;
         let path = request.uri().path();
         if path.starts_with(CHAT) {
-            return shared.chat_call(request, core, spawner).await;
+            return shared.measured(request, core, spawner).await;
         }
         if path.starts_with(HEALTH) {
             return (shared.health_service)(request).await;
@@ -152,11 +157,12 @@ impl Service {
 }
 
 impl Shared {
-    async fn chat_call(
+    pub(super) async fn chat_call(
         &self,
         request: Request<Incoming>,
         core: usize,
         spawner: Spawner,
+        id: CallId,
     ) -> Response<ResponseBody> {
         if self.draining.load(Ordering::Acquire) {
             return refused(&Problem::draining());
@@ -170,12 +176,15 @@ impl Shared {
         let asked = grpc_timeout(&head.headers);
         let deadline = calls.now() + timeout(asked, calls.limits().timeout);
         let max = calls.limits().max_message_bytes();
-        let call = Call { identity, deadline };
+        let call = Call {
+            identity,
+            deadline,
+            id,
+        };
         match &head.uri.path()[CHAT.len()..] {
             "SendMessage" => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
             "ConnectChat" => {
-                let (calls, identity) = (calls.clone(), call.identity);
-                let stream = ChatStream::open(calls, identity, body, core, spawner);
+                let stream = ChatStream::open(calls.clone(), call, body, core, spawner);
                 ok(ResponseBody::Chat(Box::new(stream)))
             }
             "Create" => unary(body, max, deadline, |q| calls.create(call, q)).await,

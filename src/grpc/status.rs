@@ -4,6 +4,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::measure::Ended;
 use crate::{
     auth::AuthError,
     domain::Invalid,
@@ -105,6 +106,14 @@ impl Problem {
     pub fn no_token() -> Self {
         let message = "metadata authorization: must be \"Bearer <token>\"";
         Self::new(Code::Unauthenticated, "TOKEN_MISSING", message)
+    }
+
+    /// What a call that ends so is counted as.
+    pub fn ended(&self) -> Ended {
+        Ended {
+            code: self.code as i32,
+            reason: self.reason,
+        }
     }
 
     pub fn to_status(&self) -> Status {

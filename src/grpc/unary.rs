@@ -83,6 +83,7 @@ pub fn ok(body: ResponseBody) -> Response<ResponseBody> {
 pub fn refused(problem: &Problem) -> Response<ResponseBody> {
     let mut response = ok(ResponseBody::Empty);
     problem.add_to(response.headers_mut());
+    response.extensions_mut().insert(problem.ended());
     response
 }
 

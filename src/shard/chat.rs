@@ -10,6 +10,7 @@ use super::{
 use crate::{
     domain::{ChatId, Draft, MessageId, Row, Seq, Timestamp, UserName},
     store::ChatRecord,
+    telemetry::SpanRef,
     writer::Landed,
 };
 
@@ -39,6 +40,8 @@ pub struct Chat<R> {
     next_ticket: u64,
     bytes: usize,
     window: Window,
+    /// Spans of the sampled posts that [`Chat::take`] gave out last.
+    sampled: Vec<SpanRef>,
 }
 
 /// Who waits for the outcome of a message: the call that posted it, and its
@@ -56,6 +59,7 @@ struct Queued<R> {
     ticket: u64,
     from: UserName,
     draft: Draft,
+    span: Option<Box<SpanRef>>,
     waiters: Waiters<R>,
 }
 
@@ -89,6 +93,7 @@ impl<R> Chat<R> {
             next_ticket: 0,
             bytes: 0,
             window: known,
+            sampled: Vec::new(),
         }
     }
 
@@ -143,6 +148,7 @@ impl<R> Chat<R> {
         let Post {
             from,
             draft,
+            span,
             deadline,
             reply,
         } = post;
@@ -178,6 +184,7 @@ impl<R> Chat<R> {
                     ticket,
                     from,
                     draft,
+                    span,
                     waiters: SmallVec::from_buf([waiter]),
                 });
             }
@@ -226,6 +233,7 @@ impl<R> Chat<R> {
                 ticket,
                 from,
                 draft,
+                span,
                 waiters,
             } = post;
             let weight = weight(&draft);
@@ -238,6 +246,7 @@ impl<R> Chat<R> {
                 continue;
             }
             seq += 1;
+            self.sampled.extend(span.map(|span| *span));
             let id = MessageId(fastrand::i64(..));
             self.in_flight.push_back(InFlight {
                 ticket,
@@ -258,6 +267,11 @@ impl<R> Chat<R> {
             room.use_up(&row);
             batch.push(row);
         }
+    }
+
+    /// The spans of the sampled posts that [`Chat::take`] has given out.
+    pub fn sampled(&mut self) -> impl Iterator<Item = SpanRef> {
+        self.sampled.drain(..)
     }
 
     /// What became of a message that [`Chat::take`] gave out, or which message

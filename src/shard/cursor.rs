@@ -19,6 +19,7 @@ use super::{
 use crate::{
     domain::{Clock, Frame, Row, Seq, UserName},
     store::{Page, Store},
+    telemetry::Metrics,
 };
 
 /// Messages that a reader behind the ring takes from history at a time.
@@ -36,6 +37,8 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Reader {
     /// The seq of the last message that was yielded.
     cursor: Seq,
+    /// Messages yielded so far.
+    delivered: u64,
     source: Source,
     feed: Arc<Feed>,
     slot: Arc<Slot>,
@@ -54,11 +57,13 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// Where readers find what the ring no longer has.
+/// Where readers find what the ring no longer has, and what counts them.
 #[derive(Clone)]
 pub struct History {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
+    /// What reading and the shard's own work count.
+    pub metrics: Arc<Metrics>,
 }
 
 enum Source {
@@ -86,8 +91,10 @@ impl Reader {
         history: History,
     ) -> Self {
         let key = feed.register(core, slot.clone());
+        history.metrics.reader_joined();
         Self {
             cursor,
+            delivered: 0,
             source: Source::Ring,
             feed,
             slot,
@@ -96,6 +103,11 @@ impl Reader {
             registered: None,
             history,
         }
+    }
+
+    /// Messages that were yielded so far.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// What the posting half of the same stream needs.
@@ -118,10 +130,18 @@ impl Reader {
                 Source::Ring => match self.feed.look(self.cursor, &self.slot) {
                     Look::Ring(Read::Chunk(chunk)) => {
                         debug_assert!(chunk.through > self.cursor, "P4");
+                        let count = (chunk.through - self.cursor) as u64;
+                        let lag = (chunk.newest - self.cursor) as u64;
+                        self.history.metrics.delivered(count, lag);
+                        self.delivered += count;
                         self.cursor = chunk.through;
                         return Poll::Ready(Delivery::Frames(chunk.bytes));
                     }
-                    Look::Ring(Read::Behind) => self.source = self.ask_history(),
+                    Look::Ring(Read::Behind { newest }) => {
+                        let lag = (newest - self.cursor) as u64;
+                        self.history.metrics.history_read(lag);
+                        self.source = self.ask_history();
+                    }
                     Look::End(end) => return Poll::Ready(Delivery::End(end)),
                     // A note may have come between the look at the inbox and
                     // the mark that this reader waits.
@@ -144,6 +164,8 @@ impl Reader {
                 Source::Page(frames) => match take_chunk(frames) {
                     Some((count, bytes)) => {
                         self.cursor += count as Seq;
+                        self.delivered += count as u64;
+                        self.history.metrics.delivered_from_history(count as u64);
                         return Poll::Ready(Delivery::Frames(bytes));
                     }
                     None => self.source = Source::Ring,
@@ -227,5 +249,6 @@ fn take_chunk(frames: &mut VecDeque<Frame>) -> Option<(usize, Bytes)> {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.feed.leave(self.core, self.key);
+        self.history.metrics.reader_left();
     }
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     domain::{ChatId, ClientMessageId, Draft, Seq, UserName},
     store::ChatRecord,
+    telemetry::SpanRef,
 };
 
 /// How everyone else reaches a chat, wherever it lives. Cheap to clone.
@@ -144,11 +145,13 @@ impl Shards {
         from: UserName,
         draft: Draft,
         deadline: Instant,
+        span: Option<SpanRef>,
     ) -> PostResult {
         let (caller, answer) = oneshot::channel();
         let post = Post {
             from,
             draft,
+            span: span.map(Box::new),
             deadline,
             reply: Reply::Call(caller),
         };
@@ -172,6 +175,7 @@ impl Shards {
         slot: &Arc<Slot>,
         draft: Draft,
         timeout: Duration,
+        span: Option<SpanRef>,
         now: impl Fn() -> Instant,
     ) {
         poll_fn(|cx| slot.poll_post(cx)).await;
@@ -183,12 +187,19 @@ impl Shards {
                 Post {
                     from: slot.user().clone(),
                     draft,
+                    span: span.map(Box::new),
                     deadline: now() + timeout,
                     reply,
                 },
             )),
             Err(_) => reply.send(Err(Refusal::Draining)),
         }
+    }
+
+    /// Sends that wait in mailboxes, all shards together.
+    pub fn waiting(&self) -> usize {
+        let waiting = |shard: &ShardHandle| shard.posts.max_capacity() - shard.posts.capacity();
+        self.shards.iter().map(waiting).sum()
     }
 
     /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the

@@ -1,12 +1,17 @@
 use std::time::Instant;
 
-use crate::domain::{Draft, Invalid, Row, Seq, Timestamp, UserName};
+use crate::{
+    domain::{Draft, Invalid, Row, Seq, Timestamp, UserName},
+    telemetry::SpanRef,
+};
 
 /// A post on its way into a chat. `R` is whatever its answer goes to.
 #[derive(Debug)]
 pub struct Post<R> {
     pub from: UserName,
     pub draft: Draft,
+    /// The call's span, if it is sampled.
+    pub span: Option<Box<SpanRef>>,
     pub deadline: Instant,
     pub reply: R,
 }

@@ -44,6 +44,8 @@ pub struct Entry {
 pub struct Chunk {
     after: Seq,
     pub through: Seq,
+    /// The ring's newest message.
+    pub newest: Seq,
     pub bytes: Bytes,
 }
 
@@ -54,7 +56,9 @@ pub enum Read {
     /// There is nothing newer.
     CaughtUp,
     /// The next message has fallen off the tail: history has it.
-    Behind,
+    Behind {
+        newest: Seq,
+    },
 }
 
 impl Entry {
@@ -116,7 +120,7 @@ impl Ring {
             return Read::CaughtUp;
         }
         if after + 1 < self.first() {
-            return Read::Behind;
+            return Read::Behind { newest: self.last };
         }
         let start = (after + 1 - self.first()) as usize;
         let (count, bytes) = self.fitting(start);
@@ -129,6 +133,7 @@ impl Ring {
             return Read::Chunk(Chunk {
                 after,
                 through,
+                newest: self.last,
                 bytes,
             });
         }
@@ -138,6 +143,7 @@ impl Ring {
             return Read::Chunk(Chunk {
                 after,
                 through,
+                newest: self.last,
                 bytes,
             });
         }
@@ -145,11 +151,15 @@ impl Ring {
             && chunk.after == after
             && chunk.through == through
         {
-            return Read::Chunk(chunk.clone());
+            return Read::Chunk(Chunk {
+                newest: self.last,
+                ..chunk.clone()
+            });
         }
         let chunk = Chunk {
             after,
             through,
+            newest: self.last,
             bytes: concat(entries.map(|entry| &entry.frame), bytes),
         };
         self.shared = Some(chunk.clone());
@@ -221,7 +231,10 @@ mod tests {
         assert_eq!((ring.first(), ring.last), (7, 10));
         ring.push(entry(11, 5_000, ""));
         assert_eq!((ring.first(), ring.last), (11, 11), "the newest stays");
-        assert!(matches!(ring.read(9, &name("bob")), Read::Behind));
+        assert!(matches!(
+            ring.read(9, &name("bob")),
+            Read::Behind { newest: 11 }
+        ));
         assert!(matches!(ring.read(11, &name("bob")), Read::CaughtUp));
     }
 

@@ -178,6 +178,7 @@ impl Shard {
         // Whoever had to be left out comes first the next time, before those
         // that filled this batch.
         let (mut left_out, mut again) = (Vec::new(), Vec::new());
+        let mut sampled = Vec::new();
         for id in std::mem::take(&mut self.state.listed) {
             let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
                 continue;
@@ -187,6 +188,7 @@ impl Shard {
             active
                 .chat
                 .take(&mut rows, &mut room, wall, &mut self.state.effects);
+            sampled.extend(active.chat.sampled());
             adjust(&mut self.state.load, before, active.chat.load());
             active.listed = active.chat.has_queued();
             match (active.listed, in_turn) {
@@ -201,9 +203,14 @@ impl Shard {
         if rows.is_empty() {
             return;
         }
-        let done = self.done_sender.clone();
+        let submission = Submission {
+            rows,
+            sampled,
+            done: self.done_sender.clone(),
+        };
+        self.history.metrics.batch_submitted();
         // The lane has a place for one batch of each of its shards.
-        self.state.writing = self.lane.try_send(Submission { rows, done }).is_ok();
+        self.state.writing = self.lane.try_send(submission).is_ok();
         debug_assert!(self.state.writing, "one batch a shard");
     }
 
@@ -333,7 +340,7 @@ impl Shard {
             },
             StoreAnswer::Changed(id, result) => match self.state.chats.get_mut(&id) {
                 Some(Place::Active(active)) => {
-                    let History { store, clock } = &self.history;
+                    let History { store, clock, .. } = &self.history;
                     (id, active.changed(result, store, clock))
                 }
                 _ => return,
@@ -362,6 +369,7 @@ impl Shard {
                 let Some(Place::Active(active)) = self.state.chats.remove(&id) else {
                     return;
                 };
+                self.history.metrics.chat_let_go();
                 self.wakes.wake(self.core, std::iter::once(&active.feed));
                 // They find no chat now, and are answered so.
                 self.state.waiting_commands -= active.waiting.len();
@@ -375,7 +383,7 @@ impl Shard {
     /// The chat's place, which begins to load if it had none.
     fn place(&mut self, id: ChatId) -> &mut Place {
         self.state.chats.entry(id).or_insert_with(|| {
-            let History { store, clock } = self.history.clone();
+            let History { store, clock, .. } = self.history.clone();
             let patience = Some(self.settings.patience);
             let newest = self.settings.ring.messages;
             let call = load(id, newest, patience, store, clock);
@@ -432,6 +440,7 @@ impl Shard {
         };
         self.state.chats.insert(id, Place::Active(Box::new(active)));
         self.state.idle.push(touched, id);
+        self.history.metrics.chat_activated();
     }
 
     // Time.
@@ -488,6 +497,7 @@ impl Shard {
             };
             if active.touched <= before && active.is_idle() {
                 self.state.chats.remove(&id);
+                self.history.metrics.chat_let_go();
                 gone = true;
             } else {
                 // In use: it has to be idle for the whole time from now on.

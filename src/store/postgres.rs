@@ -28,7 +28,7 @@ mod tls;
 use std::{
     fmt,
     ops::Range,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -61,6 +61,8 @@ pub struct Settings {
     /// For making and deleting chats and changing their members.
     pub write_timeout: Duration,
     pub spawn: Spawner,
+    /// Counts the connections that lanes open.
+    pub lane_connects: Arc<AtomicU64>,
 }
 
 impl Settings {
@@ -73,6 +75,7 @@ impl Settings {
             lane_stall: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             spawn,
+            lane_connects: Arc::default(),
         }
     }
 }
@@ -105,6 +108,28 @@ pub async fn migrate(settings: &Settings) -> Result<(), OpenError> {
     migrate::run(&Connector::new(settings)?).await
 }
 
+/// What a database is like, as far as this program cares.
+#[derive(Debug)]
+pub struct Inspection {
+    pub server_version: String,
+    /// The number of the newest migration that the database has …
+    pub applied: i32,
+    /// … and that this program has.
+    pub known: i32,
+    /// A crash of the database may lose what was committed.
+    pub fsync_off: bool,
+    /// Between its clock and this machine's, a round trip included.
+    pub skew: Duration,
+}
+
+/// Looks at a database and changes nothing.
+///
+/// # Errors
+/// If the address is bad or the database does not answer.
+pub async fn inspect(settings: &Settings) -> Result<Inspection, OpenError> {
+    migrate::inspect(&Connector::new(settings)?).await
+}
+
 impl PostgresStore {
     /// Migrates the database and opens the store.
     ///
@@ -114,7 +139,10 @@ impl PostgresStore {
         let connector = Connector::new(&settings)?;
         migrate::run(&connector).await?;
         let lanes = (0..settings.lanes.max(1))
-            .map(|index| Lane::new(index, connector.clone(), settings.lane_stall))
+            .map(|index| {
+                let connects = settings.lane_connects.clone();
+                Lane::new(index, connector.clone(), settings.lane_stall, connects)
+            })
             .collect();
         Ok(Self {
             pool: Pool::new(&settings, connector.clone()).await?,

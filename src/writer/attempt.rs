@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::BackoffBuilder as _;
 
@@ -6,6 +9,7 @@ use super::Landed;
 use crate::{
     domain::{ChatId, Clock, Row, Seq},
     store::{Page, Store, StoreError, StoreResult},
+    telemetry::Metrics,
 };
 
 /// How long one look-up may take before it is tried again.
@@ -25,25 +29,36 @@ pub(super) struct Attempt<'a> {
     lane: usize,
     store: &'a dyn Store,
     clock: &'a dyn Clock,
+    metrics: &'a Metrics,
+    /// How often the store was asked to commit.
+    attempts: u32,
     /// What is still to be written; the next piece is the last element.
     todo: Vec<Vec<Row>>,
     landed: Vec<Landed>,
 }
 
 impl<'a> Attempt<'a> {
-    pub fn new(lane: usize, store: &'a dyn Store, clock: &'a dyn Clock) -> Self {
+    pub fn new(
+        lane: usize,
+        store: &'a dyn Store,
+        clock: &'a dyn Clock,
+        metrics: &'a Metrics,
+    ) -> Self {
         Self {
             lane,
             store,
             clock,
+            metrics,
+            attempts: 0,
             todo: Vec::new(),
             landed: Vec::new(),
         }
     }
 
     /// Ends when every row has an outcome. Rows of a chat stand together, dense
-    /// and ascending, and so do the outcomes.
-    pub async fn write(mut self, rows: Vec<Row>) -> Vec<Landed> {
+    /// and ascending, and so do the outcomes. The number says how often the store
+    /// was asked to commit.
+    pub async fn write(mut self, rows: Vec<Row>) -> (Vec<Landed>, u32) {
         self.landed.reserve(rows.len());
         self.todo.push(rows);
         while let Some(piece) = self.todo.pop() {
@@ -51,25 +66,30 @@ impl<'a> Attempt<'a> {
                 self.write_piece(piece).await;
             }
         }
-        self.landed
+        (self.landed, self.attempts)
     }
 
     async fn write_piece(&mut self, piece: Vec<Row>) {
         let piece = Arc::new(piece);
         let mut delays = retry_delays();
         let error = loop {
-            match self
+            let begun = Instant::now();
+            let appended = self
                 .store
                 .append(self.lane, piece.clone(), 0..piece.len())
-                .await
-            {
+                .await;
+            self.attempts += 1;
+            self.metrics.commit(begun.elapsed());
+            match appended {
                 Ok(()) => return self.stored(piece),
                 Err(StoreError::Unavailable(source)) => {
+                    self.metrics.lane_retried();
                     tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
                         "store unavailable, batch waits");
                     pause(&mut delays).await;
                 }
                 Err(StoreError::OutcomeUnknown(source)) => {
+                    self.metrics.lane_unknown();
                     tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
                         "outcome of a commit unknown, looking it up");
                     if self.is_stored(&piece[0]).await {
@@ -81,7 +101,10 @@ impl<'a> Attempt<'a> {
         };
         let piece = Arc::try_unwrap(piece).unwrap_or_else(|shared| (*shared).clone());
         match error {
-            StoreError::Conflict => self.give_way(piece).await,
+            StoreError::Conflict => {
+                self.metrics.lane_conflict();
+                self.give_way(piece).await;
+            }
             error => self.divide(piece, &error),
         }
     }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use ahash::AHashMap;
 use tokio::sync::mpsc;
@@ -7,6 +7,7 @@ use super::{Landed, attempt::Attempt};
 use crate::{
     domain::{Clock, Row},
     store::Store,
+    telemetry::{SpanRef, Telemetry},
 };
 
 /// One shard's batch. A shard has at most one with its lane.
@@ -14,6 +15,8 @@ use crate::{
 pub struct Submission {
     /// Of one chat together, dense and ascending in seq.
     pub rows: Vec<Row>,
+    /// Sampled sends among the rows; mostly none.
+    pub sampled: Vec<SpanRef>,
     /// Has room for the answer.
     pub done: mpsc::Sender<LaneDone>,
 }
@@ -36,6 +39,7 @@ pub struct Lane {
     settings: LaneSettings,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
     submissions: mpsc::Receiver<Submission>,
 }
 
@@ -48,6 +52,7 @@ impl Lane {
         settings: LaneSettings,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
+        telemetry: Telemetry,
     ) -> (Self, mpsc::Sender<Submission>) {
         let (sender, submissions) = mpsc::channel(shards.max(1));
         let lane = Self {
@@ -55,6 +60,7 @@ impl Lane {
             settings,
             store,
             clock,
+            telemetry,
             submissions,
         };
         (lane, sender)
@@ -86,18 +92,35 @@ impl Lane {
     }
 
     async fn commit(&self, submissions: Vec<Submission>) {
-        let attempt = Attempt::new(self.index, self.store.as_ref(), self.clock.as_ref());
+        let Telemetry { metrics, traces } = &self.telemetry;
+        let begun = Instant::now();
+        let count = submissions.len();
+        let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
+        let attempt = Attempt::new(self.index, store, clock, metrics);
         let mut rows = Vec::with_capacity(submissions.iter().map(|one| one.rows.len()).sum());
         let mut answers = Vec::with_capacity(submissions.len());
         let mut owner = AHashMap::new();
+        let mut sampled = Vec::new();
+        let mut bytes = 0;
         for (at, submission) in submissions.into_iter().enumerate() {
+            bytes += weight(&submission);
+            sampled.extend(submission.sampled);
             for rows in submission.rows.chunk_by(|a, b| a.chat == b.chat) {
                 owner.insert(rows[0].chat, at);
             }
             answers.push((submission.done, Vec::with_capacity(submission.rows.len())));
             rows.extend(submission.rows);
         }
-        for landed in attempt.write(rows).await {
+        metrics.batch_begun(self.index, rows.len(), bytes);
+        let span = traces.batch(&sampled);
+        let total = rows.len();
+        let (landed, attempts) = attempt.write(rows).await;
+        if let Some(span) = span {
+            span.end(self.index, total, attempts);
+        }
+        let stored = landed.iter().filter(|one| matches!(one, Landed::Stored(_)));
+        metrics.batch_done(self.index, count, stored.count(), begun.elapsed());
+        for landed in landed {
             if let Some(at) = owner.get(&landed.chat()) {
                 answers[*at].1.push(landed);
             }

@@ -1,4 +1,11 @@
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, future::join};
@@ -43,6 +50,7 @@ pub(super) struct Lane {
     index: usize,
     connector: Connector,
     stall: Duration,
+    connects: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -68,11 +76,17 @@ struct Failure {
 }
 
 impl Lane {
-    pub fn new(index: usize, connector: Connector, stall: Duration) -> Self {
+    pub fn new(
+        index: usize,
+        connector: Connector,
+        stall: Duration,
+        connects: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             index,
             connector,
             stall,
+            connects,
             state: Mutex::new(State {
                 link: None,
                 abandoned: None,
@@ -125,6 +139,7 @@ impl Lane {
         };
         let copy = timeout(self.stall, ready).await.map_err(|_| stalled())??;
         state.abandoned = None;
+        self.connects.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(lane = self.index, "the lane has connected");
         Ok(Link {
             session,

@@ -1,4 +1,7 @@
+use std::time::{Duration, SystemTime};
+
 use super::{
+    Inspection,
     connect::{Connector, Session},
     error::{ConnectError, OpenError},
 };
@@ -60,6 +63,23 @@ pub(super) async fn run(connector: &Connector) -> Result<(), OpenError> {
         return Err(OpenError::Newer { database, known });
     }
     warn_if_unsafe(&session).await
+}
+
+pub(super) async fn inspect(connector: &Connector) -> Result<Inspection, OpenError> {
+    let session = connector.connect(Some("chatd doctor"), SETUP).await?;
+    let sql = "SELECT current_setting('server_version'), current_setting('fsync') = 'off', \
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let row = session.query_one(sql, &[]).await.map_err(state)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_micros() as i64;
+    let theirs: i64 = row.try_get(2).map_err(state)?;
+    Ok(Inspection {
+        server_version: row.try_get(0).map_err(state)?,
+        applied: applied(&session).await?,
+        known: MIGRATIONS.last().map_or(0, |m| m.version),
+        fsync_off: row.try_get(1).map_err(state)?,
+        skew: Duration::from_micros(now.abs_diff(theirs)),
+    })
 }
 
 /// Whoever runs it so may know why, but should not do so unawares.

@@ -1,0 +1,21 @@
+//! HTTP for the people and machines that look after the server, on a port of its
+//! own and a thread of its own: `/live`, `/ready`, `/metrics`, the page of live
+//! plots at `/`, and the log's level.
+//!
+//! Started by `app`; calls `telemetry`, and the store only to ask whether it
+//! answers.
+//!
+//! Invariants:
+//! 1. Nothing here runs on a core that serves chats, or waits for one for longer
+//!    than its own deadline.
+//! 2. Nothing here changes the server but the log's level, and that only from
+//!    this machine.
+//! 3. Connections, requests and what they may hold are bounded (P6).
+
+mod health;
+mod routes;
+mod server;
+
+pub use health::{CoresProbe, Health};
+pub use routes::Routes;
+pub use server::AdminServer;

@@ -1,0 +1,137 @@
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+
+use super::Health;
+use crate::telemetry::{self, LogLevel, Metrics, Samples};
+
+/// The page; nothing on it comes from elsewhere.
+const PAGE: &str = include_str!("page.html");
+
+/// Scripts and styles are the page's own, and it talks to this server only.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+    style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+/// The longest filter that is read, in bytes.
+const MAX_LEVEL: usize = 1_024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the paths answer.
+pub struct Routes {
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+    pub samples: Arc<Samples>,
+    pub log_level: LogLevel,
+}
+
+impl Routes {
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<Answer, Infallible> {
+        let read = [Method::GET, Method::HEAD].contains(request.method());
+        Ok(match request.uri().path() {
+            "/log-level" if request.method() == Method::PUT => self.set_level(request, peer).await,
+            "/log-level" => not_allowed("PUT"),
+            "/" | "/live" | "/ready" | "/metrics" | "/stats.json" if !read => {
+                not_allowed("GET, HEAD")
+            }
+            "/" => page(),
+            "/live" => health(self.health.live().await, "live"),
+            "/ready" => health(self.health.ready().await, "ready"),
+            "/metrics" => match telemetry::text_of(&self.metrics) {
+                Ok(text) => answer(StatusCode::OK, telemetry::CONTENT_TYPE, text),
+                Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "metrics not encodable"),
+            },
+            "/stats.json" => {
+                let after = request.uri().query().and_then(|query| {
+                    let after = query
+                        .split('&')
+                        .find_map(|part| part.strip_prefix("after="));
+                    after?.parse().ok()
+                });
+                let json = self.samples.json(after.unwrap_or(0));
+                answer(StatusCode::OK, JSON, json)
+            }
+            _ => line(
+                StatusCode::NOT_FOUND,
+                "no such page; there are / /live /ready /metrics /stats.json /log-level",
+            ),
+        })
+    }
+
+    /// Only from this machine. A web page that somebody on it looks at cannot
+    /// send a PUT here: its browser asks first, and gets no leave.
+    async fn set_level(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+        if !peer.to_canonical().is_loopback() {
+            return line(StatusCode::FORBIDDEN, "only from this machine");
+        }
+        let body = Limited::new(request.into_body(), MAX_LEVEL).collect().await;
+        let level = match body
+            .map(|body| body.to_bytes().to_vec())
+            .map(String::from_utf8)
+        {
+            Ok(Ok(level)) => level,
+            _ => return line(StatusCode::BAD_REQUEST, "the level can't be read"),
+        };
+        let level = match crate::config::read_log_level(level.trim()) {
+            Ok(level) => level,
+            Err(why) => return line(StatusCode::BAD_REQUEST, &why),
+        };
+        match self.log_level.set(&level) {
+            Ok(()) => {
+                tracing::warn!(level, "log level changed");
+                line(StatusCode::OK, &level)
+            }
+            Err(error) => line(StatusCode::BAD_REQUEST, &error.to_string()),
+        }
+    }
+}
+
+fn health(state: Result<(), String>, good: &str) -> Answer {
+    match state {
+        Ok(()) => line(StatusCode::OK, good),
+        Err(why) => line(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+fn page() -> Answer {
+    let mut page = answer(StatusCode::OK, HTML, PAGE);
+    let policy = HeaderValue::from_static(PAGE_POLICY);
+    page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    page
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut refused = line(StatusCode::METHOD_NOT_ALLOWED, methods);
+    let methods = HeaderValue::from_static(methods);
+    refused.headers_mut().insert(ALLOW, methods);
+    refused
+}
+
+fn line(status: StatusCode, text: &str) -> Answer {
+    answer(status, TEXT, format!("{text}\n"))
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

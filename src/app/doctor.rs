@@ -1,0 +1,298 @@
+//! What would keep a server with some configuration from working: one line a
+//! check, and how to mend it.
+
+use std::{
+    fmt::Display,
+    fs, io,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::plan;
+use crate::{
+    config::{AuthChoice, Refusal, ServeConfig, StoreChoice},
+    runtime::{self, Cores},
+    store::postgres,
+};
+
+/// Fewer open files than this are too few to serve anybody …
+const FILES_FAIL: u64 = 256;
+/// … and fewer than this limit the connections rather than the machine does.
+const FILES_WARN: u64 = 65_536;
+
+/// Beyond this the times of messages differ visibly between two servers.
+const SKEW_WARN: Duration = Duration::from_secs(1);
+
+/// A clock before this program was written is wrong (2026-01-01).
+const EPOCH_2026: Duration = Duration::from_secs(1_767_225_600);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Default)]
+struct Report {
+    failed: usize,
+    warned: usize,
+}
+
+impl Report {
+    fn line(&mut self, verdict: Verdict, check: &str, text: impl Display) {
+        let word = match verdict {
+            Verdict::Ok => "ok  ",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        };
+        self.failed += usize::from(verdict == Verdict::Fail);
+        self.warned += usize::from(verdict == Verdict::Warn);
+        let text = text.to_string().replace(char::is_control, " ");
+        println!("{word} {check}: {text}");
+    }
+}
+
+/// Checks everything that can be checked without starting the server, and
+/// prints what it finds.
+///
+/// # Errors
+/// If something would keep the server from working.
+pub fn doctor(config: Result<Box<ServeConfig>, Refusal>) -> Result<(), String> {
+    let mut report = Report::default();
+    match config {
+        Err(refusal) => {
+            let mend = "correct it, or leave it out for the default; chatd --help has the bounds";
+            report.line(Verdict::Fail, "configuration", format!("{refusal}: {mend}"));
+        }
+        Ok(config) => {
+            report.line(
+                Verdict::Ok,
+                "configuration",
+                "every option is within its bounds",
+            );
+            ports(&config, &mut report);
+            store(&config, &mut report);
+            auth(&config, &mut report);
+            traces(&config, &mut report);
+        }
+    }
+    files(&mut report);
+    clock(&mut report);
+    match report.failed {
+        0 => Ok(()),
+        1 => Err("1 check failed".into()),
+        n => Err(format!("{n} checks failed")),
+    }
+}
+
+fn ports(config: &ServeConfig, report: &mut Report) {
+    let grpc = ("grpc port", config.grpc_host, Some(config.grpc_port));
+    let http = ("http port", config.http_host, config.http_port);
+    for (check, host, port) in [grpc, http] {
+        let Some(port) = port else {
+            let text = "off: no /metrics, and nothing for a health check to ask";
+            report.line(Verdict::Warn, check, text);
+            continue;
+        };
+        match runtime::bind(SocketAddr::new(host, port), 1) {
+            Ok(_) => report.line(Verdict::Ok, check, format!("{host}:{port} is free")),
+            Err(error) => report.line(
+                Verdict::Warn,
+                check,
+                format!("{error}: if that is not a chatd that runs already, choose another"),
+            ),
+        }
+    }
+    if !config.http_host.to_canonical().is_loopback() && config.http_port.is_some() {
+        let text = "not a loopback address: whoever can reach it can read the metrics; \
+                    let a firewall or network policy say who";
+        report.line(Verdict::Warn, "http host", text);
+    }
+}
+
+fn store(config: &ServeConfig, report: &mut Report) {
+    match &config.store {
+        StoreChoice::Memory => {
+            let text = "memory: all is gone when the process ends; for trying out only";
+            report.line(Verdict::Warn, "store", text);
+        }
+        StoreChoice::Sqlite(path) => match writable(path) {
+            Ok(()) => report.line(
+                Verdict::Ok,
+                "store",
+                format!("sqlite, {} can be written", path.display()),
+            ),
+            Err(error) => report.line(
+                Verdict::Fail,
+                "store",
+                format!(
+                    "{}: {error}: let the server's user own the folder, or name another with \
+                     --store sqlite:PATH",
+                    path.display()
+                ),
+            ),
+        },
+        StoreChoice::Postgres(dsn) => match inspect(dsn.expose()) {
+            Ok(found) => database(&found, report),
+            Err(error) => report.line(
+                Verdict::Fail,
+                "database",
+                format!(
+                    "{error}: check the address, the network and the password in --store or \
+                     PG_DSN, and that PostgreSQL runs"
+                ),
+            ),
+        },
+    }
+}
+
+fn inspect(dsn: &str) -> Result<postgres::Inspection, String> {
+    let inspect = || -> io::Result<_> {
+        let cores = Cores::start(1)?;
+        let main = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let spawn = std::sync::Arc::new(cores.spawner_here());
+        let settings = postgres::Settings::new(dsn, spawn);
+        Ok(main.block_on(postgres::inspect(&settings)))
+    };
+    match inspect() {
+        Ok(found) => found.map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn database(found: &postgres::Inspection, report: &mut Report) {
+    let version = &found.server_version;
+    report.line(
+        Verdict::Ok,
+        "database",
+        format!("PostgreSQL {version} answers"),
+    );
+    let (applied, known) = (found.applied, found.known);
+    let (verdict, text) = match applied.cmp(&known) {
+        std::cmp::Ordering::Equal => (Verdict::Ok, format!("up to date, at {known}")),
+        std::cmp::Ordering::Less => (
+            Verdict::Warn,
+            format!(
+                "at {applied} of {known}: the next start applies the rest; chatd migrate does so now"
+            ),
+        ),
+        std::cmp::Ordering::Greater => (
+            Verdict::Fail,
+            format!("at {applied}, this chatd knows {known}: install the newer chatd"),
+        ),
+    };
+    report.line(verdict, "migrations", text);
+    if found.fsync_off {
+        let text = "fsync is off: a crash may lose acknowledged messages; set fsync = on";
+        report.line(Verdict::Fail, "durability", text);
+    } else {
+        report.line(Verdict::Ok, "durability", "fsync is on");
+    }
+    let skew = found.skew;
+    let (verdict, mend) = if skew > SKEW_WARN {
+        (Verdict::Warn, ": run an NTP client on both machines")
+    } else {
+        (Verdict::Ok, "")
+    };
+    let text = format!("{} ms from here{mend}", skew.as_millis());
+    report.line(verdict, "database clock", text);
+}
+
+/// Without leaving anything behind.
+fn writable(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return fs::OpenOptions::new().append(true).open(path).map(drop);
+    }
+    // The server makes the folders that are missing: the nearest that is there
+    // must let it.
+    let folders = path.ancestors().skip(1);
+    let mut folders = folders.map(|folder| {
+        if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        }
+    });
+    let nearest = folders.find(|folder| folder.exists());
+    let nearest = nearest.ok_or(io::ErrorKind::NotFound)?;
+    let probe = nearest.join(format!(".chatd-doctor-{}", std::process::id()));
+    fs::write(&probe, [])?;
+    fs::remove_file(probe)
+}
+
+fn auth(config: &ServeConfig, report: &mut Report) {
+    match plan::auth(config) {
+        Err(error) => report.line(Verdict::Fail, "auth", error),
+        Ok(_) => match config.auth {
+            AuthChoice::Dev => {
+                let text = "development mode: any name is believed; for this machine only";
+                report.line(Verdict::Warn, "auth", text);
+            }
+        },
+    }
+}
+
+fn traces(config: &ServeConfig, report: &mut Report) {
+    let Some(endpoint) = &config.otlp_endpoint else {
+        return report.line(Verdict::Ok, "traces", "off");
+    };
+    let reached = reach(endpoint);
+    match reached {
+        Ok(()) => report.line(Verdict::Ok, "traces", format!("{endpoint} accepts connections")),
+        Err(error) => report.line(
+            Verdict::Warn,
+            "traces",
+            format!("{endpoint}: {error}: start the collector or correct --otlp-endpoint; traffic does not need it"),
+        ),
+    }
+}
+
+fn reach(endpoint: &str) -> Result<(), String> {
+    use std::net::ToSocketAddrs as _;
+    let url: http::Uri = endpoint.parse().map_err(|_| "not a URL".to_owned())?;
+    let host = url.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = (host, url.port_u16().unwrap_or(80)).to_socket_addrs();
+    let address = addresses.map_err(|e| e.to_string())?.next();
+    let address = address.ok_or("the name has no address")?;
+    TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+        .map(drop)
+        .map_err(|e| e.to_string())
+}
+
+fn files(report: &mut Report) {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    let Some(soft) = soft else {
+        return report.line(Verdict::Warn, "open files", "the limit can't be read");
+    };
+    let files = soft.parse().unwrap_or(u64::MAX);
+    let mend = "raise it (ulimit -n, or LimitNOFILE= in the systemd unit)";
+    let (verdict, text) = if files < FILES_FAIL {
+        (Verdict::Fail, format!("at most {soft}: {mend}"))
+    } else if files < FILES_WARN {
+        (
+            Verdict::Warn,
+            format!("at most {soft}, and each connection takes one: {mend}"),
+        )
+    } else {
+        (Verdict::Ok, format!("at most {soft}"))
+    };
+    report.line(verdict, "open files", text);
+}
+
+fn clock(report: &mut Report) {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(now) if now > EPOCH_2026 => report.line(Verdict::Ok, "clock", "set"),
+        _ => report.line(Verdict::Fail, "clock", "not set: run an NTP client"),
+    }
+}

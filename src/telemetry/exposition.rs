@@ -1,0 +1,204 @@
+//! The text of `/metrics`.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, text},
+    metrics::{MetricType, exemplar::Exemplar},
+    registry::Registry,
+};
+
+use super::{
+    metrics::Metrics,
+    names::{self, AUTH_OUTCOMES, CODES, Kind, METHODS, REASONS},
+    process,
+    sheet::Counts,
+};
+
+/// The content type of [`text_of`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+type NoExemplar<'a> = Option<&'a Exemplar<Vec<(String, String)>, f64>>;
+
+/// Below 16 µs a histogram of seconds has one bucket, below 1 the others.
+const FIRST_MICROS: u32 = 4;
+
+/// All metrics in the OpenMetrics text format.
+///
+/// # Errors
+/// If a metric's description is not one that the format can hold.
+pub fn text_of(metrics: &Arc<Metrics>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(metrics.clone()));
+    let mut out = String::with_capacity(64 * 1024);
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let process = process::figures();
+        let depths = self.depths();
+        let (sheet, p) = (&self.sheet, &self.places);
+        for metric in names::ALL {
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
+            let out = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            let seconds = |place| Shown::Micros(sheet.histogram(place));
+            let numbers = |place| Shown::Numbers(sheet.histogram(place));
+            let count = |place| Shown::Count(sheet.total(place));
+            let gauge = |place| Shown::Gauge(sheet.total(place) as f64);
+            let one = match *metric {
+                names::CALLS => {
+                    calls(self, out)?;
+                    continue;
+                }
+                names::CALL_SECONDS => {
+                    call_seconds(self, out)?;
+                    continue;
+                }
+                names::REFUSALS => {
+                    counters(out, "reason", &REASONS, |at| sheet.total(p.refusals[at]))?;
+                    continue;
+                }
+                names::AUTH => {
+                    counters(out, "outcome", &AUTH_OUTCOMES, |at| sheet.total(p.auth[at]))?;
+                    continue;
+                }
+                names::DELIVERIES => count(p.deliveries),
+                names::READERS => gauge(p.readers),
+                names::CHATS_ACTIVE => gauge(p.chats),
+                names::MAILBOX_DEPTH => Shown::Gauge(depths.mailbox as f64),
+                names::LANE_DEPTH => gauge(p.lane_depth),
+                names::STORED => count(p.stored),
+                names::BATCH_ROWS => numbers(p.batch_rows),
+                names::BATCH_BYTES => numbers(p.batch_bytes),
+                names::BATCH_SECONDS => seconds(p.batch_micros),
+                names::COMMIT_SECONDS => seconds(p.commit_micros),
+                names::LANE_RETRIES => count(p.lane_retries),
+                names::LANE_CONFLICTS => count(p.lane_conflicts),
+                names::LANE_UNKNOWN => count(p.lane_unknown),
+                names::LANE_CONNECTS => Shown::Count(depths.lane_connects),
+                names::RING_READS => count(p.ring_reads),
+                names::HISTORY_READS => count(p.history_reads),
+                names::CURSOR_LAG => numbers(p.cursor_lag),
+                names::FAILED_EXPORTS => count(p.failed_exports),
+                names::CPU_SECONDS => Shown::Seconds(process.cpu_seconds),
+                names::RESIDENT => Shown::Gauge(process.resident_bytes as f64),
+                names::OPEN_FDS => Shown::Gauge(process.open_fds as f64),
+                names::START_TIME => {
+                    let since = self.started.duration_since(SystemTime::UNIX_EPOCH);
+                    Shown::Gauge(since.unwrap_or_default().as_secs_f64())
+                }
+                _ => continue,
+            };
+            one.encode(out)?;
+        }
+        Ok(())
+    }
+}
+
+enum Shown {
+    Count(u64),
+    Seconds(f64),
+    Gauge(f64),
+    /// A histogram of microseconds, shown in seconds.
+    Micros(Counts),
+    Numbers(Counts),
+}
+
+impl Shown {
+    fn encode(self, mut out: MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Count(n) => out.encode_counter(&n, NoExemplar::None),
+            Self::Seconds(n) => out.encode_counter(&n, NoExemplar::None),
+            Self::Gauge(n) => out.encode_gauge(&n),
+            Self::Micros(counts) => histogram(out, &counts, FIRST_MICROS, 1e-6),
+            Self::Numbers(counts) => histogram(out, &counts, 0, 1.0),
+        }
+    }
+}
+
+fn histogram(mut out: MetricEncoder<'_>, counts: &Counts, first: u32, unit: f64) -> fmt::Result {
+    let buckets = counts.octaves(first).into_iter();
+    // The encoder writes +Inf for the largest number.
+    let bound = |bound: Option<u64>| bound.map_or(f64::MAX, |bound| bound as f64 * unit);
+    let buckets: Vec<(f64, u64)> = buckets.map(|(b, n)| (bound(b), n)).collect();
+    let sum = counts.sum as f64 * unit;
+    out.encode_histogram::<Vec<(String, String)>>(sum, counts.count(), &buckets, None)
+}
+
+fn counters(
+    mut out: MetricEncoder<'_>,
+    label: &str,
+    values: &[&str],
+    total: impl Fn(usize) -> u64,
+) -> fmt::Result {
+    for (at, value) in values.iter().enumerate() {
+        let labels: Labels<'_> = &[(label, value)];
+        out.encode_family(&labels)?
+            .encode_counter(&total(at), NoExemplar::None)?;
+    }
+    Ok(())
+}
+
+/// A method's codes that have never been are left out, but for success.
+fn calls(metrics: &Metrics, mut out: MetricEncoder<'_>) -> fmt::Result {
+    for (method, codes) in METHODS.iter().zip(&metrics.places.calls) {
+        for (code, place) in CODES.iter().zip(codes) {
+            let total = metrics.sheet.total(*place);
+            if total > 0 || *code == CODES[0] {
+                let labels: Labels<'_> = &[("method", method), ("code", code)];
+                out.encode_family(&labels)?
+                    .encode_counter(&total, NoExemplar::None)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn call_seconds(metrics: &Metrics, mut out: MetricEncoder<'_>) -> fmt::Result {
+    for (method, place) in METHODS.iter().zip(metrics.places.call_micros) {
+        let labels: Labels<'_> = &[("method", method)];
+        let counts = metrics.sheet.histogram(place);
+        histogram(out.encode_family(&labels)?, &counts, FIRST_MICROS, 1e-6)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::Method;
+
+    #[test]
+    fn every_metric_is_in_the_text() {
+        let metrics = Metrics::new(1);
+        metrics.call(Method::of("SendMessage"), 0, Duration::from_micros(300));
+        metrics.call(Method::of("Get"), 7, Duration::from_secs(100));
+        metrics.delivered(3, 2);
+        let text = text_of(&metrics).unwrap();
+        for metric in names::ALL {
+            let line = format!("# TYPE {} ", metric.name);
+            assert!(text.contains(&line), "{line}");
+        }
+        for line in [
+            "chat_calls_total{method=\"SendMessage\",code=\"OK\"} 1\n",
+            "chat_calls_total{method=\"Get\",code=\"PERMISSION_DENIED\"} 1\n",
+            "chat_call_duration_seconds_bucket{le=\"0.000256\",method=\"SendMessage\"} 0\n",
+            "chat_call_duration_seconds_bucket{le=\"0.000512\",method=\"SendMessage\"} 1\n",
+            "chat_call_duration_seconds_bucket{le=\"+Inf\",method=\"Get\"} 1\n",
+            "chat_deliveries_total 3\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The log: on standard error, pretty on a terminal and JSON otherwise.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::{
+    EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
+
+use crate::config::LogFormat;
+
+/// Below `info` these say something about every frame and every syscall, which
+/// drowns the lines that one turned the level up for.
+const CHATTY: [&str; 8] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "tonic",
+    "tower",
+    "rustls",
+    "tokio_postgres",
+    "mio",
+];
+
+/// Why the log could not be set up, or its level not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("the log level is not a valid filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("the log cannot be set up: {0}")]
+    Init(#[from] tracing_subscriber::util::TryInitError),
+    #[error("the log's level cannot be changed: {0}")]
+    Reload(#[from] reload::Error),
+}
+
+/// Changes what the running process logs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LogLevel(Option<reload::Handle<EnvFilter, Registry>>);
+
+impl LogLevel {
+    /// `level` is a level or a filter directive. Where this process has no log
+    /// of its own, nothing happens.
+    ///
+    /// # Errors
+    /// If the filter cannot be read.
+    pub fn set(&self, level: &str) -> Result<(), LogError> {
+        let filter = EnvFilter::try_new(directives(level))?;
+        if let Some(handle) = &self.0 {
+            handle.reload(filter)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends the log to standard error. `level` is a level or a filter directive.
+///
+/// # Errors
+/// If the filter cannot be read, or there is a log already.
+pub fn init_logs(level: &str, format: LogFormat) -> Result<LogLevel, LogError> {
+    let filter = EnvFilter::try_new(directives(level))?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let pretty = match format {
+        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Pretty => true,
+        LogFormat::Json => false,
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    if pretty {
+        let lines = lines.with_ansi(io::stderr().is_terminal());
+        registry.with(lines).try_init()?;
+    } else {
+        registry.with(lines.json().flatten_event(true)).try_init()?;
+    }
+    Ok(LogLevel(Some(handle)))
+}
+
+/// A plain `debug` or `trace` is meant for this service; who wants a library's
+/// lines as well writes a filter.
+fn directives(level: &str) -> String {
+    if !matches!(level, "debug" | "trace") {
+        return level.to_owned();
+    }
+    CHATTY
+        .iter()
+        .fold(level.to_owned(), |all, name| format!("{all},{name}=info"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_low_level_is_narrowed() {
+        assert_eq!(directives("warn"), "warn");
+        assert_eq!(directives("h2=trace,info"), "h2=trace,info");
+        let narrowed = directives("debug");
+        assert!(narrowed.starts_with("debug,h2=info"), "{narrowed}");
+        assert!(EnvFilter::try_new(narrowed).is_ok());
+    }
+}

@@ -1,0 +1,297 @@
+//! The numbers of one server: made once, handed to the rooms, read by `/metrics`
+//! and the page.
+//!
+//! The cells are our own, because a number is added to for every message and
+//! every delivery: the ready-made counters are atomic read-modify-writes on lines
+//! that all cores share, and the ready-made histograms take a lock. The text
+//! comes from `prometheus-client`, the official encoder, so that the format is
+//! not our business; it brings three small crates, and no recorder that is
+//! global to the process as `metrics` would.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    names::{AUTH_OUTCOMES, CODES, METHODS, REASONS},
+    sheet::{Counts, Histogram, Layout, Sheet, Sum},
+};
+
+/// The method of a call, as a number into [`METHODS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method(u8);
+
+impl Method {
+    pub const SEND: Self = Self(0);
+    pub const CONNECT: Self = Self(1);
+
+    /// `name` is the last part of the path.
+    pub fn of(name: &str) -> Self {
+        let known = METHODS.iter().position(|method| *method == name);
+        Self(known.unwrap_or(METHODS.len() - 1) as u8)
+    }
+
+    pub fn name(self) -> &'static str {
+        METHODS[usize::from(self.0)]
+    }
+}
+
+/// What came of the check of a token.
+#[derive(Debug, Clone, Copy)]
+pub enum AuthOutcome {
+    /// The cache knew the answer.
+    Hit,
+    Miss,
+    Refused,
+    /// Nobody could be asked.
+    Failed,
+}
+
+/// What is looked up when somebody asks, and not kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Depths {
+    /// Sends that wait for shards.
+    pub mailbox: u64,
+    /// Connections that lanes have opened.
+    pub lane_connects: u64,
+}
+
+/// The numbers of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) sheet: Sheet,
+    pub(super) places: Places,
+    pub(super) started: SystemTime,
+    epoch: Instant,
+    /// When each lane took its batch up, in microseconds since `epoch`, or 0.
+    lanes: Box<[AtomicU64]>,
+    depths: OnceLock<DepthsProbe>,
+}
+
+struct DepthsProbe(Box<dyn Fn() -> Depths + Send + Sync>);
+
+impl std::fmt::Debug for DepthsProbe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DepthsProbe")
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Places {
+    pub calls: [[Sum; CODES.len()]; METHODS.len()],
+    pub call_micros: [Histogram; METHODS.len()],
+    pub refusals: [Sum; REASONS.len()],
+    pub auth: [Sum; AUTH_OUTCOMES.len()],
+    pub deliveries: Sum,
+    pub readers: Sum,
+    pub chats: Sum,
+    pub lane_depth: Sum,
+    pub stored: Sum,
+    pub batch_rows: Histogram,
+    pub batch_bytes: Histogram,
+    pub batch_micros: Histogram,
+    pub commit_micros: Histogram,
+    pub lane_retries: Sum,
+    pub lane_conflicts: Sum,
+    pub lane_unknown: Sum,
+    pub ring_reads: Sum,
+    pub history_reads: Sum,
+    pub cursor_lag: Histogram,
+    pub failed_exports: Sum,
+}
+
+impl Metrics {
+    /// For a server with so many writer lanes.
+    pub fn new(lanes: usize) -> Arc<Self> {
+        let mut l = Layout::default();
+        let places = Places {
+            calls: std::array::from_fn(|_| std::array::from_fn(|_| l.counter())),
+            call_micros: std::array::from_fn(|_| l.histogram()),
+            refusals: std::array::from_fn(|_| l.counter()),
+            auth: std::array::from_fn(|_| l.counter()),
+            deliveries: l.counter(),
+            readers: l.counter(),
+            chats: l.counter(),
+            lane_depth: l.counter(),
+            stored: l.counter(),
+            batch_rows: l.histogram(),
+            batch_bytes: l.histogram(),
+            batch_micros: l.histogram(),
+            commit_micros: l.histogram(),
+            lane_retries: l.counter(),
+            lane_conflicts: l.counter(),
+            lane_unknown: l.counter(),
+            ring_reads: l.counter(),
+            history_reads: l.counter(),
+            cursor_lag: l.histogram(),
+            failed_exports: l.counter(),
+        };
+        Arc::new(Self {
+            sheet: Sheet::new(&l),
+            places,
+            started: SystemTime::now(),
+            epoch: Instant::now(),
+            lanes: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
+            depths: OnceLock::new(),
+        })
+    }
+
+    /// Says once how depths are looked up.
+    pub fn probe_depths(&self, probe: impl Fn() -> Depths + Send + Sync + 'static) {
+        self.depths.get_or_init(|| DepthsProbe(Box::new(probe)));
+    }
+
+    pub(super) fn depths(&self) -> Depths {
+        self.depths
+            .get()
+            .map_or_else(Depths::default, |probe| probe.0())
+    }
+
+    // The wire.
+
+    /// A call ended. `code` is gRPC's number.
+    pub fn call(&self, method: Method, code: i32, took: Duration) {
+        let method = usize::from(method.0);
+        let code = usize::try_from(code)
+            .ok()
+            .filter(|code| *code < CODES.len());
+        self.sheet
+            .add(self.places.calls[method][code.unwrap_or(2)], 1);
+        self.sheet
+            .observe(self.places.call_micros[method], micros(took));
+    }
+
+    /// A call, a stream or a post was refused, for this `ErrorInfo` reason.
+    pub fn refused(&self, reason: &str) {
+        let known = REASONS.iter().position(|known| *known == reason);
+        let at = known.unwrap_or(REASONS.len() - 1);
+        self.sheet.add(self.places.refusals[at], 1);
+        match reason {
+            "TOKEN_INVALID" | "NOT_ALLOWED" => self.auth(AuthOutcome::Refused),
+            "AUTH_UNAVAILABLE" => self.auth(AuthOutcome::Failed),
+            _ => {}
+        }
+    }
+
+    /// Hits and misses are for the cache to count. What was refused or failed is
+    /// counted where it is answered.
+    pub fn auth(&self, outcome: AuthOutcome) {
+        self.sheet.add(self.places.auth[outcome as usize], 1);
+    }
+
+    // Readers.
+
+    pub fn reader_joined(&self) {
+        self.sheet.add(self.places.readers, 1);
+    }
+
+    pub fn reader_left(&self) {
+        self.sheet.sub(self.places.readers, 1);
+    }
+
+    /// A reader that was `lag` messages behind was given `messages` of the ring.
+    pub fn delivered(&self, messages: u64, lag: u64) {
+        self.sheet.add(self.places.deliveries, messages);
+        self.sheet.add(self.places.ring_reads, 1);
+        self.sheet.observe(self.places.cursor_lag, lag);
+    }
+
+    /// A reader was given `messages` of a page of history.
+    pub fn delivered_from_history(&self, messages: u64) {
+        self.sheet.add(self.places.deliveries, messages);
+    }
+
+    /// A reader `lag` messages behind has to read a page of history.
+    pub fn history_read(&self, lag: u64) {
+        self.sheet.add(self.places.history_reads, 1);
+        self.sheet.observe(self.places.cursor_lag, lag);
+    }
+
+    // Chats.
+
+    pub fn chat_activated(&self) {
+        self.sheet.add(self.places.chats, 1);
+    }
+
+    pub fn chat_let_go(&self) {
+        self.sheet.sub(self.places.chats, 1);
+    }
+
+    // Lanes.
+
+    /// A shard gave its lane a batch.
+    pub fn batch_submitted(&self) {
+        self.sheet.add(self.places.lane_depth, 1);
+    }
+
+    /// A lane took up that many batches as one.
+    pub fn batch_begun(&self, lane: usize, rows: usize, bytes: usize) {
+        self.sheet.observe(self.places.batch_rows, rows as u64);
+        self.sheet.observe(self.places.batch_bytes, bytes as u64);
+        if let Some(begun) = self.lanes.get(lane) {
+            begun.store(micros(self.epoch.elapsed()).max(1), Relaxed);
+        }
+    }
+
+    /// `submissions` batches of shards have their outcome; `stored` messages of
+    /// theirs are committed.
+    pub fn batch_done(&self, lane: usize, submissions: usize, stored: usize, took: Duration) {
+        self.sheet.observe(self.places.batch_micros, micros(took));
+        self.sheet.add(self.places.stored, stored as u64);
+        self.sheet.sub(self.places.lane_depth, submissions as u64);
+        if let Some(begun) = self.lanes.get(lane) {
+            begun.store(0, Relaxed);
+        }
+    }
+
+    pub fn commit(&self, took: Duration) {
+        self.sheet.observe(self.places.commit_micros, micros(took));
+    }
+
+    pub fn lane_retried(&self) {
+        self.sheet.add(self.places.lane_retries, 1);
+    }
+
+    pub fn lane_conflict(&self) {
+        self.sheet.add(self.places.lane_conflicts, 1);
+    }
+
+    pub fn lane_unknown(&self) {
+        self.sheet.add(self.places.lane_unknown, 1);
+    }
+
+    /// The longest that a batch has been with a lane, and the lane.
+    pub fn slowest_lane(&self) -> Option<(usize, Duration)> {
+        let now = micros(self.epoch.elapsed());
+        let busy = self.lanes.iter().enumerate().filter_map(|(lane, begun)| {
+            let begun = begun.load(Relaxed);
+            (begun > 0).then(|| (lane, Duration::from_micros(now.saturating_sub(begun))))
+        });
+        busy.max_by_key(|(_, since)| *since)
+    }
+
+    // Traces.
+
+    pub fn export_failed(&self) {
+        self.sheet.add(self.places.failed_exports, 1);
+    }
+
+    /// All unary calls' latencies in one.
+    pub(super) fn unary_micros(&self) -> Counts {
+        let mut all = Counts::default();
+        for (method, place) in self.places.call_micros.iter().enumerate() {
+            if method != usize::from(Method::CONNECT.0) {
+                all.merge(&self.sheet.histogram(*place));
+            }
+        }
+        all
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
+}

@@ -1,0 +1,131 @@
+//! Every metric: its name, its kind, its labels and what it says. The README's
+//! table has the same; a test holds the two against each other.
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows. Its name on `/metrics` ends in `_total`.
+    Counter,
+    Gauge,
+    /// On `/metrics`: `_bucket`, `_sum` and `_count`.
+    Histogram,
+}
+
+/// One metric as it is described on `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Without the `_total` of a counter.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Ends without a full stop: the exposition adds it.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal $help:literal;)*) => {
+        $(pub const $id: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)*
+
+        /// All of them, in the order of `/metrics`.
+        pub const ALL: &[Metric] = &[$($id),*];
+    };
+}
+
+metrics! {
+    CALLS: Counter "chat_calls" "Calls of chat_v1.ChatV1 that ended, by method and gRPC code";
+    CALL_SECONDS: Histogram "chat_call_duration_seconds" "From a call's headers to its answer, by method; of ConnectChat, how long the stream was open";
+    REFUSALS: Counter "chat_refusals" "Calls, streams and posts on streams that were refused, by reason as in ErrorInfo";
+    DELIVERIES: Counter "chat_deliveries" "Messages handed to readers' connections";
+    READERS: Gauge "chat_readers" "Streams that read a chat";
+    CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
+    MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";
+    LANE_DEPTH: Gauge "chat_lane_depth" "Batches that wait for their writer lane or are with it, all lanes together";
+    STORED: Counter "chat_messages_stored" "Messages committed for callers of this server";
+    BATCH_ROWS: Histogram "chat_batch_rows" "Messages in a batch";
+    BATCH_BYTES: Histogram "chat_batch_bytes" "Bytes in a batch, about";
+    BATCH_SECONDS: Histogram "chat_batch_duration_seconds" "From a lane's taking a batch up to its outcome, retries and look-ups included";
+    COMMIT_SECONDS: Histogram "chat_commit_duration_seconds" "One attempt of the store to commit a batch, whatever came of it";
+    LANE_RETRIES: Counter "chat_lane_retries" "Batches tried again because the store was away";
+    LANE_CONFLICTS: Counter "chat_lane_conflicts" "Batches that found another writer's messages in their place";
+    LANE_UNKNOWN: Counter "chat_lane_outcomes_unknown" "Commits whose answer was lost and that were looked up";
+    LANE_CONNECTS: Counter "chat_lane_connects" "Connections that writer lanes opened to PostgreSQL, the first ones included";
+    RING_READS: Counter "chat_ring_reads" "Chunks of messages that readers took from a chat's ring";
+    HISTORY_READS: Counter "chat_history_reads" "Pages of messages that readers took from the store because they were behind the ring";
+    CURSOR_LAG: Histogram "chat_cursor_lag_messages" "How many messages a reader was behind its chat's newest when it was given some";
+    AUTH: Counter "chat_auth_checks" "Checks of tokens by outcome: hit and miss of the cache, refused, failed to ask";
+    FAILED_EXPORTS: Counter "chat_traces_failed_exports" "Exports of traces that failed; traffic does not notice";
+    CPU_SECONDS: Counter "process_cpu_seconds" "Processor time, user and system";
+    RESIDENT: Gauge "process_resident_memory_bytes" "Memory in use";
+    OPEN_FDS: Gauge "process_open_fds" "Open files and sockets";
+    START_TIME: Gauge "process_start_time_seconds" "When the server started, in seconds since the Unix epoch";
+}
+
+/// The calls, and `other` for what is none. A method's number is its place.
+pub const METHODS: [&str; 10] = [
+    "SendMessage",
+    "ConnectChat",
+    "Create",
+    "Get",
+    "Delete",
+    "ListMessages",
+    "ListChats",
+    "AddMembers",
+    "RemoveMembers",
+    "other",
+];
+
+/// gRPC's codes by number.
+pub const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
+pub const REASONS: [&str; 29] = [
+    "INVALID_FIELD",
+    "MALFORMED_MESSAGE",
+    "MESSAGE_REFUSED",
+    "REQUEST_REFUSED",
+    "TOKEN_MISSING",
+    "TOKEN_INVALID",
+    "TOKEN_EXPIRED",
+    "TOKEN_REVOKED",
+    "NOT_A_MEMBER",
+    "NOT_THE_CREATOR",
+    "NOT_YOURSELF",
+    "NOT_ALLOWED",
+    "CHAT_DELETED",
+    "CHAT_NOT_FOUND",
+    "DUPLICATE",
+    "TOO_MANY_MEMBERS",
+    "AFTER_SEQ_AHEAD",
+    "OVERLOADED",
+    "MESSAGE_TOO_LARGE",
+    "STORE_UNAVAILABLE",
+    "NOT_STORED_IN_TIME",
+    "OUTCOME_UNKNOWN",
+    "SHUTTING_DOWN",
+    "AUTH_UNAVAILABLE",
+    "REQUEST_TOO_SLOW",
+    "NO_SUCH_METHOD",
+    "COMPRESSED_MESSAGE",
+    "RATE_LIMITED",
+    "OTHER",
+];
+
+/// Outcomes of the check of a token.
+pub const AUTH_OUTCOMES: [&str; 4] = ["hit", "miss", "refused", "failed"];

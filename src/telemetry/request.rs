@@ -1,0 +1,71 @@
+use std::fmt;
+
+use http::{HeaderMap, HeaderValue};
+
+/// The metadata that carries it, in both directions.
+const HEADER: &str = "x-request-id";
+
+/// Longer ones are replaced: they are for people to compare.
+const MAX_BYTES: usize = 64;
+
+/// What tells one call from others in the log: what its caller calls it, or a
+/// random number, which becomes text only if it is shown.
+#[derive(Debug, Clone)]
+pub struct RequestId {
+    given: Option<HeaderValue>,
+    random: u64,
+}
+
+impl RequestId {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(HEADER).filter(|value| {
+            let bytes = value.as_bytes();
+            (1..=MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+        });
+        Self {
+            given: given.cloned(),
+            random: fastrand::u64(..),
+        }
+    }
+
+    /// Tells the caller. Not for the answers to sends that went well: there the
+    /// header would cost more than it says.
+    pub fn add_to(&self, headers: &mut HeaderMap) {
+        let value = match &self.given {
+            Some(given) => Ok(given.clone()),
+            None => HeaderValue::try_from(self.to_string()),
+        };
+        if let Ok(value) = value {
+            headers.insert(HEADER, value);
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.given.as_ref().and_then(|given| given.to_str().ok()) {
+            Some(given) => f.write_str(given),
+            None => write!(f, "{:016x}", self.random),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_id_is_kept_if_it_can_be_shown() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER, HeaderValue::from_static("order-7"));
+        assert_eq!(RequestId::of(&headers).to_string(), "order-7");
+        for bad in ["", "a b", &"x".repeat(65)] {
+            headers.insert(HEADER, HeaderValue::from_str(bad).unwrap());
+            assert_eq!(RequestId::of(&headers).to_string().len(), 16, "{bad}");
+        }
+        let mut out = HeaderMap::new();
+        let id = RequestId::of(&HeaderMap::new());
+        id.add_to(&mut out);
+        assert_eq!(out[HEADER].to_str().unwrap(), id.to_string());
+    }
+}
