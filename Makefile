@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
-	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL if root and it is missing'
+	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -30,5 +30,12 @@ tools:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; \
 	  else \
 	    echo 'make: PostgreSQL is needed for the tests: install the package "postgresql" of your distribution' >&2; exit 1; \
+	  fi; \
+	fi
+	@if ! command -v chromium >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; \
+	  else \
+	    echo 'make: chromium is needed for the tests: install the package "chromium" of your distribution' >&2; exit 1; \
 	  fi; \
 	fi

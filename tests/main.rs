@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod conformance;
+mod ops;
 mod pg;
 mod postgres_outages;
 mod postgres_store;

@@ -32,8 +32,8 @@ use chat_service::store::postgres::{PostgresStore, Settings, Spawner};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-pub use self::process::run;
-use self::process::{binary, give_away, kill, unprivileged, watch};
+use self::process::{binary, give_away, unprivileged, watch};
+pub use self::process::{kill, run};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -20,6 +20,8 @@ const CANCELLED: i32 = 1;
 /// What ties a call's log lines, spans and messages together.
 #[derive(Debug, Clone)]
 pub struct CallId {
+    /// When the call's headers were there: its deadline counts from then.
+    pub begun: Instant,
     pub request: RequestId,
     /// The call's span, if it is sampled.
     pub span: Option<SpanRef>,
@@ -115,14 +117,16 @@ impl Shared {
         let method = Method::of(&request.uri().path()[CHAT.len()..]);
         let traces = &self.telemetry.traces;
         let span = traces.call(method.name(), request.headers());
+        let begun = self.calls.now();
         let id = CallId {
+            begun,
             request: RequestId::of(request.headers()),
             span: span.as_ref().map(CallSpan::reference),
         };
         let mut measured = Measured {
             metrics: self.telemetry.metrics.clone(),
             method,
-            begun: Instant::now(),
+            begun,
             id: id.clone(),
             span,
             open: true,

@@ -43,7 +43,7 @@ const SERVICE_NAME: &str = "chat_v1.ChatV1";
 pub struct Service(Arc<Shared>);
 
 pub(super) struct Shared {
-    calls: Arc<Calls>,
+    pub(super) calls: Arc<Calls>,
     auth: Arc<dyn Authenticator>,
     pub(super) telemetry: Telemetry,
     draining: AtomicBool,
@@ -174,7 +174,7 @@ impl Shared {
         };
         let calls = &self.calls;
         let asked = grpc_timeout(&head.headers);
-        let deadline = calls.now() + timeout(asked, calls.limits().timeout);
+        let deadline = id.begun + timeout(asked, calls.limits().timeout);
         let max = calls.limits().max_message_bytes();
         let call = Call {
             identity,

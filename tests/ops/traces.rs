@@ -1,0 +1,125 @@
+use std::sync::{Arc, Mutex};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    trace::v1::Span,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tonic::{Response, Status};
+
+use super::*;
+
+/// A collector that keeps what it is sent.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let resources = request.into_inner().resource_spans.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        let spans = scopes.flat_map(|scope| scope.spans);
+        self.0.lock().unwrap().extend(spans);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+async fn start(collector: Collector) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = TraceServiceServer::new(collector.clone());
+            connections.spawn(async move {
+                let service = TowerToHyperService::new(service);
+                _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
+            });
+        }
+    });
+    (address, tasks)
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "00f067aa0ba902b7";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn one_trace_goes_from_the_callers_traceparent_to_the_commit() {
+    let collector = Collector::default();
+    let (address, _tasks) = start(collector.clone()).await;
+    let endpoint = format!("http://{address}");
+    let app = server(&["--otlp-endpoint", &endpoint, "--trace-sample", "0"]).await;
+    let mut client = client(&app).await;
+    let chat = create(&mut client).await;
+    for flags in ["00", "01"] {
+        let mut send = by("alice", text(chat, flags));
+        let parent = format!("00-{TRACE}-{CALLER}-{flags}");
+        let metadata = send.metadata_mut();
+        metadata.insert("traceparent", parent.parse().unwrap());
+        client.send_message(send).await.unwrap();
+    }
+    drop(client);
+    // The drain sends the last spans, too.
+    app.drain(PATIENCE).await;
+
+    let spans = collector.0.lock().unwrap().clone();
+    let mut names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["chat_v1.ChatV1/SendMessage", "commit batch"]);
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));
+    let call = spans
+        .iter()
+        .find(|span| span.name != "commit batch")
+        .unwrap();
+    let batch = spans
+        .iter()
+        .find(|span| span.name == "commit batch")
+        .unwrap();
+    assert_eq!(hex(&call.parent_span_id), CALLER);
+    assert_eq!(batch.parent_span_id, call.span_id);
+    assert_eq!(batch.links.len(), 1);
+    assert_eq!(batch.links[0].span_id, call.span_id);
+    assert!(batch.start_time_unix_nano >= call.start_time_unix_nano);
+    assert!(batch.end_time_unix_nano <= call.end_time_unix_nano + 50_000_000);
+}
+
+/// Nobody listens: sends are answered as ever, and what failed is counted.
+#[tokio::test]
+async fn a_collector_that_is_away_is_not_felt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let app = server(&["--otlp-endpoint", &endpoint, "--trace-sample", "1"]).await;
+    let http = app.http_address().unwrap();
+    let mut client = client(&app).await;
+    let chat = create(&mut client).await;
+    // More than the queue of spans holds.
+    for n in 0..3_000 {
+        let send = by("alice", text(chat, &n.to_string()));
+        client.send_message(send).await.unwrap();
+    }
+    until("the failed export is counted", async || {
+        let (_, metrics) = get(http, "/metrics").await;
+        value(&metrics, "chat_traces_failed_exports_total") > 0.0
+    })
+    .await;
+    drop(client);
+    app.drain(PATIENCE).await;
+}
