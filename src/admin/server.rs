@@ -63,9 +63,9 @@ impl AdminServer {
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
-            match tokio::time::timeout(LIFETIME, connection).await {
-                Ok(Err(error)) => tracing::debug!(%error, "http connection ended"),
-                Ok(Ok(())) | Err(_) => {}
+            let ended = tokio::time::timeout(LIFETIME, connection).await;
+            if let Ok(Err(error)) = ended {
+                tracing::debug!(%error, "http connection ended");
             }
             drop(place);
         }

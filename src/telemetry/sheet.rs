@@ -15,7 +15,7 @@ const SHARED: usize = COLUMNS - 1;
 
 /// Histogram buckets: four an octave, from 1 to 2^[`OCTAVES`].
 pub(super) const OCTAVES: u32 = 26;
-pub(super) const BUCKETS: usize = 4 * OCTAVES as usize;
+pub(super) const BUCKETS: usize = 4 * (OCTAVES as usize - 1);
 /// The buckets, what is beyond them, and the sum.
 const HISTOGRAM: usize = BUCKETS + 2;
 

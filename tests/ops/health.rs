@@ -3,6 +3,7 @@ use std::process::Stdio;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
+    task::JoinSet,
 };
 
 use super::*;
@@ -61,7 +62,8 @@ async fn p9_not_ready_while_the_database_is_away_and_while_draining() {
     .await;
     assert_eq!(get(http, "/live").await.0, 200, "a restart would not help");
     let mut sender = client.clone();
-    let sent = tokio::spawn(async move { sender.send_message(by("alice", text(chat, "2"))).await });
+    let mut sends = JoinSet::new();
+    sends.spawn(async move { sender.send_message(by("alice", text(chat, "2"))).await });
     until("the send is with its lane", async || {
         let (_, metrics) = get(http, "/metrics").await;
         value(&metrics, "chat_lane_depth") == 1.0
@@ -75,7 +77,17 @@ async fn p9_not_ready_while_the_database_is_away_and_while_draining() {
     .await;
 
     pg.sigcont();
-    assert_eq!(sent.await.unwrap().unwrap().into_inner().seq, 2);
+    assert_eq!(
+        sends
+            .join_next()
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .into_inner()
+            .seq,
+        2
+    );
     drop(client);
     let ended = tokio::time::timeout(PATIENCE, process.child.wait()).await;
     assert_eq!(ended.unwrap().unwrap().code(), Some(0));

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use tokio::process::Command;
+use tokio::{process::Command, task::JoinSet};
 
 use super::*;
 
@@ -51,9 +51,10 @@ async fn the_page_plots_a_load() {
     let mut client = client(&app).await;
     let chat = create(&mut client).await;
     let mut reader = read(&mut client, "bob", chat).await;
-    let reading = tokio::spawn(async move { while let Ok(Some(_)) = reader.message().await {} });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { while let Ok(Some(_)) = reader.message().await {} });
     let mut sender = client.clone();
-    let sending = tokio::spawn(async move {
+    tasks.spawn(async move {
         loop {
             let send = by("alice", text(chat, "hi"));
             sender.send_message(send).await.unwrap();
@@ -89,8 +90,7 @@ async fn the_page_plots_a_load() {
     assert!(std::fs::metadata(&shot).unwrap().len() > 10_000);
     std::fs::copy(shot, concat!(env!("CARGO_TARGET_TMPDIR"), "/page.png")).unwrap();
 
-    sending.abort();
-    reading.abort();
+    tasks.shutdown().await;
     drop(client);
     app.drain(PATIENCE).await;
 }
