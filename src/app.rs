@@ -13,10 +13,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auth::{AccessError, KeyError},
     config::ServeConfig,
     domain::{Clock, Invalid},
     grpc::{Calls, Server, Service},
-    runtime::{self, BindError, Cores, SystemClock, left, wait_until},
+    runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
     shard::{self, History, ShardPlan, Shards, Wakes},
     store::{Store, sqlite},
     writer::Lane,
@@ -37,6 +38,12 @@ pub enum AppError {
     NoPostgres,
     #[error("--dev-admins: {0}")]
     DevAdmins(Invalid),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the operating system gives no threads or events: {0}")]
     Io(#[from] io::Error),
     #[error("the compiled-in descriptors can't be read: {0}")]
@@ -108,21 +115,31 @@ impl App {
     /// # Errors
     /// If the store can't be opened or the address can't be had.
     pub async fn start(config: ServeConfig) -> Result<Self, AppError> {
-        let auth = plan::auth(&config)?;
         let address = SocketAddr::new(config.grpc_host, config.grpc_port);
         // First, since it is what most often fails, and opening a store may
         // change it.
         let listeners = runtime::bind(address, config.cores)?;
         let address = listeners[0].local_addr()?;
-        let store = plan::store(&config)?;
-        let cores = Cores::start(config.cores)?;
+        let tls = plan::tls(&config)?;
+        if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!("serving without TLS: tokens and messages can be read on their way");
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let cores = Cores::start(config.cores)?;
+        let guards = plan::guards(&config, &clock, cores.spawner(0));
+        let (guards, store) = match guards.and_then(|g| Ok((g, plan::store(&config)?))) {
+            Ok(ready) => ready,
+            Err(error) => {
+                cores.stop();
+                return Err(error);
+            }
+        };
 
         let shards = start_shards(&config, &cores, &store, &clock);
         let limits = plan::limits(&config);
         let calls = Calls::new(shards.clone(), store.clone(), clock, limits);
         let ending = CancellationToken::new();
-        let service = Service::new(Arc::new(calls), auth, ending.clone())?;
+        let service = Service::new(Arc::new(calls), guards, ending.clone())?;
         let app = Self {
             address,
             cores,
@@ -139,6 +156,7 @@ impl App {
             let server = Server {
                 service: app.service.clone(),
                 settings: plan::server(&config),
+                tls: tls.clone(),
                 core,
                 spawner: spawner.clone(),
                 connections: app.connections.clone(),

@@ -8,16 +8,20 @@
 //! 3. The process environment is read once and never changed.
 
 mod dotenv;
+mod guard;
 mod options;
 mod read;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod value;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
+pub use guard::{AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig};
 pub use read::{command, process_environment, serve_from};
+pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub enum Command {
     Connect(ConnectConfig),
     Send(SendConfig),
     History(HistoryConfig),
+    Login(LoginConfig),
+    Auth(TokenServerConfig),
+    /// Read a password and print its hash.
+    HashPassword,
     /// Print this on standard output and be done: `--help`, `--version`.
     Print(String),
 }
@@ -39,6 +47,9 @@ pub struct ServeConfig {
     pub grpc_port: u16,
     pub store: StoreChoice,
     pub auth: AuthChoice,
+    pub auth_cache: AuthCacheConfig,
+    pub tls: Option<TlsConfig>,
+    pub limits: LimitConfig,
     /// Users who are admins in development mode.
     pub dev_admins: Vec<String>,
     pub cores: usize,
@@ -83,12 +94,6 @@ pub enum StoreChoice {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthChoice {
-    /// The token is the user's name, and is believed.
-    Dev,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, else JSON.
     Auto,
@@ -101,7 +106,10 @@ pub enum LogFormat {
 pub struct PeerConfig {
     /// `HOST:PORT`.
     pub addr: String,
-    pub token: Secret,
+    pub credentials: Credentials,
+    pub tls: bool,
+    /// Who signed the server's certificate; `None`: whom browsers trust.
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,9 @@ mod body;
 mod calls;
 mod connect;
 mod deframe;
+mod gate;
 mod io;
+mod pass;
 mod server;
 mod service;
 mod status;
@@ -24,5 +26,6 @@ mod unary;
 mod validate;
 
 pub use calls::{Calls, Limits};
+pub use gate::{Gate, GateSettings};
 pub use server::{Server, ServerSettings};
-pub use service::Service;
+pub use service::{Guards, Service};

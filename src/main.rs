@@ -11,7 +11,7 @@ use std::{
 use chat_service::{
     app, client,
     config::{self, Command},
-    telemetry,
+    reference, telemetry,
 };
 
 // Small allocations made on one thread and freed on another are this server's
@@ -36,6 +36,11 @@ fn main() -> ExitCode {
         Command::Serve(config) => telemetry::init_logs(&config.log_level, config.log_format)
             .map_err(|e| e.to_string())
             .and_then(|()| app::run(*config).map_err(|e| e.to_string())),
+        Command::Auth(config) => telemetry::init_logs(&config.log_level, config.log_format)
+            .map_err(|e| e.to_string())
+            .and_then(|()| reference::run(config).map_err(|e| e.to_string())),
+        Command::HashPassword => client::hash_password().map_err(|e| e.to_string()),
+        Command::Login(config) => client::login(config).map_err(|e| e.to_string()),
         Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
         Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),
         Command::Send(config) => client::send(config).map_err(|e| e.to_string()),

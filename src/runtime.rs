@@ -9,6 +9,8 @@
 
 mod clock;
 mod listen;
+mod tls;
+mod watched;
 
 use std::{
     future::Future,
@@ -21,6 +23,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use clock::SystemClock;
 pub use listen::{BindError, bind};
+pub use tls::{Tls, TlsError, TlsFiles};
+pub use tokio_rustls::server::TlsStream;
+pub use watched::Watched;
 
 /// The cores' threads, each with its runtime.
 #[derive(Debug)]
@@ -90,6 +95,16 @@ impl Spawner {
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.tasks.spawn_on(task, &self.handle).abort_handle()
+    }
+
+    /// Runs something that takes a processor's time, on a thread of its own; None
+    /// if it panics.
+    #[allow(clippy::disallowed_methods, reason = "this is the place")]
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.tasks.spawn_blocking_on(work, &self.handle).await.ok()
     }
 
     /// Spawns a task whose panic ends the process.

@@ -5,6 +5,9 @@
 //! only then is a value read, so that a bad one is refused by the name under
 //! which it was given.
 
+mod guard;
+mod tokens;
+
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 
 use super::value::{
@@ -13,7 +16,8 @@ use super::value::{
 };
 
 const SECOND: u64 = 1_000;
-const HOUR: u64 = 3_600 * SECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
 
 /// The bounds of an option, by its id (the flag with `_` for `-`).
 ///
@@ -42,7 +46,7 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "limit" => Count(1, 100_000),
         "before" => Count(1, i64::MAX as u64),
         "after" | "after_seq" => Count(0, i64::MAX as u64),
-        _ => return None,
+        _ => return guard::bounds(id).or_else(|| tokens::bounds(id)),
     })
 }
 
@@ -51,10 +55,12 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
 pub(super) fn env_name(id: &str) -> Option<String> {
     match id {
         "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
-        | "limit" | "after_seq" | "exit_on_eof" => None,
+        | "limit" | "after_seq" | "exit_on_eof" | "name" | "tls" => None,
         // The bare words would mean something else in most environments.
         "addr" => Some("CHAT_ADDR".into()),
         "token" => Some("CHAT_TOKEN".into()),
+        "ca" => Some("CHAT_CA".into()),
+        "token_file" => Some("CHAT_TOKEN_FILE".into()),
         _ => Some(id.to_ascii_uppercase()),
     }
 }
@@ -121,6 +127,11 @@ enum Sub {
     Send(Send),
     /// Print messages of a chat, oldest first
     History(History),
+    /// Get tokens from the Auth Service for a name and a password, which is
+    /// read from standard input, and keep them for the other commands
+    Login(tokens::Login),
+    /// Start the reference Auth Service, which gives tokens out and checks them
+    Auth(tokens::Auth),
 }
 
 #[derive(Args)]
@@ -142,8 +153,10 @@ struct Serve {
     store: Option<String>,
 
     /// How tokens are checked. dev: the token is the user's name and anybody is
-    /// believed, so it is refused unless --grpc-host is a loopback address
-    /// [default: dev on a loopback address, else none, and no start]
+    /// believed, so it is refused unless --grpc-host is a loopback address.
+    /// service: the Auth Service is asked. jwt: by their signatures [default:
+    /// service if there is an --access-client-host, else dev on a loopback
+    /// address, else none, and no start]
     #[arg(long, value_name = "MODE")]
     auth: Option<String>,
 
@@ -151,6 +164,9 @@ struct Serve {
     /// [default: none]
     #[arg(long, value_name = "NAMES")]
     dev_admins: Option<String>,
+
+    #[command(flatten)]
+    guard: guard::Guard,
 
     /// Threads that serve connections, each with its own listener on the port
     /// [default: as many as this process may use]
@@ -242,9 +258,18 @@ struct Serve {
 #[derive(Args)]
 #[allow(dead_code, reason = "values are read by id, see sources.rs")]
 struct Peer {
-    /// Server to call, without TLS
+    /// Server to call
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8083")]
     addr: String,
+
+    /// Call with TLS [default: without, unless there is a --ca]
+    #[arg(long)]
+    tls: bool,
+
+    /// File (PEM) with who signed the server's certificate [default: who
+    /// browsers trust]
+    #[arg(long, value_name = "PATH")]
+    ca: Option<String>,
 
     /// Your name; it is the token unless there is one (development mode)
     /// [default: none]
@@ -252,9 +277,14 @@ struct Peer {
     as_user: Option<String>,
 
     /// Bearer token; better given by the environment, where no other user sees
-    /// it [default: the name of --as]
+    /// it [default: the name of --as, else what chatd login left]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+
+    /// Where chatd login left the tokens [default: .config/chatd/tokens.json in
+    /// the home directory]
+    #[arg(long, value_name = "PATH")]
+    token_file: Option<String>,
 }
 
 #[derive(Args)]

@@ -123,7 +123,7 @@ fn every_bound_holds() {
         assert!(why.starts_with(&format!("{flag}: many is not a")), "{why}");
         checked += 1;
     }
-    assert_eq!(checked, 18, "an option lost its bounds");
+    assert_eq!(checked, 33, "an option lost its bounds");
 }
 
 #[test]
@@ -233,14 +233,20 @@ fn a_client_needs_a_name_or_a_token() {
         panic!("refused");
     };
     assert_eq!((config.chat, config.text.as_str()), (7, "-hi"));
-    assert_eq!(config.peer.token, Secret::new("bob"));
+    assert_eq!(
+        config.peer.credentials,
+        Credentials::Token(Secret::new("bob"))
+    );
     assert_eq!(config.peer.addr, "127.0.0.1:8083");
 
     let vars = [("CHAT_TOKEN", "t0k3n"), ("CHAT_ADDR", "[::1]:9")];
     let Ok(Command::History(config)) = client(&["history", "7", "--after", "0"], &vars) else {
         panic!("refused");
     };
-    assert_eq!(config.peer.token, Secret::new("t0k3n"));
+    assert_eq!(
+        config.peer.credentials,
+        Credentials::Token(Secret::new("t0k3n"))
+    );
     assert_eq!(config.peer.addr, "[::1]:9");
     assert_eq!(config.page, HistoryPage::After(0));
     assert!(!format!("{config:?}").contains("t0k3n"));
@@ -265,4 +271,94 @@ fn in_process_servers_see_neither_environment_nor_file() {
     let config = serve_from(&["--store", "memory", "--grpc-port", "0"]).unwrap();
     assert_eq!((config.grpc_port, config.store), (0, StoreChoice::Memory));
     assert!(serve_from(&["--help"]).is_err());
+}
+
+#[test]
+fn a_check_of_tokens_is_chosen() {
+    let jwt = serve(&["--auth", "jwt", "--jwt-keys", "k.pem", "--jwt-iss", "us"]).unwrap();
+    let AuthChoice::Jwt(jwt) = jwt.auth else {
+        panic!("another mode");
+    };
+    assert_eq!((jwt.iss.as_deref(), jwt.aud), (Some("us"), None));
+    let why = serve(&["--auth", "jwt"]).unwrap_err();
+    assert!(why.starts_with("--jwt-keys: "), "{why}");
+    let why = serve(&["--auth", "service"]).unwrap_err();
+    assert!(why.starts_with("--access-client-host: "), "{why}");
+
+    // What existing deployments have in their environment is enough, beyond
+    // loopback too.
+    let vars = [
+        ("GRPC_HOST", "0.0.0.0"),
+        ("ACCESS_CLIENT_HOST", "auth"),
+        ("ACCESS_CLIENT_PORT", "50051"),
+    ];
+    let config = serve_in(&NO_FILE, &env(&vars)).unwrap();
+    let AuthChoice::Service(access) = config.auth else {
+        panic!("another mode");
+    };
+    assert_eq!((access.host.as_str(), access.port), ("auth", 50_051));
+    assert!(!access.tls);
+    assert_eq!(config.auth_cache.ttl, Duration::from_secs(30));
+    assert_eq!(config.auth_cache.stale, Duration::ZERO);
+
+    let host = ["--auth", "service", "--access-client-host"];
+    for bad in ["", "a b", "http://auth", "bob@auth"] {
+        assert!(serve(&[&host[..], &[bad]].concat()).is_err(), "{bad:?}");
+    }
+    let with = |more: &[&str]| serve(&[&host[..], &["auth"], more].concat());
+    let tls = |config: Result<ServeConfig, String>| match config.unwrap().auth {
+        AuthChoice::Service(access) => access.tls,
+        other => panic!("{other:?}"),
+    };
+    assert!(tls(with(&["--access-client-tls", "on"])));
+    assert!(tls(with(&["--access-client-ca", "ca.pem"])));
+    let both = ["--access-client-ca", "ca.pem", "--access-client-tls", "off"];
+    assert!(with(&both).is_err());
+}
+
+#[test]
+fn tls_has_both_its_files() {
+    assert!(serve(&["--tls-cert", "c.pem", "--tls-key", "k.pem"]).is_ok());
+    for bad in [
+        &["--tls-cert", "c.pem"][..],
+        &["--tls-key", "k.pem"],
+        &["--tls-client-ca", "ca.pem"],
+    ] {
+        let why = serve(bad).unwrap_err();
+        assert!(why.starts_with("--tls-"), "{why}");
+    }
+}
+
+#[test]
+fn a_client_may_have_logged_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens.json");
+    let vars = [("CHAT_TOKEN_FILE", file.to_str().unwrap())];
+    assert!(client(&["history", "7"], &vars).is_err(), "nobody has");
+    std::fs::write(&file, "{}").unwrap();
+    let Ok(Command::History(config)) = client(&["history", "7"], &vars) else {
+        panic!("refused");
+    };
+    assert_eq!(config.peer.credentials, Credentials::File(file.clone()));
+    let Ok(Command::History(config)) = client(&["history", "7", "--as", "bob"], &vars) else {
+        panic!("refused");
+    };
+    let given = Credentials::Token(Secret::new("bob"));
+    assert_eq!(config.peer.credentials, given, "what is given counts");
+
+    let Ok(Command::Login(config)) = client(&["login", "bob", "--ca", "ca.pem"], &vars) else {
+        panic!("refused");
+    };
+    assert_eq!((config.name.as_str(), config.tls), ("bob", true));
+    assert!(matches!(
+        client(&["auth", "hash"], &[]),
+        Ok(Command::HashPassword)
+    ));
+    let Ok(Command::Auth(config)) = client(&["auth", "--access-ttl", "2s"], &[]) else {
+        panic!("refused");
+    };
+    assert_eq!(
+        (config.port, config.access_ttl),
+        (8080, Duration::from_secs(2))
+    );
 }

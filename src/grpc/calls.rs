@@ -25,6 +25,8 @@ pub struct Limits {
     pub max_members: usize,
     /// How long a call may take; the caller's own deadline may be earlier.
     pub timeout: Duration,
+    /// How long a stream may take to send its first frame and to join.
+    pub first_frame: Duration,
 }
 
 impl Limits {
@@ -98,6 +100,10 @@ impl Calls {
 
     pub fn shards(&self) -> &Shards {
         &self.shards
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     pub fn now(&self) -> Instant {

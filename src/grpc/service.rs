@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -16,19 +17,34 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     body::ResponseBody,
     calls::{Call, Calls},
-    connect::ChatStream,
+    connect::{ChatStream, Entry},
+    gate::{ConnectionPlace, Gate},
+    pass::Pass,
     status::Problem,
     timeout::grpc_timeout,
     unary::{ok, refused, unary},
     validate::timeout,
 };
 use crate::{
-    auth::{Authenticator, Checked, Identity, Token},
+    auth::{Ask, Authenticator, Identity, Token},
     proto,
     runtime::Spawner,
 };
 
 const CHAT: &str = "/chat_v1.ChatV1/";
+const CONNECT_CHAT: &str = "/chat_v1.ChatV1/ConnectChat";
+/// What follows [`CHAT`]: nobody is asked about a token for anything else.
+const METHODS: [&str; 9] = [
+    "SendMessage",
+    "ConnectChat",
+    "Create",
+    "Get",
+    "Delete",
+    "ListMessages",
+    "ListChats",
+    "AddMembers",
+    "RemoveMembers",
+];
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
@@ -42,12 +58,21 @@ pub struct Service(Arc<Shared>);
 
 struct Shared {
     calls: Arc<Calls>,
-    auth: Arc<dyn Authenticator>,
+    guards: Guards,
     draining: AtomicBool,
     health: HealthReporter,
     health_service: Ready,
     reflection: Ready,
     reflection_alpha: Ready,
+}
+
+/// Who decides which calls are answered.
+#[derive(Debug, Clone)]
+pub struct Guards {
+    pub auth: Arc<dyn Authenticator>,
+    pub gate: Arc<Gate>,
+    /// How long a stream may go on while its token can't be checked again.
+    pub patience: Duration,
 }
 
 /// A service that comes with tonic and needs no token.
@@ -86,7 +111,7 @@ impl Service {
     /// If the compiled-in descriptors can't be read.
     pub fn new(
         calls: Arc<Calls>,
-        auth: Arc<dyn Authenticator>,
+        guards: Guards,
         ending: CancellationToken,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -97,13 +122,18 @@ impl Service {
         };
         Ok(Self(Arc::new(Shared {
             calls,
-            auth,
+            guards,
             draining: AtomicBool::new(false),
             health,
             health_service: ready(health_service, ending.clone()),
             reflection: ready(reflection().build_v1()?, ending.clone()),
             reflection_alpha: ready(reflection().build_v1alpha()?, ending),
         })))
+    }
+
+    /// Room for a connection.
+    pub fn connection(&self) -> Option<ConnectionPlace> {
+        self.0.guards.gate.connection()
     }
 
     /// Health says that the server serves.
@@ -162,8 +192,17 @@ impl Shared {
             return refused(&Problem::draining());
         }
         let (head, body) = request.into_parts();
-        let identity = match self.identify(&head.headers, head.uri.path()).await {
-            Ok(identity) => identity,
+        let path = head.uri.path();
+        if !METHODS.contains(&&path[CHAT.len()..]) {
+            return refused(&Problem::no_such_method());
+        }
+        // Until there is an answer, or a stream.
+        let _place = match self.guards.gate.call() {
+            Ok(place) => place,
+            Err(problem) => return refused(&problem),
+        };
+        let (token, identity) = match self.identify(&head.headers, path).await {
+            Ok(known) => known,
             Err(problem) => return refused(&problem),
         };
         let calls = &self.calls;
@@ -171,13 +210,18 @@ impl Shared {
         let deadline = calls.now() + timeout(asked, calls.limits().timeout);
         let max = calls.limits().max_message_bytes();
         let call = Call { identity, deadline };
-        match &head.uri.path()[CHAT.len()..] {
-            "SendMessage" => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
-            "ConnectChat" => {
-                let (calls, identity) = (calls.clone(), call.identity);
-                let stream = ChatStream::open(calls, identity, body, core, spawner);
-                ok(ResponseBody::Chat(Box::new(stream)))
-            }
+        match &path[CHAT.len()..] {
+            "SendMessage" => match self.guards.gate.send(&call.identity.user) {
+                Ok(()) => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
+                Err(problem) => refused(&problem),
+            },
+            "ConnectChat" => match self.entry(token, call.identity) {
+                Ok(entry) => {
+                    let stream = ChatStream::open(calls.clone(), entry, body, core, spawner);
+                    ok(ResponseBody::Chat(Box::new(stream)))
+                }
+                Err(problem) => refused(&problem),
+            },
             "Create" => unary(body, max, deadline, |q| calls.create(call, q)).await,
             "Get" => unary(body, max, deadline, |q| calls.get(call, q)).await,
             "Delete" => unary(body, max, deadline, |q| calls.delete(call, q)).await,
@@ -189,13 +233,45 @@ impl Shared {
         }
     }
 
-    async fn identify(&self, headers: &HeaderMap, method: &str) -> Result<Arc<Identity>, Problem> {
-        let token = bearer(headers).ok_or_else(Problem::no_token)?;
-        let identity = match self.auth.check(Token(token), method) {
-            Checked::Now(identity) => identity,
-            Checked::Later(identity) => identity.await,
+    async fn identify<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        method: &str,
+    ) -> Result<(Token<'a>, Arc<Identity>), Problem> {
+        let token = Token(bearer(headers).ok_or_else(Problem::no_token)?);
+        let trace = headers.get("traceparent");
+        let ask = Ask {
+            token,
+            method,
+            trace: trace.and_then(|trace| trace.to_str().ok()),
         };
-        identity.map_err(Into::into)
+        let identity = self.guards.auth.check(ask).answer().await?;
+        Ok((token, identity))
+    }
+
+    /// What a stream needs of its caller, for as long as it lasts.
+    fn entry(&self, token: Token<'_>, identity: Arc<Identity>) -> Result<Entry, Problem> {
+        let Guards {
+            auth,
+            gate,
+            patience,
+        } = &self.guards;
+        let place = gate.stream(&identity.user)?;
+        let clock = self.calls.clock().clone();
+        let pass = Pass::new(
+            auth.clone(),
+            clock,
+            token,
+            CONNECT_CHAT,
+            &identity,
+            *patience,
+        );
+        Ok(Entry {
+            identity,
+            pass,
+            place,
+            gate: gate.clone(),
+        })
     }
 }
 
