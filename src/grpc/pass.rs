@@ -98,3 +98,32 @@ impl Pass {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{auth::DevAuth, runtime::SystemClock};
+
+    /// A server has a hundred thousand of these: 100 bytes each are 10 MB.
+    #[test]
+    fn p6_an_idle_stream_stays_cheap() {
+        let auth = Arc::new(DevAuth::default());
+        let user = crate::domain::UserName::new("bob").unwrap();
+        let mut identity = Identity {
+            user,
+            role: crate::auth::Role::User,
+            expires_at: None,
+            recheck_at: None,
+        };
+        let pass = |identity: &Identity| {
+            let (auth, clock) = (auth.clone(), Arc::new(SystemClock));
+            Pass::new(auth, clock, Token("bob"), "x", identity, RETRY)
+        };
+        assert!(pass(&identity).is_none(), "nothing to watch costs nothing");
+        identity.recheck_at = Some(Instant::now());
+        let watch = pass(&identity).unwrap().watch();
+        let bytes = size_of_val(&watch);
+        println!("a watch has {bytes} bytes, a pass {}", size_of::<Pass>());
+        assert!(bytes <= 512, "{bytes}");
+    }
+}

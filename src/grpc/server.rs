@@ -107,9 +107,13 @@ impl Server {
             let _place = place;
             let begin = async {
                 match tls {
-                    Some(tls) => tls.accept(stream).await.map(Begun::Tls),
+                    Some(tls) => {
+                        // Boxed, so that connections without TLS do not pay for it.
+                        let stream = Box::pin(tls.accept(stream)).await?;
+                        Ok(Begun::Tls(Box::new(stream)))
+                    }
                     // The client speaks first.
-                    None => stream.readable().await.map(|()| Begun::Plain(stream)),
+                    None => stream.peek(&mut [0]).await.map(|_| Begun::Plain(stream)),
                 }
             };
             let begun = tokio::select! {
@@ -129,7 +133,7 @@ impl Server {
 /// A connection whose client has shown that it means to talk.
 enum Begun {
     Plain(TcpStream),
-    Tls(TlsStream<TcpStream>),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// What serves one connection.

@@ -38,7 +38,7 @@ pub(super) struct Guard {
     access_client_port: String,
 
     /// Whether the Auth Service is called with TLS: on or off [default: on if
-    /// there is an --access-client-ca, else off]
+    /// its CA is named, else off]
     #[arg(long, value_name = "ON|OFF")]
     access_client_tls: Option<String>,
 
