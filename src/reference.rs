@@ -16,7 +16,7 @@ use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -127,8 +127,7 @@ async fn accept(listener: std::net::TcpListener, service: Arc<Service>, spawner:
         };
         let service = service.clone();
         let calls = service_fn(move |request| answer(service.clone(), request));
-        // The executor runs on the core that it is used on.
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(spawner.clone())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), calls);

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hyper::rt::Executor;
 use tokio::{runtime::Handle, task::AbortHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -118,6 +119,13 @@ impl Spawner {
             task.await;
             std::mem::forget(guard);
         })
+    }
+}
+
+/// HTTP/2 connections have tasks of their own, which stay on the core.
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
+    fn execute(&self, task: F) {
+        self.spawn(task);
     }
 }
 

@@ -1,6 +1,5 @@
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use hyper::rt::Executor;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -72,7 +71,7 @@ impl AccessClient {
         let address = format!("{scheme}://{host}:{}", settings.port);
         let mut endpoint = Endpoint::from_shared(address)
             .map_err(|_| AccessError::Address(host))?
-            .executor(OnCore(spawner))
+            .executor(spawner)
             .connect_timeout(settings.timeout)
             .tcp_nodelay(true)
             .concurrency_limit(MOST_CHECKS)
@@ -210,13 +209,4 @@ fn meaning(status: &Status) -> AuthError {
 /// The answer was not gRPC but some proxy's: tonic says so only in words.
 fn no_grpc(status: &Status) -> bool {
     status.message().starts_with("grpc-status header missing")
-}
-
-/// Runs the connection to the Auth Service.
-struct OnCore(Spawner);
-
-impl Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for OnCore {
-    fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.spawn(task);
-    }
 }

@@ -1,6 +1,6 @@
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
-use hyper::{rt::Executor, server::conn::http2, service::service_fn};
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -152,7 +152,7 @@ impl Connection {
             let answer = service.clone().answer(request, core, spawner.clone());
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let connection = http2::Builder::new(OnCore(self.spawner))
+        let connection = http2::Builder::new(self.spawner)
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -188,14 +188,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Runs a connection's streams on its own core.
-#[derive(Clone)]
-struct OnCore(Spawner);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for OnCore {
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
-    }
 }
