@@ -1,5 +1,6 @@
 //! What a check of a token costs when the cache has the answer: less than a
-//! microsecond, and not one allocation.
+//! microsecond. It allocates nothing itself; moka tidies up at about one hit in a
+//! hundred, which is what the printed count shows.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
