@@ -207,10 +207,17 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
+/// With or without a subtype (`+proto`) and parameters; `application/grpc-web`
+/// is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
+}
+
 /// gRPC over HTTP/2: any other method or content type is no gRPC call.
 fn refuse_other_http(request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = content_type.is_some_and(|kind| is_grpc(kind.as_bytes()));
     let status = if request.method() != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
     } else if !is_grpc {

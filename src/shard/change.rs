@@ -34,6 +34,9 @@ pub(super) enum Change {
     Delete { begun: bool, answer: Answer<()> },
     /// The outcome of a change was lost: the chat is read again.
     Reload,
+    /// The store has the chat no more. It goes once nothing of it is with the
+    /// writer.
+    Gone,
 }
 
 /// What the store said.
@@ -127,8 +130,15 @@ impl Active {
     /// Lets a deletion that waits for the writer go on, if it can.
     pub fn begin_deletion(&mut self, store: &Arc<dyn Store>) -> Next {
         let chat = self.chat.id();
+        if self.chat.has_in_flight() {
+            return Next::Nothing;
+        }
         match &mut self.change {
-            Some(Change::Delete { begun, .. }) if !*begun && !self.chat.has_in_flight() => {
+            Some(Change::Gone) => {
+                self.feed.end(End::Deleted);
+                Next::Gone
+            }
+            Some(Change::Delete { begun, .. }) if !*begun => {
                 *begun = true;
                 let store = store.clone();
                 call(
@@ -180,7 +190,7 @@ impl Active {
                     return Next::Gone;
                 }
             }
-            Change::Reload => {}
+            Change::Reload | Change::Gone => {}
         }
         if unknown {
             self.change = Some(Change::Reload);
@@ -191,11 +201,11 @@ impl Active {
 
     /// Takes in the chat as the store has it after a change whose outcome was
     /// lost.
-    pub fn reloaded(&mut self, found: Option<ChatRecord>) -> Next {
+    pub fn reloaded(&mut self, found: Option<ChatRecord>, store: &Arc<dyn Store>) -> Next {
         self.change = None;
         let Some(record) = found else {
-            self.feed.end(End::Deleted);
-            return Next::Gone;
+            self.change = Some(Change::Gone);
+            return self.begin_deletion(store);
         };
         let gone: Vec<UserName> = self
             .chat

@@ -173,7 +173,7 @@ impl<R> Chat<R> {
                 if let Some(key) = key {
                     self.window.begin(key, ticket);
                 }
-                self.bytes += weight(&draft);
+                self.bytes += draft.weight();
                 self.queued.push_back(Queued {
                     ticket,
                     from,
@@ -206,13 +206,7 @@ impl<R> Chat<R> {
 
     /// Moves queued posts into `batch` as far as there is room, and gives them
     /// their seq and time. Does nothing while earlier ones are with the writer.
-    pub fn take(
-        &mut self,
-        batch: &mut Vec<Row>,
-        room: &mut Room,
-        wall: Timestamp,
-        effects: &mut Vec<Effect<R>>,
-    ) {
+    pub fn take(&mut self, batch: &mut Vec<Row>, room: &mut Room, wall: Timestamp) {
         if self.has_in_flight() {
             return;
         }
@@ -228,15 +222,8 @@ impl<R> Chat<R> {
                 draft,
                 waiters,
             } = post;
-            let weight = weight(&draft);
+            let weight = draft.weight();
             let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
-            // Another writer may have stored the same post since.
-            if let Some(Known::Stored(seq, at)) = key.as_ref().and_then(|key| self.window.get(key))
-            {
-                self.bytes -= weight;
-                answer_stored(waiters, seq, at, true, effects);
-                continue;
-            }
             seq += 1;
             let id = MessageId(fastrand::i64(..));
             self.in_flight.push_back(InFlight {
@@ -270,7 +257,10 @@ impl<R> Chat<R> {
                 }
                 self.publish(row, effects);
             }
-            Landed::Foreign(row) => self.publish(row, effects),
+            Landed::Foreign(row) => {
+                self.settle_queued(&row, effects);
+                self.publish(row, effects);
+            }
             Landed::Duplicate {
                 id,
                 seq,
@@ -286,6 +276,24 @@ impl<R> Chat<R> {
                     self.drop_post(post.key.as_ref(), post.waiters, Refusal::Refused, effects);
                 }
             }
+        }
+    }
+
+    /// Another writer has stored a post that is queued here.
+    fn settle_queued(&mut self, row: &Row, effects: &mut Vec<Effect<R>>) {
+        let key = row
+            .client_message_id
+            .clone()
+            .map(|id| (row.from.clone(), id));
+        let known = key.and_then(|key| self.window.get(&key));
+        if let Some(Known::UnderWay(ticket)) = known
+            && let Ok(at) = self
+                .queued
+                .binary_search_by_key(&ticket, |post| post.ticket)
+            && let Some(post) = self.queued.remove(at)
+        {
+            self.bytes -= post.draft.weight();
+            answer_stored(post.waiters, row.seq, row.created_at, true, effects);
         }
     }
 
@@ -343,7 +351,7 @@ impl<R> Chat<R> {
     }
 
     fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
-        self.bytes -= weight(&post.draft);
+        self.bytes -= post.draft.weight();
         let key = post.draft.client_message_id.map(|id| (post.from, id));
         self.drop_post(key.as_ref(), post.waiters, refusal, effects);
     }
@@ -360,11 +368,6 @@ impl<R> Chat<R> {
         }
         answer_refused(waiters, refusal, effects);
     }
-}
-
-/// About what a post weighs while it waits, in bytes.
-fn weight(draft: &Draft) -> usize {
-    size_of::<Row>() + draft.text.len()
 }
 
 /// The first who waited stored it; the others are its retries.
@@ -389,3 +392,6 @@ fn answer_refused<R>(waiters: Waiters<R>, refusal: Refusal, effects: &mut Vec<Ef
     let results = waiters.into_iter();
     effects.extend(results.map(|waiter| Effect::Answer(waiter.reply, Err(refusal.clone()))));
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,8 @@ pub(super) struct State {
     waiting_commands: usize,
     /// A batch is with the lane.
     writing: bool,
+    /// What that batch is of `load`.
+    in_flight: Load,
     /// No post's deadline is before this.
     next_expiry: Option<Instant>,
     draining: bool,
@@ -119,9 +121,14 @@ impl Shard {
         }
     }
 
+    /// The batch under way does not count, as it has its own bound: while the
+    /// store is away it stays, and those behind it are still to be taken in and
+    /// answered by their deadlines (P8).
     fn has_room(&self) -> bool {
-        let (load, bound) = (self.state.load, self.settings.pending);
-        load.posts < bound.posts && load.bytes < bound.bytes
+        let bound = self.settings.pending;
+        let mut pending = self.state.load;
+        adjust(&mut pending, self.state.in_flight, Load::default());
+        pending.posts < bound.posts && pending.bytes < bound.bytes
     }
 
     fn next_timer(&self) -> Option<Instant> {
@@ -141,8 +148,10 @@ impl Shard {
         self.state.next_expiry = Some(next.map_or(deadline, |next| next.min(deadline)));
         match self.place(id) {
             Place::Loading(waiting) => {
+                let weight = post.draft.weight();
                 waiting.posts.push(post);
                 self.state.load.posts += 1;
+                self.state.load.bytes += weight;
             }
             Place::Active(_) => self.accept(id, post),
         }
@@ -183,11 +192,7 @@ impl Shard {
                 continue;
             };
             let in_turn = room.is_left();
-            let before = active.chat.load();
-            active
-                .chat
-                .take(&mut rows, &mut room, wall, &mut self.state.effects);
-            adjust(&mut self.state.load, before, active.chat.load());
+            active.chat.take(&mut rows, &mut room, wall);
             active.listed = active.chat.has_queued();
             match (active.listed, in_turn) {
                 (true, true) => again.push(id),
@@ -197,10 +202,13 @@ impl Shard {
         }
         left_out.append(&mut again);
         self.state.listed = left_out;
-        self.answer_effects();
         if rows.is_empty() {
             return;
         }
+        self.state.in_flight = Load {
+            posts: rows.len(),
+            bytes: rows.iter().map(Row::weight).sum(),
+        };
         let done = self.done_sender.clone();
         // The lane has a place for one batch of each of its shards.
         self.state.writing = self.lane.try_send(Submission { rows, done }).is_ok();
@@ -209,6 +217,7 @@ impl Shard {
 
     fn landed(&mut self, done: LaneDone) {
         self.state.writing = false;
+        self.state.in_flight = Load::default();
         let mut feeds: Vec<Arc<Feed>> = Vec::new();
         let mut entries = Vec::new();
         let mut done = done.into_iter().peekable();
@@ -250,9 +259,6 @@ impl Shard {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Chat(_, command) if self.state.draining => {
-                refuse(command, |_| ShardError::Draining);
-            }
             Command::Chat(id, command) => self.chat_command(id, command),
             Command::Drain(drained) => {
                 self.state.draining = true;
@@ -262,6 +268,11 @@ impl Shard {
     }
 
     fn chat_command(&mut self, id: ChatId, command: ChatCommand) {
+        // Those that waited for a chat come too late as well: a stream that
+        // joined now would miss the end of all streams (P9).
+        if self.state.draining {
+            return refuse(command, |_| ShardError::Draining);
+        }
         let now = self.history.clock.now();
         let full = self.state.waiting_commands >= MAX_WAITING_COMMANDS;
         let active = match self.place(id) {
@@ -327,7 +338,7 @@ impl Shard {
                     // Reloading never gives up, so an error here is a refusal
                     // to read what was written: as good as gone.
                     let record = found.ok().flatten().map(|(record, _)| record);
-                    (id, active.reloaded(record))
+                    (id, active.reloaded(record, &self.history.store))
                 }
                 _ => return self.loaded(id, found),
             },
@@ -359,9 +370,14 @@ impl Shard {
             Next::Nothing => {}
             Next::Call(call) => self.state.store_calls.push(call),
             Next::Gone => {
-                let Some(Place::Active(active)) = self.state.chats.remove(&id) else {
+                let Some(Place::Active(mut active)) = self.state.chats.remove(&id) else {
                     return;
                 };
+                let before = active.chat.load();
+                let effects = &mut self.state.effects;
+                active.chat.refuse_queued(Refusal::NotMember, effects);
+                adjust(&mut self.state.load, before, active.chat.load());
+                self.answer_effects();
                 self.wakes.wake(self.core, std::iter::once(&active.feed));
                 // They find no chat now, and are answered so.
                 self.state.waiting_commands -= active.waiting.len();
@@ -388,7 +404,7 @@ impl Shard {
         let Some(Place::Loading(waiting)) = self.state.chats.remove(&id) else {
             return;
         };
-        self.state.load.posts -= waiting.posts.len();
+        adjust(&mut self.state.load, waiting.load(), Load::default());
         self.state.waiting_commands -= waiting.commands.len();
         match found {
             Ok(Some((record, newest))) => {
@@ -455,13 +471,11 @@ impl Shard {
         for place in chats.values_mut() {
             match place {
                 Place::Loading(waiting) => {
-                    let (late, rest): (Vec<_>, _) = std::mem::take(&mut waiting.posts)
-                        .into_iter()
-                        .partition(|post| post.deadline <= now);
-                    load.posts -= late.len();
-                    refuse_posts(late, &Refusal::Expired);
-                    earliest(rest.iter().map(|post| post.deadline).min());
-                    waiting.posts = rest;
+                    let before = waiting.load();
+                    let late = waiting.posts.extract_if(.., |post| post.deadline <= now);
+                    refuse_posts(late.collect(), &Refusal::Expired);
+                    adjust(load, before, waiting.load());
+                    earliest(waiting.posts.iter().map(|post| post.deadline).min());
                 }
                 Place::Active(active) if active.chat.load() != Load::default() => {
                     let before = active.chat.load();
@@ -564,3 +578,6 @@ async fn sleep_until(time: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

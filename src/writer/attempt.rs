@@ -126,6 +126,7 @@ impl<'a> Attempt<'a> {
             return self.stored(Arc::new(piece));
         }
         let mut rest = Vec::with_capacity(piece.len());
+        let mut explained = false;
         for rows in by_chat(piece) {
             let (chat, first) = (rows[0].chat, rows[0].seq);
             let foreign = self.behind(chat, first - 1).await;
@@ -136,36 +137,46 @@ impl<'a> Attempt<'a> {
             tracing::warn!(lane = self.lane, %chat, seq = first, theirs = foreign.len(),
                 "another writer has used our seqs, renumbering behind it");
             rest.extend(self.make_way_for(foreign, rows));
+            explained = true;
         }
-        self.todo.push(rest);
+        if explained {
+            self.todo.push(rest);
+        } else {
+            // What is in the way can't be seen, so a chat has been deleted under
+            // us. Trying again would hold up the lane's other chats for ever.
+            self.divide(rest, &StoreError::Conflict);
+        }
     }
 
-    /// Reports the foreign messages, and moves ours behind them; less those
-    /// that turn out to be the same post.
-    fn make_way_for(&mut self, foreign: Vec<Row>, ours: Vec<Row>) -> Vec<Row> {
+    /// Reports the foreign messages, and moves ours behind them, in place and in
+    /// time; less those that turn out to be the same post.
+    fn make_way_for(&mut self, foreign: Vec<Row>, mut ours: Vec<Row>) -> Vec<Row> {
         let chat = ours[0].chat;
+        let newest = foreign.iter().map(|row| row.created_at).max();
+        let mut shift = foreign.len() as Seq;
         let mut duplicates = Vec::new();
-        let mut kept = Vec::with_capacity(ours.len());
-        let shift = foreign.len() as Seq;
-        for mut row in ours {
-            match foreign.iter().find(|theirs| same_post(theirs, &row)) {
-                Some(theirs) => duplicates.push(Landed::Duplicate {
+        let mut keep = |row: &mut Row| {
+            if let Some(theirs) = foreign.iter().find(|theirs| same_post(theirs, row)) {
+                shift -= 1;
+                duplicates.push(Landed::Duplicate {
                     chat,
                     id: row.id,
                     seq: theirs.seq,
                     created_at: theirs.created_at,
-                }),
-                None => {
-                    row.seq += shift - duplicates.len() as Seq;
-                    kept.push(row);
-                }
+                });
+                return false;
             }
+            row.seq += shift;
+            row.created_at = newest.map_or(row.created_at, |newest| newest.max(row.created_at));
+            true
+        };
+        ours.retain_mut(&mut keep);
+        for later in self.todo.iter_mut().rev() {
+            later.retain_mut(|row| row.chat != chat || keep(row));
         }
-        let later = self.todo.iter_mut().flatten();
-        renumber(later, chat, shift - duplicates.len() as Seq);
         self.landed.extend(foreign.into_iter().map(Landed::Foreign));
         self.landed.extend(duplicates);
-        kept
+        ours
     }
 
     /// All messages of a chat behind `seq`.
@@ -238,3 +249,6 @@ fn retry_delays() -> impl Iterator<Item = Duration> + Send {
 async fn pause(delays: &mut impl Iterator<Item = Duration>) {
     tokio::time::sleep(delays.next().unwrap_or(RETRY_MAX)).await;
 }
+
+#[cfg(test)]
+mod tests;
