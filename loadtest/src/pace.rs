@@ -77,7 +77,6 @@ pub struct Measured {
     pub seconds: f64,
     /// Of the server.
     pub cpu: f64,
-    pub rss: f64,
     pub times: Histogram<u64>,
 }
 
@@ -144,7 +143,6 @@ impl Meter {
             failed: self.failed.load(Ordering::Relaxed),
             seconds: begun.elapsed().as_secs_f64(),
             cpu: usage.cpu - cpu,
-            rss: usage.rss,
             times: times.clone(),
         })
     }

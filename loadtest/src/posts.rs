@@ -37,8 +37,13 @@ pub fn text(at: Instant, len: usize) -> String {
     text
 }
 
+/// A refusal comes in a `Message` too, but names no sender, its first field.
+pub fn is_refusal(message: &[u8]) -> bool {
+    message.first().is_some_and(|tag| *tag != 0x0a)
+}
+
 /// The stamp in a `Message` as it begins on the wire: its sender, its text. None
-/// for what is no message in a chat but the refusal of a post.
+/// if it is cut before that.
 pub fn stamp_of(message: &[u8]) -> Option<u64> {
     let (&[0x0a, from], rest) = message.split_first_chunk::<2>()? else {
         return None;
@@ -135,7 +140,7 @@ async fn call_all(conn: &mut Conn, path: &str, calls: Vec<Vec<u8>>) -> Result<Ve
                     deframer.add(data, |message| answers[*at] = Some(message.into()));
                 }
             }
-            Event::End(stream, _) => {
+            Event::End(stream) => {
                 let at = streams.remove(&stream);
                 failed |= at.is_some_and(|at| answers[at].is_none());
             }

@@ -159,16 +159,17 @@ async fn post_all(
                 let at = id as usize / 2;
                 let stream = &mut streams[at];
                 let returned = stream.deframer.add(data, |message| {
-                    match posts::stamp_of(message) {
-                        Some(stamp) => meter.time(stamp),
-                        None => meter.fail(),
+                    if posts::is_refusal(message) {
+                        meter.fail();
+                    } else if let Some(stamp) = posts::stamp_of(message) {
+                        meter.time(stamp);
                     }
                 });
                 stream.returned += returned;
                 done += returned;
                 due.push_back(at);
             }
-            Event::End(..) => meter.fail(),
+            Event::End(_) => meter.fail(),
         })
         .await?;
         meter.add(done);

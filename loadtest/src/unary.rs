@@ -164,7 +164,7 @@ impl Caller {
                     *answered = true;
                 }
             }
-            Event::End(stream, _) => match calls.remove(&stream) {
+            Event::End(stream) => match calls.remove(&stream) {
                 Some((begun, true)) => {
                     self.meter.add(1);
                     self.meter.time(begun);

@@ -70,8 +70,8 @@ pub struct Conn {
 /// What came in.
 pub enum Event<'a> {
     Data(u32, &'a [u8]),
-    /// The stream is over; true if the server broke it off.
-    End(u32, bool),
+    /// The stream is over, one way or the other.
+    End(u32),
 }
 
 /// A message in its gRPC frame.
@@ -194,11 +194,11 @@ impl Conn {
                     self.received += len as u32;
                     on(Event::Data(stream, payload));
                     if flags & END_STREAM != 0 {
-                        on(Event::End(stream, false));
+                        on(Event::End(stream));
                     }
                 }
-                HEADERS if flags & END_STREAM != 0 => on(Event::End(stream, false)),
-                RST_STREAM => on(Event::End(stream, true)),
+                HEADERS if flags & END_STREAM != 0 => on(Event::End(stream)),
+                RST_STREAM => on(Event::End(stream)),
                 SETTINGS if flags & ACK == 0 => self.settings(payload),
                 PING if flags & ACK == 0 => self.put(PING, ACK, 0, payload),
                 WINDOW_UPDATE => self.window_update(stream, payload),

@@ -51,7 +51,7 @@ pub async fn read(load: Arc<Load>, address: SocketAddr, readers: Vec<usize>) -> 
                     }
                 });
             }
-            Event::End(..) => load.meter.fail(),
+            Event::End(_) => load.meter.fail(),
         })
         .await?;
         load.meter.add(delivered);
@@ -164,7 +164,7 @@ impl Poster {
                 Event::Data(_, data) => {
                     Deframer::default().add(data, |_| *returned += 1);
                 }
-                Event::End(..) => load.meter.fail(),
+                Event::End(_) => load.meter.fail(),
             })
             .await
     }
