@@ -41,21 +41,23 @@ pub fn run(options: &Options) -> Result<()> {
         window: options.window,
         text: options.text,
     };
-    options.common.repeat("durable", shape.describe(), |common, report| {
-        let rows = shape.rows(BATCH, 1);
-        let bare = append::rate(common, Way::Store, &rows)?;
-        if !options.no_server {
-            let ours = stream::load_server(common, &shape)?;
-            stream::tell(report, &ours);
-            report.add("ratio of posts to rows a second", ours.rate() / bare);
-        }
-        // The lane writes what any store takes; COPY is not behind it here.
-        if !common.store.starts_with("postgres") {
-            let lane = append::rate(common, Way::Lane, &rows)?;
-            report.add("lane: rows a second", lane);
-            report.add("lane: ratio", lane / bare);
-        }
-        report.add("ceiling: rows a second", bare);
-        Ok(())
-    })
+    options
+        .common
+        .repeat("durable", shape.describe(), |common, report| {
+            let rows = shape.rows(BATCH, 1);
+            let bare = append::rate(common, Way::Store, &rows)?;
+            if !options.no_server {
+                let ours = stream::load_server(common, &shape)?;
+                stream::tell(report, &ours);
+                report.add("ratio of posts to rows a second", ours.rate() / bare);
+            }
+            // The lane writes what any store takes; COPY is not behind it here.
+            if !common.store.starts_with("postgres") {
+                let lane = append::rate(common, Way::Lane, &rows)?;
+                report.add("lane: rows a second", lane);
+                report.add("lane: ratio", lane / bare);
+            }
+            report.add("ceiling: rows a second", bare);
+            Ok(())
+        })
 }

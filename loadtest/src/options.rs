@@ -1,11 +1,7 @@
 //! What all scenarios have in common: the server under test, how often and how
 //! long it is measured.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use clap::Args;
 use tempfile::TempDir;

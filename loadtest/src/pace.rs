@@ -11,7 +11,11 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::{Result, child::{Child, Usage}, options::Common};
+use crate::{
+    Result,
+    child::{Child, Usage},
+    options::Common,
+};
 
 /// Intended times, evenly spaced.
 pub struct Pace {

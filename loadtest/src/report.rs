@@ -59,12 +59,18 @@ impl Report {
         println!("{} ({})", self.scenario, self.settings);
         let names = self.figures.iter().map(|figure| figure.name.len());
         let width = names.max().unwrap_or_default();
-        println!("{:width$}  {:>12}  {:>12}  {:>12}", "", "median", "least", "most");
+        println!(
+            "{:width$}  {:>12}  {:>12}  {:>12}",
+            "", "median", "least", "most"
+        );
         for figure in &self.figures {
             let sorted = figure.sorted();
             let [median, least, most] =
                 [figure.median(), sorted[0], sorted[sorted.len() - 1]].map(short);
-            println!("{:width$}  {median:>12}  {least:>12}  {most:>12}", figure.name);
+            println!(
+                "{:width$}  {median:>12}  {least:>12}  {most:>12}",
+                figure.name
+            );
         }
     }
 

@@ -67,14 +67,16 @@ pub const BATCH: usize = 5_000;
 
 pub fn run(options: &Options) -> Result<()> {
     let shape = &options.shape;
-    options.common.repeat("stream", shape.describe(), |common, report| {
-        let ours = load_server(common, shape)?;
-        let bare = append::rate(common, Way::Store, &shape.rows(BATCH, 1))?;
-        tell(report, &ours);
-        report.add("ceiling: rows a second", bare);
-        report.add("ratio of posts to rows a second", ours.rate() / bare);
-        Ok(())
-    })
+    options
+        .common
+        .repeat("stream", shape.describe(), |common, report| {
+            let ours = load_server(common, shape)?;
+            let bare = append::rate(common, Way::Store, &shape.rows(BATCH, 1))?;
+            tell(report, &ours);
+            report.add("ceiling: rows a second", bare);
+            report.add("ratio of posts to rows a second", ours.rate() / bare);
+            Ok(())
+        })
 }
 
 pub fn tell(report: &mut Report, measured: &Measured) {
@@ -130,7 +132,10 @@ async fn post_all(
         let join = posts::join(chat, Some(0));
         loop {
             if let Some(id) = conn.call(CONNECT, POSTER, &join, false) {
-                let stream = Stream { id, ..Stream::default() };
+                let stream = Stream {
+                    id,
+                    ..Stream::default()
+                };
                 streams.push(stream);
                 break;
             }

@@ -29,7 +29,9 @@ const COLUMNS: [Type; 7] = [
 pub async fn rate(options: &Options) -> Result<f64> {
     let mut connections = JoinSet::new();
     let mut client = connect(&options.store, &mut connections).await?;
-    client.batch_execute("DROP TABLE IF EXISTS loadtest_copy").await?;
+    client
+        .batch_execute("DROP TABLE IF EXISTS loadtest_copy")
+        .await?;
     client.batch_execute(TABLE).await?;
     let chats: Result<Vec<_>, _> = (1..=options.chats as i64).map(ChatId::new).collect();
     let mut rows = Source::new(chats?, options)?;
