@@ -1,5 +1,6 @@
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
+use futures_util::FutureExt as _;
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -82,8 +83,9 @@ impl Server {
         _ = stream.set_nodelay(true);
         let (service, core, spawner) = (self.service.clone(), self.core, self.spawner.clone());
         let calls = service_fn(move |request| {
-            let answer = service.clone().answer(request, core, spawner.clone());
-            async move { Ok::<_, Infallible>(answer.await) }
+            // Boxed: on its way into its task a future is moved several times.
+            let answer = Box::pin(service.clone().answer(request, core, spawner.clone()));
+            answer.map(Ok::<_, Infallible>)
         });
         let connection = http2::Builder::new(OnCore(self.spawner.clone()))
             .timer(TokioTimer::new())
