@@ -123,7 +123,7 @@ fn every_bound_holds() {
         assert!(why.starts_with(&format!("{flag}: many is not a")), "{why}");
         checked += 1;
     }
-    assert_eq!(checked, 18, "an option lost its bounds");
+    assert_eq!(checked, 20, "an option lost its bounds");
 }
 
 #[test]
