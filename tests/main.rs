@@ -3,3 +3,7 @@
 mod cli;
 mod client;
 mod conformance;
+mod crash;
+mod order;
+mod retry;
+mod server;
