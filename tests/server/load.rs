@@ -29,8 +29,9 @@ pub struct Tally {
     pub acked: Vec<(String, i64)>,
     /// Shown to a reader, with the seq.
     pub seen: Vec<(String, i64)>,
-    /// What ended each caller's work.
-    pub ends: Vec<Status>,
+    /// What ended each caller's work; with the message that was to be sent, if
+    /// it was a call.
+    pub ends: Vec<(Option<String>, Status)>,
 }
 
 impl Load {
@@ -82,7 +83,7 @@ async fn send(client: Client, chat: i64, user: String, round: usize) -> Tally {
         match client.send(chat, &text, &text).await {
             Ok(sent) => tally.acked.push((text, sent.seq)),
             Err(status) => {
-                tally.ends.push(status);
+                tally.ends.push((Some(text), status));
                 break;
             }
         }
@@ -116,7 +117,7 @@ async fn post_all(posts: Posts, mut frames: Frames, user: String, round: usize) 
                     }
                 }
                 Err(status) => {
-                    tally.ends.push(status);
+                    tally.ends.push((None, status));
                     return tally;
                 }
             },
@@ -133,7 +134,7 @@ async fn read(mut frames: Frames) -> Tally {
                 tally.seen.push((frame.text, frame.seq));
             }
             Err(status) => {
-                tally.ends.push(status);
+                tally.ends.push((None, status));
                 return tally;
             }
         }
