@@ -9,10 +9,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{io::Gathered, service::Service};
 use crate::runtime::Spawner;
 
-/// HTTP/2 flow-control windows for what clients send. Requests are small, so
-/// the protocol's default does for a stream; a connection carries many.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 flow-control windows for what clients send. Requests are small; a
+/// connection carries many.
+///
+/// h2 closes a connection once the DATA frames that wait in it, each for what
+/// it is short of 256 bytes, come to half the connection's window. A stream
+/// whose posts are held back fills its window with frames of as little as 10
+/// bytes: 16 KiB of these count 400 KiB, so that five such streams do not yet
+/// end the others of their connection.
+const STREAM_WINDOW: u32 = 16 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
