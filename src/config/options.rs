@@ -257,6 +257,7 @@ struct Serve {
 #[allow(dead_code, reason = "values are read by id, see sources.rs")]
 struct Migrate {
     /// The database: a postgres:// URL. Without it the variable PG_DSN counts
+    /// [default: none]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
 }
