@@ -33,9 +33,11 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(())
         }
-        Command::Serve(config) => telemetry::init_logs(&config.log_level, config.log_format)
-            .map_err(|e| e.to_string())
-            .and_then(|()| app::run(*config).map_err(|e| e.to_string())),
+        Command::Serve(config) => {
+            telemetry::init_logs(&config.log_level, log_format(config.log_format))
+                .map_err(|e| e.to_string())
+                .and_then(|()| app::run(*config).map_err(|e| e.to_string()))
+        }
         Command::Migrate(store) => app::migrate(&store).map_err(|e| e.to_string()),
         Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
         Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),
@@ -45,6 +47,14 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(FAILED, &why),
+    }
+}
+
+fn log_format(format: config::LogFormat) -> telemetry::LogFormat {
+    match format {
+        config::LogFormat::Auto => telemetry::LogFormat::Auto,
+        config::LogFormat::Pretty => telemetry::LogFormat::Pretty,
+        config::LogFormat::Json => telemetry::LogFormat::Json,
     }
 }
 

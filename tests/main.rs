@@ -1,6 +1,7 @@
 //! One test binary: linking the server once a file would take most of the time.
 
 mod access;
+mod architecture;
 mod cli;
 mod client;
 mod conformance;
@@ -8,6 +9,7 @@ mod crash;
 mod delivery;
 mod drain;
 mod lists;
+mod malformed;
 mod memory;
 mod order;
 mod overload;

@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use fastrand::Rng;
 
 use super::*;
-use crate::testing::{chat_id, for_seeds, key, row, user};
+use crate::{
+    testing::{chat_id, for_seeds, key, row, user},
+    writer::Landed,
+};
 
 /// Small, so that keys fall out of it.
 const WINDOW: usize = 4;
@@ -116,12 +119,15 @@ impl Model {
         let mut ours = std::mem::take(&mut self.out);
         let mut landed = Vec::new();
         let mut last = self.published.last().cloned();
-        let mut place = |mut row: Row| {
-            let (seq, at) = last
-                .as_ref()
-                .map_or((0, Timestamp(0)), |row| (row.seq, row.created_at));
-            row.seq = seq + 1;
-            row.created_at = row.created_at.max(at);
+        let mut lifted = false;
+        let mut place = |mut row: Row, foreign: bool| {
+            lifted |= foreign;
+            if let Some(last) = &last
+                && lifted
+            {
+                row.created_at = row.created_at.max(last.created_at);
+            }
+            row.seq = last.as_ref().map_or(0, |last| last.seq) + 1;
             last = Some(row.clone());
             row
         };
@@ -131,7 +137,7 @@ impl Model {
                 let mut theirs = row(chat_id(1), 0, ["alice", "bob"][rng.usize(..2)], "foreign");
                 theirs.client_message_id = key(["", "a", "b", "c", "d"][rng.usize(..5)]);
                 theirs.created_at = Timestamp(self.wall + rng.i64(-50..500));
-                let theirs = place(theirs);
+                let theirs = place(theirs, true);
                 ours.retain(|row| {
                     let same = row.client_message_id.is_some()
                         && row.client_message_id == theirs.client_message_id
@@ -156,7 +162,7 @@ impl Model {
                 let (chat, id) = (row.chat, row.id);
                 landed.push(Landed::Refused { chat, id });
             } else {
-                landed.push(Landed::Stored(place(row)));
+                landed.push(Landed::Stored(place(row, false)));
             }
         }
         for one in landed {

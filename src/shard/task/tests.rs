@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use super::*;
 use crate::{
     domain::{Draft, Timestamp},
-    shard::{Caller, Delivery, PostResult, ShardPlan, Shards, start},
+    shard::{Caller, Delivery, End, PostResult, ShardError, ShardPlan, Shards, start},
     store::{NewChat, Store, memory::MemoryStore},
     testing::{Fault, Op, ScriptStore, TestClock, chat_id, key, user},
     writer::{Lane, LaneSettings},
@@ -157,6 +157,13 @@ impl World {
         })
     }
 
+    /// The drain waits for all that the shard's account still holds: it ends at
+    /// once, or the account is wrong.
+    async fn end(self) {
+        let drain = tokio::time::timeout(SECOND, self.shards.drain());
+        drain.await.expect("nothing is left in the account");
+    }
+
     fn alice(&self) -> Caller {
         Caller {
             user: user("alice"),
@@ -208,6 +215,7 @@ async fn p8_sends_get_their_answer_by_the_deadline_while_the_store_is_away() {
     world.let_go();
     assert!(world.post("after", SECOND).await.unwrap().is_ok());
     assert_eq!(world.stored().await, ["first", "after"]);
+    world.end().await;
 }
 
 /// A batch may be as large as all that may be pending. It does not keep those
@@ -245,6 +253,7 @@ async fn p8_a_large_batch_that_hangs_holds_no_answer_back() {
                 .is_ok()
         );
     }
+    world.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +268,7 @@ async fn p8_posts_to_a_chat_that_cannot_be_loaded_expire() {
     }
     world.script(|script| script.loads.clear());
     assert!(world.post("back", SECOND).await.unwrap().is_ok());
+    world.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,6 +303,7 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
         world.post("x", SECOND).await.unwrap(),
         Err(Refusal::NotMember)
     );
+    world.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,6 +343,7 @@ async fn a_deletion_waits_for_what_is_with_the_writer() {
         world.post("gone", SECOND).await.unwrap(),
         Err(Refusal::NotMember)
     );
+    world.end().await;
 }
 
 /// The chat turns out to be gone while messages of it are with the writer: they
@@ -369,10 +381,7 @@ async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
         }
     };
     assert_eq!(end.await, End::Deleted);
-    // The drain waits for all that the account still holds.
-    tokio::time::timeout(SECOND, world.shards.drain())
-        .await
-        .expect("nothing is left");
+    world.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,4 +464,21 @@ async fn p6_idle_chats_are_let_go_and_used_ones_are_not() {
     assert_eq!(loads(), 2, "let go");
     assert!(again.duplicate && again.seq == 1, "P5");
     assert_eq!(world.stored().await, ["one"]);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn posts_that_wait_for_their_chat_are_accounted_for() {
+    let world = World::new().await;
+    world.script(|script| script.loads = vec![None]);
+    let posts: Vec<_> = (0..5)
+        .map(|n| world.post(&format!("{n}"), 10 * SECOND))
+        .collect();
+    let late = world.post("late", SECOND);
+    assert_eq!(late.await.unwrap(), Err(Refusal::Expired));
+    world.let_go();
+    for (post, seq) in posts.into_iter().zip(1..) {
+        assert_eq!(post.await.unwrap().unwrap().seq, seq);
+    }
+    world.end().await;
 }

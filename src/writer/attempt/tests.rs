@@ -32,6 +32,8 @@ struct Chaos {
     foreign: HashSet<MessageId>,
     /// Calls that may still fail: a store that never comes back shows nothing.
     faults: usize,
+    /// An outcome that was lost has not been looked up yet.
+    unknown: bool,
     seen: Seen,
 }
 
@@ -61,6 +63,21 @@ fn history(memory: &MemoryStore, chat: ChatId) -> Vec<Row> {
 
 impl Chaos {
     fn before(&mut self, op: &Op<'_>) -> Fault {
+        let append = matches!(op, Op::Append(_));
+        assert!(
+            !(append && self.unknown),
+            "P8: tried again before it was looked up"
+        );
+        let fault = self.fault(op);
+        self.unknown = match fault {
+            Fault::Lost | Fault::DoneAndLost => true,
+            Fault::None => false,
+            _ => self.unknown,
+        };
+        fault
+    }
+
+    fn fault(&mut self, op: &Op<'_>) -> Fault {
         if !self.late.is_empty() && self.rng.bool() {
             let rows = self.late.remove(0);
             if memory_append(&self.memory, rows) {
@@ -174,6 +191,7 @@ async fn script(rng: &mut Rng) -> Seen {
         keys: Vec::new(),
         foreign: HashSet::new(),
         faults: 0,
+        unknown: false,
         seen: Seen::default(),
     }));
     let scripted = chaos.clone();

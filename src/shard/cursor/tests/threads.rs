@@ -45,7 +45,14 @@ fn drive(mut poll: impl FnMut(&mut Context<'_>) -> bool) -> bool {
     }
 }
 
-fn watch(reader: Reader, seen: &AtomicI64, stall: u32) -> bool {
+/// What a reader has seen so far, for all to see.
+#[derive(Default)]
+struct Progress {
+    cursor: AtomicI64,
+    answers: AtomicUsize,
+}
+
+fn watch(reader: Reader, seen: &Progress, stall: u32) -> bool {
     let mut watcher = Watcher::new(reader);
     let mut rng = Rng::with_seed(stall.into());
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -55,16 +62,25 @@ fn watch(reader: Reader, seen: &AtomicI64, stall: u32) -> bool {
         while let Poll::Ready(delivery) = watcher.reader.poll_next(cx) {
             match delivery {
                 Delivery::Frames(frames) => watcher.read(frames),
-                Delivery::Answer(_) => {}
+                Delivery::Answer(_) => _ = seen.answers.fetch_add(1, Ordering::Release),
                 Delivery::End(_) => return true,
             }
-            seen.store(watcher.cursor, Ordering::Release);
+            seen.cursor.store(watcher.cursor, Ordering::Release);
             if rng.u32(..1_000) < stall {
                 thread::sleep(Duration::from_micros(rng.u64(..500)));
             }
         }
         false
     })
+}
+
+/// Waits until all readers are where they should be.
+fn meet(seen: &[Progress], there: impl Fn(&Progress) -> bool) {
+    let waited = Instant::now();
+    while !seen.iter().all(&there) {
+        assert!(waited.elapsed() < LOST, "a wake-up was lost (P4)");
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -86,10 +102,13 @@ fn p4_no_wake_up_is_lost_between_threads() {
     };
     let feed = Arc::new(Feed::new(chat_id(1), 0, bound, CORES));
     let wakes = Arc::new(Wakes::new(CORES));
-    let seen: Arc<[AtomicI64; READERS]> = Arc::default();
+    let seen: Arc<[Progress; READERS]> = Arc::default();
+    let slots: Vec<_> = (0..READERS)
+        .map(|_| Arc::new(Slot::new(user("carol"), 1)))
+        .collect();
     let readers: Vec<_> = (0..READERS)
         .map(|at| {
-            let slot = Arc::new(Slot::new(user("carol"), 1));
+            let slot = slots[at].clone();
             let reader = Reader::join(feed.clone(), slot, at % CORES, 0, history.clone());
             let (seen, stall) = (seen.clone(), [0, 0, 50][at % 3]);
             thread::spawn(move || watch(reader, &seen[at], stall))
@@ -102,7 +121,7 @@ fn p4_no_wake_up_is_lost_between_threads() {
     }
 
     let mut rng = Rng::new();
-    let (start, mut seq, mut met) = (Instant::now(), 0, 0);
+    let (start, mut seq, mut met, mut answers) = (Instant::now(), 0, 0, 0);
     while seq < MESSAGES && start.elapsed() < LONGEST {
         let rows = (0..rng.i64(1..4)).map(|n| row(chat_id(1), seq + 1 + n, "alice", "x"));
         let rows: Vec<Row> = rows.collect();
@@ -114,16 +133,25 @@ fn p4_no_wake_up_is_lost_between_threads() {
         wakes.wake(0, std::iter::once(&feed));
         match rng.u8(..8) {
             // No later message covers up for a wake-up that this one lost.
-            0..5 => {
-                let waited = Instant::now();
-                while seen.iter().any(|at| at.load(Ordering::Acquire) < seq) {
+            0..3 => {
+                meet(&seen[..], |at| at.cursor.load(Ordering::Acquire) >= seq);
+                met += 1;
+            }
+            // Nor a later answer for one of this.
+            3..5 => {
+                for slot in &slots {
                     assert!(
-                        waited.elapsed() < LOST,
-                        "a wake-up was lost (P4): {seen:?}, {seq}"
+                        slot.poll_post(&mut Context::from_waker(Waker::noop()))
+                            .is_ready()
                     );
-                    thread::yield_now();
+                    (0..rng.u32(..500)).for_each(|_| std::hint::spin_loop());
+                    slot.answer(None, Err(Refusal::Expired));
                 }
                 met += 1;
+                answers += 1;
+                meet(&seen[..], |at| {
+                    at.answers.load(Ordering::Acquire) == answers
+                });
             }
             5 => (0..rng.u32(..2_000)).for_each(|_| std::hint::spin_loop()),
             _ => {}

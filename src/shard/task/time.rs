@@ -1,0 +1,98 @@
+//! What time brings: deadlines, idle chats, the end of a drain.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Shard, State, adjust, refuse_posts};
+use crate::shard::{
+    active::Place,
+    feed::Feed,
+    post::{Load, Refusal},
+    slot::End,
+};
+
+impl Shard {
+    /// Answers whoever waits past a deadline.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.state.next_expiry.is_none_or(|next| next > now) {
+            return;
+        }
+        let State {
+            chats,
+            load,
+            effects,
+            next_expiry,
+            ..
+        } = &mut self.state;
+        *next_expiry = None;
+        let mut earliest = |deadline: Option<Instant>| {
+            *next_expiry = deadline.into_iter().chain(*next_expiry).min();
+        };
+        for place in chats.values_mut() {
+            match place {
+                Place::Loading(waiting) => {
+                    let before = waiting.load();
+                    let late = waiting.posts.extract_if(.., |post| post.deadline <= now);
+                    refuse_posts(late.collect(), &Refusal::Expired);
+                    adjust(load, before, waiting.load());
+                    earliest(waiting.posts.iter().map(|post| post.deadline).min());
+                }
+                Place::Active(active) if active.chat.load() != Load::default() => {
+                    let before = active.chat.load();
+                    active.chat.expire(now, effects);
+                    adjust(load, before, active.chat.load());
+                    earliest(active.chat.earliest_deadline());
+                }
+                Place::Active(_) => {}
+            }
+        }
+        self.answer_effects();
+    }
+
+    /// Lets go of chats that nobody has used for a while.
+    pub(super) fn let_go(&mut self, now: Instant) {
+        let idle = self.settings.idle;
+        let Some(before) = now.checked_sub(idle) else {
+            return;
+        };
+        let mut gone = false;
+        while let Some(id) = self.state.idle.pop_before(before) {
+            let Some(Place::Active(active)) = self.state.chats.get(&id) else {
+                continue;
+            };
+            if active.touched <= before && active.is_idle() {
+                self.state.chats.remove(&id);
+                gone = true;
+            } else {
+                // In use: it has to be idle for the whole time from now on.
+                let seen = active.touched.max(before + Duration::from_nanos(1));
+                let again = if active.is_idle() { seen } else { now };
+                self.state.idle.push(again, id);
+            }
+        }
+        if gone && self.state.chats.len() < self.state.chats.capacity() / 4 {
+            self.state.chats.shrink_to_fit();
+        }
+    }
+
+    /// Ends the streams once all that was accepted has its answer.
+    pub(super) fn finish_drain(&mut self) {
+        if self.state.drained.is_empty() || self.state.load.posts > 0 {
+            return;
+        }
+        let places = self.state.chats.values();
+        let feeds: Vec<&Arc<Feed>> = places
+            .filter_map(|place| match place {
+                Place::Active(active) => Some(&active.feed),
+                Place::Loading(_) => None,
+            })
+            .collect();
+        feeds.iter().for_each(|feed| feed.end(End::Draining));
+        self.wakes.wake(self.core, feeds.into_iter());
+        for drained in self.state.drained.drain(..) {
+            _ = drained.send(());
+        }
+    }
+}
