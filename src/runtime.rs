@@ -8,6 +8,7 @@
 //!    and a restart is better than a half-dead server.
 
 mod clock;
+mod heap;
 mod listen;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio_util::{
 };
 
 pub use clock::SystemClock;
+pub use heap::trim_heap;
 pub use listen::{BindError, bind};
 
 /// The cores' threads, each with its runtime.

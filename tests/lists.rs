@@ -117,3 +117,33 @@ async fn messages_come_in_pages_both_ways() {
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
 }
+
+/// A page of the longest messages is no larger than clients take by default,
+/// and says that there is more.
+#[tokio::test]
+async fn p10_a_page_of_long_messages_ends_early() {
+    let server = Server::start(&["--store", "memory"]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    let text = "\u{1F600}".repeat(4096);
+    for _ in 0..300 {
+        alice.send(chat, &text, "").await.unwrap();
+    }
+    let mut seen = Vec::new();
+    loop {
+        let after = seen.last().copied().unwrap_or(0);
+        let request = ListMessagesRequest {
+            chat_id: chat,
+            after_seq: Some(after),
+            page_size: 1000,
+            ..Default::default()
+        };
+        let page = alice.page(request).await.unwrap();
+        assert!(page.messages.len() < 300 && !page.messages.is_empty());
+        seen.extend(page.messages.iter().map(|message| message.seq));
+        if !page.has_more {
+            break;
+        }
+    }
+    assert_eq!(seen, (1..=300).collect::<Vec<_>>());
+}

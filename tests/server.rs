@@ -161,10 +161,6 @@ fn spawn(dir: &Path, options: &[String]) -> Child {
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chatd"));
     command.env_clear().current_dir(dir);
-    // Else mimalloc gives freed memory back when the thread next allocates,
-    // which on an idle server may be never, and a test of what the server holds
-    // would see what it has let go of.
-    command.env("MIMALLOC_PURGE_DELAY", "0");
     command
 }
 

@@ -82,8 +82,11 @@ pub(super) struct State {
     writing: bool,
     /// What that batch is of `load`.
     in_flight: Load,
-    /// No post's deadline is before this.
+    /// When deadlines are to be looked at, and when that was done last.
     next_expiry: Option<Instant>,
+    last_expiry: Option<Instant>,
+    /// When freed memory is to go back to the operating system.
+    trim_at: Option<Instant>,
     draining: bool,
     drained: Vec<oneshot::Sender<()>>,
     effects: Vec<Effect<Reply>>,
@@ -132,21 +135,13 @@ impl Shard {
         pending.posts < bound.posts && pending.bytes < bound.bytes
     }
 
-    fn next_timer(&self) -> Option<Instant> {
-        let idle = self.state.idle.first();
-        let idle = idle.map(|touched| touched + self.settings.idle);
-        idle.into_iter().chain(self.state.next_expiry).min()
-    }
-
     // Posts.
 
     fn post(&mut self, id: ChatId, post: Post<Reply>) {
         if self.state.draining {
             return post.reply.send(Err(Refusal::Draining));
         }
-        let deadline = post.deadline;
-        let next = self.state.next_expiry;
-        self.state.next_expiry = Some(next.map_or(deadline, |next| next.min(deadline)));
+        self.expect_expiry(post.deadline);
         match self.place(id) {
             Place::Loading(waiting) => {
                 let weight = post.draft.weight();

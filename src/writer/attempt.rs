@@ -75,6 +75,7 @@ impl<'a> Attempt<'a> {
                     if self.is_stored(&piece[0]).await {
                         return self.stored(piece);
                     }
+                    pause(&mut delays).await;
                 }
                 Err(error @ (StoreError::Conflict | StoreError::Refused(_))) => break error,
             }

@@ -6,19 +6,45 @@ use std::{
 };
 
 use super::{Shard, State, adjust, refuse_posts};
-use crate::shard::{
-    active::Place,
-    feed::Feed,
-    post::{Load, Refusal},
-    slot::End,
+use crate::{
+    runtime::trim_heap,
+    shard::{
+        active::Place,
+        feed::Feed,
+        post::{Load, Refusal},
+        slot::End,
+    },
 };
 
+/// Deadlines are looked at no more often than this: each look goes over every
+/// chat that holds posts.
+const EXPIRY_STEP: Duration = Duration::from_millis(5);
+
+/// After chats were let go: their memory goes back together, not one by one.
+const TRIM_DELAY: Duration = Duration::from_secs(1);
+
 impl Shard {
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let idle = self.state.idle.first();
+        let idle = idle.map(|touched| touched + self.settings.idle);
+        let timers = [idle, self.state.next_expiry, self.state.trim_at];
+        timers.into_iter().flatten().min()
+    }
+
+    /// A post has come that is to be answered by `deadline`.
+    pub(super) fn expect_expiry(&mut self, deadline: Instant) {
+        let last = self.state.last_expiry;
+        let soonest = last.map_or(deadline, |last| deadline.max(last + EXPIRY_STEP));
+        let next = self.state.next_expiry;
+        self.state.next_expiry = Some(next.map_or(soonest, |next| next.min(soonest)));
+    }
+
     /// Answers whoever waits past a deadline.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.state.next_expiry.is_none_or(|next| next > now) {
             return;
         }
+        self.state.last_expiry = Some(now);
         let State {
             chats,
             load,
@@ -28,6 +54,7 @@ impl Shard {
         } = &mut self.state;
         *next_expiry = None;
         let mut earliest = |deadline: Option<Instant>| {
+            let deadline = deadline.map(|deadline| deadline.max(now + EXPIRY_STEP));
             *next_expiry = deadline.into_iter().chain(*next_expiry).min();
         };
         for place in chats.values_mut() {
@@ -71,6 +98,12 @@ impl Shard {
                 let again = if active.is_idle() { seen } else { now };
                 self.state.idle.push(again, id);
             }
+        }
+        if gone {
+            self.state.trim_at.get_or_insert(now + TRIM_DELAY);
+        }
+        if self.state.trim_at.take_if(|at| *at <= now).is_some() {
+            trim_heap();
         }
         if gone && self.state.chats.len() < self.state.chats.capacity() / 4 {
             self.state.chats.shrink_to_fit();
