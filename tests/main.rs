@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod conformance;
+mod faults;
 mod pg;
 mod postgres_outages;
 mod postgres_store;
