@@ -1,5 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use ahash::AHashMap;
 use backon::BackoffBuilder as _;
 
 use super::Landed;
@@ -126,6 +130,7 @@ impl<'a> Attempt<'a> {
             return self.stored(Arc::new(piece));
         }
         let mut rest = Vec::with_capacity(piece.len());
+        let mut explained = false;
         for rows in by_chat(piece) {
             let (chat, first) = (rows[0].chat, rows[0].seq);
             let foreign = self.behind(chat, first - 1).await;
@@ -133,39 +138,82 @@ impl<'a> Attempt<'a> {
                 rest.extend(rows);
                 continue;
             }
+            explained = true;
             tracing::warn!(lane = self.lane, %chat, seq = first, theirs = foreign.len(),
                 "another writer has used our seqs, renumbering behind it");
             rest.extend(self.make_way_for(foreign, rows));
         }
-        self.todo.push(rest);
-    }
-
-    /// Reports the foreign messages, and moves ours behind them; less those
-    /// that turn out to be the same post.
-    fn make_way_for(&mut self, foreign: Vec<Row>, ours: Vec<Row>) -> Vec<Row> {
-        let chat = ours[0].chat;
-        let mut duplicates = Vec::new();
-        let mut kept = Vec::with_capacity(ours.len());
-        let shift = foreign.len() as Seq;
-        for mut row in ours {
-            match foreign.iter().find(|theirs| same_post(theirs, &row)) {
-                Some(theirs) => duplicates.push(Landed::Duplicate {
-                    chat,
-                    id: row.id,
-                    seq: theirs.seq,
-                    created_at: theirs.created_at,
-                }),
-                None => {
-                    row.seq += shift - duplicates.len() as Seq;
-                    kept.push(row);
+        if !explained {
+            for rows in by_chat(std::mem::take(&mut rest)) {
+                let chat = rows[0].chat;
+                if self.is_gone(chat).await {
+                    self.lose(chat, rows);
+                } else {
+                    rest.extend(rows);
                 }
             }
         }
-        let later = self.todo.iter_mut().flatten();
-        renumber(later, chat, shift - duplicates.len() as Seq);
+        self.todo.push(rest);
+    }
+
+    /// Reports the foreign messages, and moves ours behind them, also those of
+    /// later pieces; less those that turn out to be the same post.
+    fn make_way_for(&mut self, foreign: Vec<Row>, mut ours: Vec<Row>) -> Vec<Row> {
+        let chat = ours[0].chat;
+        let mut theirs = AHashMap::new();
+        for row in &foreign {
+            if let Some(id) = &row.client_message_id {
+                theirs.entry((&row.from, id)).or_insert(row);
+            }
+        }
+        let mut shift = foreign.len() as Seq;
+        let mut duplicates = Vec::new();
+        let mut keep = |row: &mut Row| {
+            if row.chat != chat {
+                return true;
+            }
+            let post = row.client_message_id.as_ref().map(|id| (&row.from, id));
+            if let Some(same) = post.and_then(|post| theirs.get(&post)) {
+                duplicates.push(Landed::Duplicate {
+                    chat,
+                    id: row.id,
+                    seq: same.seq,
+                    created_at: same.created_at,
+                });
+                shift -= 1;
+                return false;
+            }
+            row.seq += shift;
+            true
+        };
+        ours.retain_mut(&mut keep);
+        for later in self.todo.iter_mut().rev() {
+            later.retain_mut(&mut keep);
+        }
         self.landed.extend(foreign.into_iter().map(Landed::Foreign));
         self.landed.extend(duplicates);
-        kept
+        ours
+    }
+
+    /// Whether the chat is there no more: another server has deleted it, and its
+    /// messages are out of sight but still in the way.
+    async fn is_gone(&self, chat: ChatId) -> bool {
+        self.ask(chat, |deadline| self.store.load_chat(chat, 0, deadline))
+            .await
+            .is_none()
+    }
+
+    /// Ends the messages of a chat that is gone, in later pieces as well.
+    fn lose(&mut self, chat: ChatId, mut rows: Vec<Row>) {
+        for later in self.todo.iter_mut().rev() {
+            rows.extend(later.extract_if(.., |row| row.chat == chat));
+        }
+        tracing::warn!(lane = self.lane, %chat, rows = rows.len(),
+            "the chat was deleted by another server, its messages are not stored");
+        self.landed.extend(
+            rows.into_iter()
+                .map(|row| Landed::NoChat { chat, id: row.id }),
+        );
     }
 
     /// All messages of a chat behind `seq`.
@@ -182,14 +230,22 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Reads until the store answers: what follows must not be guessed.
     async fn page(&self, chat: ChatId, page: Page, limit: usize) -> Vec<Row> {
+        self.ask(chat, |deadline| {
+            self.store.page(chat, page, limit, deadline)
+        })
+        .await
+    }
+
+    /// Asks until the store answers: what follows must not be guessed.
+    async fn ask<T, F>(&self, chat: ChatId, question: impl Fn(Instant) -> F) -> T
+    where
+        F: Future<Output = StoreResult<T>>,
+    {
         let mut delays = retry_delays();
         loop {
-            let deadline = self.clock.now() + LOOKUP_TIMEOUT;
-            let found: StoreResult<_> = self.store.page(chat, page, limit, deadline).await;
-            match found {
-                Ok(rows) => return rows,
+            match question(self.clock.now() + LOOKUP_TIMEOUT).await {
+                Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(lane = self.lane, %chat,
                         error = &error as &dyn std::error::Error, "look-up failed, trying again");
@@ -202,12 +258,6 @@ impl<'a> Attempt<'a> {
 
 fn same(found: &Row, ours: &Row) -> bool {
     found.seq == ours.seq && found.id == ours.id
-}
-
-fn same_post(theirs: &Row, ours: &Row) -> bool {
-    ours.client_message_id.is_some()
-        && theirs.client_message_id == ours.client_message_id
-        && theirs.from == ours.from
 }
 
 fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {
