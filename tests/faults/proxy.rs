@@ -1,6 +1,6 @@
 //! Stands between a server and PostgreSQL and loses what is said at the one
 //! moment that matters. It knows how the client's messages begin and end, and
-//! which of them is a lane's COMMIT.
+//! which of them is a lane's COMMIT or the deletion of a chat.
 
 use std::{
     io,
@@ -31,6 +31,8 @@ pub enum Cut {
     BeforeAnswer,
     /// As [`Cut::BeforeAnswer`], and neither side is told that the other is gone.
     HalfOpen,
+    /// Not a lane's: a chat has been deleted, and the answer is lost.
+    Deleted,
 }
 
 pub struct Proxy {
@@ -77,21 +79,19 @@ impl Proxy {
         format!("postgres://postgres@{address}/{database}?sslmode=disable")
     }
 
-    /// Cuts at the next COMMIT of a lane; returns once that is done.
+    /// Cuts at the next chance; returns once that is done.
     pub async fn cut(&self, cut: Cut) {
         *self.state.armed.lock().unwrap() = Some(cut);
         timeout(Duration::from_secs(20), self.state.fired.notified())
             .await
-            .expect("no lane commits");
+            .expect("nothing to cut");
     }
 }
 
 impl State {
-    fn take(&self) -> Option<Cut> {
-        self.armed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    fn take(&self, deletion: bool) -> Option<Cut> {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        armed.take_if(|cut| (*cut == Cut::Deleted) == deletion)
     }
 }
 
@@ -108,10 +108,11 @@ impl Back {
         self.held.lock().unwrap().get_or_insert_default();
     }
 
-    async fn committed(&self) {
+    /// Waits until the server has said so.
+    async fn hears(&self, tag: &[u8]) {
         loop {
             let held = self.held.lock().unwrap().clone().unwrap_or_default();
-            if held.windows(7).any(|bytes| bytes == b"COMMIT\0") {
+            if contains(&held, tag) {
                 return;
             }
             self.came.notified().await;
@@ -163,12 +164,20 @@ async fn forward(
     let mut from = BufReader::new(from);
     let startup = body(&mut from, Vec::new()).await?;
     to.write_all(&startup).await?;
-    let lane = startup.windows(10).any(|bytes| bytes == b"chatd lane");
+    let lane = contains(&startup, b"chatd lane");
+    let mut deletion: Option<Vec<u8>> = None;
     loop {
         let kind = from.read_u8().await?;
         let message = body(&mut from, vec![kind]).await?;
-        let commit = lane && kind == b'Q' && message[5..] == *b"COMMIT\0";
-        let Some(cut) = commit.then(|| state.take()).flatten() else {
+        // A statement's name comes first in Parse, second in Bind.
+        if kind == b'P' && contains(&message, b"DELETE FROM chats") {
+            deletion = message[5..].split(|byte| *byte == 0).next().map(Vec::from);
+        }
+        let bound = message[5..].split(|byte| *byte == 0).nth(1);
+        let deletes = kind == b'B' && deletion.is_some() && bound == deletion.as_deref();
+        let commits = lane && kind == b'Q' && message[5..] == *b"COMMIT\0";
+        let cut = (deletes || commits).then(|| state.take(deletes)).flatten();
+        let Some(cut) = cut else {
             to.write_all(&message).await?;
             continue;
         };
@@ -177,8 +186,18 @@ async fn forward(
             back.hold();
             to.write_all(&message).await?;
         }
-        if matches!(cut, Cut::BeforeAnswer | Cut::HalfOpen) {
-            back.committed().await;
+        match cut {
+            Cut::BeforeCommit | Cut::AfterCommit => {}
+            Cut::BeforeAnswer | Cut::HalfOpen => back.hears(b"COMMIT\0").await,
+            Cut::Deleted => {
+                // Execute and Sync.
+                for _ in 0..2 {
+                    let kind = from.read_u8().await?;
+                    let message = body(&mut from, vec![kind]).await?;
+                    to.write_all(&message).await?;
+                }
+                back.hears(b"INSERT 0 1\0Z").await;
+            }
         }
         state.fired.notify_one();
         if cut == Cut::HalfOpen {
@@ -187,6 +206,10 @@ async fn forward(
         }
         return Ok(());
     }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// Adds a length and as many bytes as it says, less its own four.

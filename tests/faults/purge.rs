@@ -8,8 +8,9 @@ use crate::pg::{fresh_database, sql};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// With a commit as slow as a loaded machine makes it.
-const BOUND: Duration = Duration::from_millis(500);
+/// What a step of the purge may cost a send at most, on a machine that has other
+/// things to do.
+const BOUND: Duration = Duration::from_millis(1_000);
 
 /// Sends to chats of their own until `deadline`; how long each took.
 async fn sends(chatd: &Chatd, chats: &[i64], time: Duration) -> Vec<Duration> {
@@ -79,12 +80,13 @@ async fn a_big_chat_is_removed_without_stalling_others_and_across_a_kill() {
         assert!(start.elapsed() < PATIENCE, "the purge was not resumed");
         millis(100).await;
     }
+    let bound = BOUND + percentile(&before, 99);
     for (when, times) in [("before", before), ("during", during), ("resumed", resumed)] {
         let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
         println!(
             "sends {when} the purge: {} p50 {p50:?} p99 {p99:?}",
             times.len()
         );
-        assert!(p99 < BOUND, "{when}: {p99:?}");
+        assert!(p99 < bound, "{when}: {p99:?}");
     }
 }

@@ -105,12 +105,27 @@ impl Chatd {
         let Some(mut running) = self.running.take() else {
             return;
         };
-        running.child.kill().unwrap();
+        // An error: it has ended.
+        _ = running.child.kill();
         let (mut shell, pipe) = running.watchdog;
         // The child is not reaped yet, so its id is not another's.
         drop(pipe);
         shell.wait().unwrap();
         running.child.wait().unwrap();
+    }
+
+    /// SIGTERM. Returns once it has drained.
+    pub fn terminate(&mut self) {
+        if let Some(running) = &mut self.running {
+            let pid = running.child.id().to_string();
+            let kill = Command::new("kill").args(["-TERM", &pid]).status();
+            assert!(kill.unwrap().success());
+            running.child.wait().unwrap();
+            // Nothing is left that the watchdog could kill.
+            let (shell, _) = &mut running.watchdog;
+            shell.kill().unwrap();
+        }
+        self.kill();
     }
 
     /// What it wrote on standard error, in all its lives.

@@ -1,5 +1,7 @@
 use std::time::{Duration, Instant};
 
+use chat_service::proto::ConnectChatRequest;
+
 use super::{
     count,
     load::{Load, Plan},
@@ -107,6 +109,13 @@ async fn p8_a_chat_deleted_by_the_other_server_stalls_no_lane() {
         assert_eq!(there.send(doomed, "before", "").await.unwrap().seq, seq);
     }
     here.send(doomed, "behind", "").await.unwrap();
+    let reading = there.request(join_frame(doomed));
+    let mut reading = there
+        .client
+        .connect_chat(reading)
+        .await
+        .unwrap()
+        .into_inner();
     // Out of sight, while the purge has not come by yet.
     sql(
         &dsn,
@@ -127,4 +136,17 @@ async fn p8_a_chat_deleted_by_the_other_server_stalls_no_lane() {
     sent.unwrap();
     let took = start.elapsed();
     assert!(took < Duration::from_secs(1), "the lane stood for {took:?}");
+    // And so the server knows, and tells the chat's readers.
+    let end = tokio::time::timeout(Duration::from_secs(5), reading.message()).await;
+    let status = end.expect("the stream ends").unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+}
+
+/// Joins from now on, and posts nothing.
+fn join_frame(chat: i64) -> impl futures_util::Stream<Item = ConnectChatRequest> {
+    let join = ConnectChatRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    };
+    futures_util::stream::iter([join])
 }
