@@ -46,7 +46,7 @@ impl Active {
 
     /// Being deleted: what comes now is to be answered when that is settled.
     pub fn is_ending(&self) -> bool {
-        matches!(self.change, Some(Change::Delete { .. }))
+        matches!(self.change, Some(Change::Delete { .. } | Change::Gone))
     }
 
     pub fn check_may_see(&self, caller: &Caller) -> Result<(), ShardError> {

@@ -34,6 +34,8 @@ pub(super) enum Change {
     Delete { begun: bool, answer: Answer<()> },
     /// The outcome of a change was lost: the chat is read again.
     Reload,
+    /// Deleted; its last messages are still with the writer.
+    Gone,
 }
 
 /// What the store said.
@@ -124,6 +126,16 @@ impl Active {
         Next::Nothing
     }
 
+    /// Has the chat read again, as another server may have changed it. A change
+    /// under way will find out by itself.
+    pub fn reload(&mut self, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Next {
+        if self.change.is_some() {
+            return self.begin_deletion(store);
+        }
+        self.change = Some(Change::Reload);
+        Next::Call(load(self.chat.id(), 0, None, store.clone(), clock.clone()))
+    }
+
     /// Lets a deletion that waits for the writer go on, if it can.
     pub fn begin_deletion(&mut self, store: &Arc<dyn Store>) -> Next {
         let chat = self.chat.id();
@@ -136,6 +148,7 @@ impl Active {
                     async move { store.delete_chat(chat).await.map(|_| ()) },
                 )
             }
+            Some(Change::Gone) if !self.chat.has_in_flight() => Next::Gone,
             _ => Next::Nothing,
         }
     }
@@ -147,13 +160,12 @@ impl Active {
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
     ) -> Next {
-        let chat = self.chat.id();
         let Some(change) = self.change.take() else {
             return Next::Nothing;
         };
         if let Err(error) = &result {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(%chat, error, "change of a chat failed");
+            tracing::warn!(chat = %self.chat.id(), error, "change of a chat failed");
         }
         let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
         let result = result.map_err(|_| ShardError::Unavailable);
@@ -180,11 +192,10 @@ impl Active {
                     return Next::Gone;
                 }
             }
-            Change::Reload => {}
+            Change::Reload | Change::Gone => {}
         }
         if unknown {
-            self.change = Some(Change::Reload);
-            return Next::Call(load(chat, 0, None, store.clone(), clock.clone()));
+            return self.reload(store, clock);
         }
         Next::Nothing
     }

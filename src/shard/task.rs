@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     active::{Active, IdleList, Place, Waiting, refuse, refuse_missing},
-    change::{Next, StoreAnswer, StoreCall, load},
+    change::{Change, Next, StoreAnswer, StoreCall, load},
     chat::Chat,
     cursor::{History, Reader},
     feed::Feed,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{ChatId, Row, Seq, UserName},
     store::{ChatRecord, StoreResult},
-    writer::{LaneDone, Submission},
+    writer::{Landed, LaneDone, Submission},
 };
 
 /// Most posts and commands that are taken from a mailbox at a time, so that
@@ -214,7 +214,9 @@ impl Shard {
                 continue;
             };
             let before = active.chat.load();
+            let mut missing = false;
             while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
+                missing |= matches!(landed, Landed::NoChat { .. });
                 active.chat.landed(landed, &mut self.state.effects);
             }
             adjust(&mut self.state.load, before, active.chat.load());
@@ -226,10 +228,26 @@ impl Shard {
             }
             active.feed.append(entries.drain(..));
             feeds.push(active.feed.clone());
-            let next = active.begin_deletion(&self.history.store);
+            let History { store, clock } = &self.history;
+            let next = if missing {
+                active.reload(store, clock)
+            } else {
+                active.begin_deletion(store)
+            };
             self.go_on(id, next);
         }
         self.wakes.wake(self.core, feeds.iter());
+    }
+
+    /// Answers a chat's posts that have not left for the writer.
+    fn refuse_queued(&mut self, id: ChatId, refusal: Refusal) {
+        let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+            return;
+        };
+        let before = active.chat.load();
+        active.chat.refuse_queued(refusal, &mut self.state.effects);
+        adjust(&mut self.state.load, before, active.chat.load());
+        self.answer_effects();
     }
 
     fn answer_effects(&mut self) {
@@ -301,11 +319,7 @@ impl Shard {
                 };
                 let next = active.begin(command, max, &store);
                 if active.is_ending() {
-                    let before = active.chat.load();
-                    let effects = &mut self.state.effects;
-                    active.chat.refuse_queued(Refusal::Unavailable, effects);
-                    adjust(&mut self.state.load, before, active.chat.load());
-                    self.answer_effects();
+                    self.refuse_queued(id, Refusal::Unavailable);
                 }
                 self.go_on(id, next);
             }
@@ -353,6 +367,14 @@ impl Shard {
             Next::Nothing => {}
             Next::Call(call) => self.state.store_calls.push(call),
             Next::Gone => {
+                self.refuse_queued(id, Refusal::NotMember);
+                if let Some(Place::Active(active)) = self.state.chats.get_mut(&id)
+                    && active.chat.has_in_flight()
+                {
+                    // The writer's answer is to find it here.
+                    active.change = Some(Change::Gone);
+                    return;
+                }
                 let Some(Place::Active(active)) = self.state.chats.remove(&id) else {
                     return;
                 };
