@@ -15,6 +15,7 @@ mod poison;
 mod proxy;
 mod purge;
 mod record;
+mod rest;
 mod sender;
 mod server;
 mod two_servers;

@@ -48,7 +48,7 @@ async fn a_page_anywhere_in_ten_million_messages() {
             } else {
                 chats[random.usize(1..chats.len())]
             };
-            let after = random.i64(..messages - 100);
+            let after = random.i64(0..messages - 100);
             let start = Instant::now();
             let page = ann.page(chat, after, 100).await.unwrap();
             times.push(start.elapsed());
