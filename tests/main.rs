@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod delivery;
 mod drain;
+mod faults;
 mod lists;
 mod malformed;
 mod memory;

@@ -127,6 +127,16 @@ impl Active {
         Next::Nothing
     }
 
+    /// Has the chat read again, as another server may have changed it. A change
+    /// under way will find out by itself.
+    pub fn reload(&mut self, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Next {
+        if self.change.is_some() {
+            return self.begin_deletion(store);
+        }
+        self.change = Some(Change::Reload);
+        Next::Call(load(self.chat.id(), 0, None, store.clone(), clock.clone()))
+    }
+
     /// Lets a deletion that waits for the writer go on, if it can.
     pub fn begin_deletion(&mut self, store: &Arc<dyn Store>) -> Next {
         let chat = self.chat.id();
@@ -157,13 +167,12 @@ impl Active {
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
     ) -> Next {
-        let chat = self.chat.id();
         let Some(change) = self.change.take() else {
             return Next::Nothing;
         };
         if let Err(error) = &result {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(%chat, error, "change of a chat failed");
+            tracing::warn!(chat = %self.chat.id(), error, "change of a chat failed");
         }
         let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
         let result = result.map_err(|_| ShardError::Unavailable);
@@ -193,8 +202,7 @@ impl Active {
             Change::Reload | Change::Gone => {}
         }
         if unknown {
-            self.change = Some(Change::Reload);
-            return Next::Call(load(chat, 0, None, store.clone(), clock.clone()));
+            return self.reload(store, clock);
         }
         Next::Nothing
     }

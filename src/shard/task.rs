@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{ChatId, Row},
-    writer::{LaneDone, Submission},
+    writer::{Landed, LaneDone, Submission},
 };
 
 /// Most posts and commands that are taken from a mailbox at a time, so that
@@ -225,7 +225,9 @@ impl Shard {
                 continue;
             };
             let before = active.chat.load();
+            let mut missing = false;
             while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
+                missing |= matches!(landed, Landed::NoChat { .. });
                 active.chat.landed(landed, &mut self.state.effects);
             }
             adjust(&mut self.state.load, before, active.chat.load());
@@ -237,7 +239,12 @@ impl Shard {
             }
             active.feed.append(entries.drain(..));
             feeds.push(active.feed.clone());
-            let next = active.begin_deletion(&self.history.store);
+            let History { store, clock } = &self.history;
+            let next = if missing {
+                active.reload(store, clock)
+            } else {
+                active.begin_deletion(store)
+            };
             self.go_on(id, next);
         }
         self.wakes.wake(self.core, feeds.iter());

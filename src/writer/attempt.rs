@@ -1,5 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use ahash::AHashMap;
 use backon::BackoffBuilder as _;
 
 use super::Landed;
@@ -143,10 +147,42 @@ impl<'a> Attempt<'a> {
         if explained {
             self.todo.push(rest);
         } else {
-            // What is in the way can't be seen, so a chat has been deleted under
-            // us. Trying again would hold up the lane's other chats for ever.
+            self.leave_deleted(rest).await;
+        }
+    }
+
+    /// What is in the way can't be seen, so a chat was deleted under us by another
+    /// server. If none was, what conflicts is found like what is refused: trying
+    /// again would hold up the lane's other chats for ever.
+    async fn leave_deleted(&mut self, piece: Vec<Row>) {
+        let before = piece.len();
+        let mut rest = Vec::with_capacity(before);
+        for rows in by_chat(piece) {
+            let chat = rows[0].chat;
+            let load = |deadline| self.store.load_chat(chat, 0, deadline);
+            if self.ask(chat, load).await.is_some() {
+                rest.extend(rows);
+            } else {
+                self.lose(chat, rows);
+            }
+        }
+        if rest.len() < before {
+            self.todo.push(rest);
+        } else {
             self.divide(rest, &StoreError::Conflict);
         }
+    }
+
+    /// Ends the messages of a chat that is gone, in later pieces as well.
+    fn lose(&mut self, chat: ChatId, mut rows: Vec<Row>) {
+        for later in self.todo.iter_mut().rev() {
+            rows.extend(later.extract_if(.., |row| row.chat == chat));
+        }
+        tracing::warn!(lane = self.lane, %chat, rows = rows.len(),
+            "the chat was deleted by another server, its messages are not stored");
+        let lost = rows.into_iter();
+        self.landed
+            .extend(lost.map(|row| Landed::NoChat { chat, id: row.id }));
     }
 
     /// Reports the foreign messages, and moves ours behind them, in place and in
@@ -154,10 +190,17 @@ impl<'a> Attempt<'a> {
     fn make_way_for(&mut self, foreign: Vec<Row>, mut ours: Vec<Row>) -> Vec<Row> {
         let chat = ours[0].chat;
         let newest = foreign.iter().map(|row| row.created_at).max();
+        let mut posts = AHashMap::new();
+        for row in &foreign {
+            if let Some(id) = &row.client_message_id {
+                posts.entry((&row.from, id)).or_insert(row);
+            }
+        }
         let mut shift = foreign.len() as Seq;
         let mut duplicates = Vec::new();
         let mut keep = |row: &mut Row| {
-            if let Some(theirs) = foreign.iter().find(|theirs| same_post(theirs, row)) {
+            let post = row.client_message_id.as_ref().map(|id| (&row.from, id));
+            if let Some(theirs) = post.and_then(|post| posts.get(&post)) {
                 shift -= 1;
                 duplicates.push(Landed::Duplicate {
                     chat,
@@ -194,14 +237,20 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Reads until the store answers: what follows must not be guessed.
     async fn page(&self, chat: ChatId, page: Page, limit: usize) -> Vec<Row> {
+        let page = |deadline| self.store.page(chat, page, limit, deadline);
+        self.ask(chat, page).await
+    }
+
+    /// Asks until the store answers: what follows must not be guessed.
+    async fn ask<T, F>(&self, chat: ChatId, question: impl Fn(Instant) -> F) -> T
+    where
+        F: Future<Output = StoreResult<T>>,
+    {
         let mut delays = retry_delays();
         loop {
-            let deadline = self.clock.now() + LOOKUP_TIMEOUT;
-            let found: StoreResult<_> = self.store.page(chat, page, limit, deadline).await;
-            match found {
-                Ok(rows) => return rows,
+            match question(self.clock.now() + LOOKUP_TIMEOUT).await {
+                Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(lane = self.lane, %chat,
                         error = &error as &dyn std::error::Error, "look-up failed, trying again");
@@ -214,12 +263,6 @@ impl<'a> Attempt<'a> {
 
 fn same(found: &Row, ours: &Row) -> bool {
     found.seq == ours.seq && found.id == ours.id
-}
-
-fn same_post(theirs: &Row, ours: &Row) -> bool {
-    ours.client_message_id.is_some()
-        && theirs.client_message_id == ours.client_message_id
-        && theirs.from == ours.from
 }
 
 fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {

@@ -43,6 +43,11 @@ impl<R> Chat<R> {
                     self.drop_post(post.key.as_ref(), post.waiters, Refusal::Refused, effects);
                 }
             }
+            Landed::NoChat { id, .. } => {
+                if let Some(post) = self.settle(id) {
+                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::NotMember, effects);
+                }
+            }
         }
     }
 

@@ -49,6 +49,12 @@ struct Seen {
     refused: usize,
 }
 
+fn same_post(theirs: &Row, ours: &Row) -> bool {
+    ours.client_message_id.is_some()
+        && theirs.client_message_id == ours.client_message_id
+        && theirs.from == ours.from
+}
+
 fn memory_append(memory: &MemoryStore, rows: Vec<Row>) -> bool {
     let all = 0..rows.len();
     let done = memory.append(0, Arc::new(rows), all).now_or_never();
@@ -264,6 +270,7 @@ fn check(
                 let ours = rows.iter().find(|row| row.id == *id).unwrap();
                 assert_eq!(&*ours.text, REFUSED);
             }
+            Landed::NoChat { .. } => panic!("no chat is deleted here"),
         }
     }
     assert_eq!(outcomes.len(), rows.len(), "every row has an outcome");
@@ -328,10 +335,33 @@ fn p1_p2_p5_p8_batches_through_a_troubled_store() {
 /// A chat that is deleted by another server, its rows not yet removed: their
 /// seqs are taken, and nothing shows them.
 #[tokio::test(start_paused = true)]
+async fn p8_a_chat_deleted_by_another_server_holds_nobody_up() {
+    let landed = conflict_unseen(true).await;
+    let lost = landed
+        .iter()
+        .filter(|one| matches!(one, Landed::NoChat { .. }));
+    assert_eq!((lost.count(), landed.len()), (3, 9));
+}
+
+/// The same without an explanation.
+#[tokio::test(start_paused = true)]
 async fn p8_a_conflict_with_rows_that_cannot_be_seen_holds_nobody_up() {
+    let landed = conflict_unseen(false).await;
+    let refused = landed
+        .iter()
+        .filter(|one| matches!(one, Landed::Refused { .. }));
+    assert_eq!((refused.count(), landed.len()), (3, 9));
+}
+
+/// Three messages to each of three chats, of which the second conflicts with
+/// what no page shows.
+async fn conflict_unseen(deleted: bool) -> Vec<Landed> {
     let memory = Arc::new(MemoryStore::new());
     new_chats(&memory);
     let gone = chat_id(2);
+    if deleted {
+        memory.delete_chat(gone).await.unwrap();
+    }
     let calls = AtomicUsize::new(0);
     let store = ScriptStore::new(memory.clone(), move |op| {
         let calls = calls.fetch_add(1, Ordering::Relaxed);
@@ -350,10 +380,8 @@ async fn p8_a_conflict_with_rows_that_cannot_be_seen_holds_nobody_up() {
         .collect();
     let clock = TestClock::default();
     let landed = Attempt::new(0, &store, &clock).write(rows).await;
-    let refused = landed
-        .iter()
-        .filter(|one| matches!(one, Landed::Refused { .. }));
-    assert!(refused.clone().all(|one| one.chat() == gone));
-    assert_eq!((refused.count(), landed.len()), (3, 9));
+    let out = |one: &&Landed| !matches!(one, Landed::Stored(_));
+    assert!(landed.iter().filter(out).all(|one| one.chat() == gone));
     assert_eq!(history(&memory, chat_id(3)).len(), 3);
+    landed
 }
