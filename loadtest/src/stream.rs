@@ -10,7 +10,7 @@ use crate::{
     ceiling::append::{self, Rows, Way},
     child::Child,
     options::Common,
-    pace::{Measured, Meter, block_on},
+    pace::{Measured, Meter, put_on},
     posts::{self, CONNECT, POSTER},
     report::Report,
     wire::{Conn, Deframer, Event},
@@ -91,7 +91,7 @@ pub fn tell(report: &mut Report, measured: &Measured) {
 pub fn load_server(common: &Common, shape: &Shape) -> Result<Measured> {
     let server = common.server(&[])?;
     let child = &server.child;
-    block_on(async {
+    put_on(common, async {
         let alone = vec![vec![]; shape.streams];
         let chats = posts::create_chats(child.address, &alone).await?;
         drive(child, common, shape, &chats).await
