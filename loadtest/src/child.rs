@@ -114,7 +114,7 @@ pub fn pin(core: usize) -> Result<()> {
 /// The clock of `/proc/PID/stat`: 100 Hz on every Linux of today.
 const TICK_MICROS: f64 = 10_000.0;
 
-fn usage(pid: u32) -> Result<Usage> {
+pub fn usage(pid: u32) -> Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // Behind the name, which may hold anything, the fields are counted from 3.
     let (_, fields) = stat.rsplit_once(')').ok_or("no process")?;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    ceiling::append::{self, Rows, Way},
+    ceiling::append::{self, Bare, Rows, Way},
     child::Child,
     options::Common,
     pace::{Measured, Meter, put_on},
@@ -71,10 +71,9 @@ pub fn run(options: &Options) -> Result<()> {
         .common
         .repeat("stream", shape.describe(), |common, report| {
             let ours = load_server(common, shape)?;
-            let bare = append::rate(common, Way::Store, &shape.rows(BATCH, 1))?;
+            let bare = append::measure(common, Way::Store, &shape.rows(BATCH, 1))?;
             tell(report, &ours);
-            report.add("ceiling: rows a second", bare);
-            report.add("ratio of posts to rows a second", ours.rate() / bare);
+            tell_beside(report, &ours, &bare);
             Ok(())
         })
 }
@@ -84,7 +83,17 @@ pub fn tell(report: &mut Report, measured: &Measured) {
     report.add("server CPU µs a post", measured.cpu_each());
     report.add("p50 µs", measured.quantile(0.5));
     report.add("p99 µs", measured.quantile(0.99));
-    report.add("refused posts", measured.failed as f64);
+    report.add("refused posts and streams", measured.failed as f64);
+}
+
+/// The bare store, and what of it the server reaches.
+pub fn tell_beside(report: &mut Report, measured: &Measured, bare: &Bare) {
+    report.add("ceiling: rows a second", bare.rate);
+    report.add("ceiling: CPU µs a row", bare.cpu_each);
+    let ratio = measured.rate() / bare.rate;
+    report.add("ratio of posts to rows a second", ratio);
+    let ratio = measured.cpu_each() / bare.cpu_each;
+    report.add("ratio of CPU a post to a row", ratio);
 }
 
 /// A new server under this load.
