@@ -33,7 +33,7 @@ pub use chat::Chat;
 pub use cursor::{Delivery, History, Reader};
 pub use handle::{Caller, ShardError, Shards};
 pub use post::{Effect, Load, Post, PostResult, Receipt, Refusal, Room};
-pub use ring::{Chunk, Entry, Read, Ring, RingBound};
+pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
 pub use slot::{End, PostAnswer, Slot};
 pub use task::ShardSettings;
 pub use wake::Wakes;
