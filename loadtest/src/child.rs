@@ -30,7 +30,8 @@ pub struct Usage {
 impl Child {
     /// Starts `command` on the server's core, and waits until it says where it
     /// listens.
-    pub fn start(mut command: Command, common: &Common) -> Result<Self> {
+    pub fn start(command: Command, common: &Common) -> Result<Self> {
+        let mut command = ending_with_us(&command);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = on_server_core(common, || command.spawn())??;
         let stdout = process.stdout.take().ok_or("the child has no output")?;
@@ -62,13 +63,25 @@ impl Drop for Child {
 
 /// Runs a child of this program on the server's core to its end, and returns
 /// what it printed.
-pub fn output(mut command: Command, common: &Common) -> Result<String> {
+pub fn output(command: Command, common: &Common) -> Result<String> {
+    let mut command = ending_with_us(&command);
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = on_server_core(common, || command.output())??;
     if !output.status.success() {
         return Err(format!("{command:?}: {}", output.status).into());
     }
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The same command by way of util-linux's setpriv, which has the kernel kill it
+/// if this process goes without dropping its guard.
+fn ending_with_us(command: &Command) -> Command {
+    let mut ending = Command::new("setpriv");
+    ending
+        .args(["--pdeathsig", "KILL"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    ending
 }
 
 /// This program, to be one of its own ceilings.
@@ -101,7 +114,7 @@ pub fn pin(core: usize) -> Result<()> {
 /// The clock of `/proc/PID/stat`: 100 Hz on every Linux of today.
 const TICK_MICROS: f64 = 10_000.0;
 
-fn usage(pid: u32) -> Result<Usage> {
+pub fn usage(pid: u32) -> Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // Behind the name, which may hold anything, the fields are counted from 3.
     let (_, fields) = stat.rsplit_once(')').ok_or("no process")?;

@@ -45,19 +45,22 @@ pub fn run(options: &Options) -> Result<()> {
         .common
         .repeat("durable", shape.describe(), |common, report| {
             let rows = shape.rows(BATCH, 1);
-            let bare = append::rate(common, Way::Store, &rows)?;
-            if !options.no_server {
+            let bare = append::measure(common, Way::Store, &rows)?;
+            if options.no_server {
+                report.add("ceiling: rows a second", bare.rate);
+                report.add("ceiling: CPU µs a row", bare.cpu_each);
+            } else {
                 let ours = stream::load_server(common, &shape)?;
                 stream::tell(report, &ours);
-                report.add("ratio of posts to rows a second", ours.rate() / bare);
+                stream::tell_beside(report, &ours, &bare);
             }
             // The lane writes what any store takes; COPY is not behind it here.
             if !common.store.starts_with("postgres") {
-                let lane = append::rate(common, Way::Lane, &rows)?;
-                report.add("lane: rows a second", lane);
-                report.add("lane: ratio", lane / bare);
+                let lane = append::measure(common, Way::Lane, &rows)?;
+                report.add("lane: rows a second", lane.rate);
+                report.add("lane: CPU µs a row", lane.cpu_each);
+                report.add("lane: ratio of rows a second", lane.rate / bare.rate);
             }
-            report.add("ceiling: rows a second", bare);
             Ok(())
         })
 }

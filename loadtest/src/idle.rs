@@ -9,7 +9,7 @@ use crate::{
     Result,
     fanout::readers::{Load, Poster, name, read},
     options::Common,
-    pace::{Meter, block_on},
+    pace::{Meter, put_on},
     posts,
     report::Report,
 };
@@ -51,7 +51,7 @@ fn measure(common: &Common, options: &Options, each: usize, report: &mut Report)
     let members: Vec<Vec<String>> = (0..options.chats)
         .map(|chat| readers(chat).map(name).collect())
         .collect();
-    block_on(async {
+    put_on(common, async {
         let chats = posts::create_chats(child.address, &members).await?;
         let load = Arc::new(Load {
             chats,

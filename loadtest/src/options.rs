@@ -76,7 +76,12 @@ impl Common {
         if !common.unpinned {
             child::pin(common.client_core)?;
         }
-        let mut report = Report::new(scenario, format!("{} {settings}", self.store_name()));
+        // What else the machine does tells how far the figures can be believed.
+        let load = std::fs::read_to_string("/proc/loadavg")?;
+        let load = load.split(' ').next().unwrap_or_default();
+        let store = self.store_name();
+        let settings = format!("{store}, {settings}, load average before {load}");
+        let mut report = Report::new(scenario, settings);
         for number in 1..=self.runs {
             run(&common, &mut report)?;
             eprintln!("{scenario}: run {number} of {}", self.runs);

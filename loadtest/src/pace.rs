@@ -152,10 +152,23 @@ impl Meter {
     }
 }
 
-/// A current-thread runtime: the load has one core.
-pub fn block_on<T>(load: impl Future<Output = Result<T>>) -> Result<T> {
+/// What one load may take beyond the time that it is measured: whatever waits
+/// for something that will not come ends then.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Puts a load on, for a bounded time.
+pub fn put_on<T>(common: &Common, load: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = LIMIT + common.warmup() + common.window();
+    block_on(async {
+        let ended = tokio::time::timeout(limit, load).await;
+        ended.unwrap_or_else(|_| Err(format!("not done within {limit:?}").into()))
+    })
+}
+
+/// A current-thread runtime: load and ceilings have one core each.
+pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(load)
+    runtime.block_on(work)
 }

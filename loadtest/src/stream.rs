@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    ceiling::append::{self, Rows, Way},
+    ceiling::append::{self, Bare, Rows, Way},
     child::Child,
     options::Common,
-    pace::{Measured, Meter, block_on},
+    pace::{Measured, Meter, put_on},
     posts::{self, CONNECT, POSTER},
     report::Report,
     wire::{Conn, Deframer, Event},
@@ -71,10 +71,9 @@ pub fn run(options: &Options) -> Result<()> {
         .common
         .repeat("stream", shape.describe(), |common, report| {
             let ours = load_server(common, shape)?;
-            let bare = append::rate(common, Way::Store, &shape.rows(BATCH, 1))?;
+            let bare = append::measure(common, Way::Store, &shape.rows(BATCH, 1))?;
             tell(report, &ours);
-            report.add("ceiling: rows a second", bare);
-            report.add("ratio of posts to rows a second", ours.rate() / bare);
+            tell_beside(report, &ours, &bare);
             Ok(())
         })
 }
@@ -84,14 +83,24 @@ pub fn tell(report: &mut Report, measured: &Measured) {
     report.add("server CPU µs a post", measured.cpu_each());
     report.add("p50 µs", measured.quantile(0.5));
     report.add("p99 µs", measured.quantile(0.99));
-    report.add("refused posts", measured.failed as f64);
+    report.add("refused posts and streams", measured.failed as f64);
+}
+
+/// The bare store, and what of it the server reaches.
+pub fn tell_beside(report: &mut Report, measured: &Measured, bare: &Bare) {
+    report.add("ceiling: rows a second", bare.rate);
+    report.add("ceiling: CPU µs a row", bare.cpu_each);
+    let ratio = measured.rate() / bare.rate;
+    report.add("ratio of posts to rows a second", ratio);
+    let ratio = measured.cpu_each() / bare.cpu_each;
+    report.add("ratio of CPU a post to a row", ratio);
 }
 
 /// A new server under this load.
 pub fn load_server(common: &Common, shape: &Shape) -> Result<Measured> {
     let server = common.server(&[])?;
     let child = &server.child;
-    block_on(async {
+    put_on(common, async {
         let alone = vec![vec![]; shape.streams];
         let chats = posts::create_chats(child.address, &alone).await?;
         drive(child, common, shape, &chats).await

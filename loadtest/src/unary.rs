@@ -9,7 +9,7 @@ use crate::{
     Result,
     child::{Child, myself},
     options::Common,
-    pace::{Measured, Meter, Pace, block_on, stamp},
+    pace::{Measured, Meter, Pace, put_on, stamp},
     posts::{self, POSTER, SEND},
     report::Report,
     wire::{Conn, Event},
@@ -51,13 +51,16 @@ pub fn run(options: &Options) -> Result<()> {
     options.common.repeat("unary", settings, |common, report| {
         let server = common.server(&[])?;
         let address = server.child.address;
-        let ours = block_on(async {
+        let ours = put_on(common, async {
             let chats = posts::create_chats(address, &vec![vec![]; options.chats]).await?;
             drive(&server.child, common, options, chats).await
         })?;
         drop(server);
         let bare = Child::start(myself("ceiling-unary")?, common)?;
-        let bare = block_on(drive(&bare, common, options, vec![1; options.chats]))?;
+        let bare = put_on(
+            common,
+            drive(&bare, common, options, vec![1; options.chats]),
+        )?;
         tell(report, "", &ours);
         tell(report, "ceiling: ", &bare);
         report.add("ratio of CPU a call", ours.cpu_each() / bare.cpu_each());

@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     Result,
-    child::{myself, output},
+    child::{myself, output, usage},
     options::Common,
     pace::block_on,
 };
@@ -54,8 +54,8 @@ pub enum Way {
     Lane,
 }
 
-/// Rows a second that a store takes on the server's core.
-pub fn rate(common: &Common, way: Way, rows: &Rows) -> Result<f64> {
+/// What a store does on the server's core.
+pub fn measure(common: &Common, way: Way, rows: &Rows) -> Result<Bare> {
     let (store, _folder) = common.new_store()?;
     let mut command = myself("ceiling-append")?;
     let way = way.to_possible_value().ok_or("no such way")?;
@@ -66,7 +66,19 @@ pub fn rate(common: &Common, way: Way, rows: &Rows) -> Result<f64> {
         .args(["--batch", &rows.batch.to_string()])
         .args(["--writers", &rows.writers.to_string()])
         .args(["--seconds", &common.seconds.to_string()]);
-    Ok(output(command, common)?.trim().parse()?)
+    let printed = output(command, common)?;
+    let (rate, cpu_each) = printed.trim().split_once(' ').ok_or("no figures")?;
+    Ok(Bare {
+        rate: rate.parse()?,
+        cpu_each: cpu_each.parse()?,
+    })
+}
+
+pub struct Bare {
+    /// Rows a second.
+    pub rate: f64,
+    /// Processor time in µs a row; PostgreSQL's own is not in it.
+    pub cpu_each: f64,
 }
 
 /// What rows are written.
@@ -78,9 +90,9 @@ pub struct Rows {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let rate = block_on(async {
+    let Bare { rate, cpu_each } = block_on(async {
         if options.store.starts_with("postgres") {
-            return copy::rate(options).await;
+            return copy::measure(options).await;
         }
         let store: Arc<dyn Store> = match options.store.strip_prefix("sqlite:") {
             Some(path) => Arc::new(SqliteStore::open(
@@ -92,6 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
         let chats = create(&store, options.chats).await?;
         let parts = chats.chunks(chats.len().div_ceil(options.writers));
         let until = Instant::now() + Duration::from_secs_f64(options.seconds);
+        let cpu = usage(std::process::id())?.cpu;
         let begun = Instant::now();
         let mut writers = JoinSet::new();
         for (writer, chats) in parts.enumerate() {
@@ -105,11 +118,15 @@ pub fn run(options: &Options) -> Result<()> {
         while let Some(rows) = writers.join_next().await {
             written += rows?;
         }
-        let rate = written as f64 / begun.elapsed().as_secs_f64();
+        let seconds = begun.elapsed().as_secs_f64();
+        let cpu = usage(std::process::id())?.cpu - cpu;
         store.close().await;
-        Ok(rate)
+        Ok(Bare {
+            rate: written as f64 / seconds,
+            cpu_each: cpu / written as f64,
+        })
     })?;
-    println!("{rate}");
+    println!("{rate} {cpu_each}");
     Ok(())
 }
 

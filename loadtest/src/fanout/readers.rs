@@ -1,4 +1,9 @@
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use tokio::sync::Notify;
 
@@ -100,6 +105,9 @@ impl Poster {
             }
         }
         while self.load.meter.count() < readers {
+            if self.load.meter.failed.load(Ordering::Relaxed) > 0 {
+                return Err(io::Error::other("the server ends streams"));
+            }
             let progress = self.load.clone();
             tokio::select! {
                 stepped = self.step() => stepped?,

@@ -7,8 +7,8 @@ use chat_service::domain::ChatId;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls, binary_copy::BinaryCopyInWriter, types::Type};
 
-use super::{Options, Source};
-use crate::Result;
+use super::{Bare, Options, Source};
+use crate::{Result, child::usage};
 
 const TABLE: &str = "CREATE TABLE loadtest_copy (
     chat_id bigint, seq bigint, id bigint, sender text, text text,
@@ -26,7 +26,7 @@ const COLUMNS: [Type; 7] = [
 
 /// Rows a second by COPY BINARY into a table of this scenario's own, a commit a
 /// batch.
-pub async fn rate(options: &Options) -> Result<f64> {
+pub async fn measure(options: &Options) -> Result<Bare> {
     let mut connections = JoinSet::new();
     let mut client = connect(&options.store, &mut connections).await?;
     client
@@ -35,14 +35,19 @@ pub async fn rate(options: &Options) -> Result<f64> {
     client.batch_execute(TABLE).await?;
     let chats: Result<Vec<_>, _> = (1..=options.chats as i64).map(ChatId::new).collect();
     let mut rows = Source::new(chats?, options)?;
+    let cpu = usage(std::process::id())?.cpu;
     let begun = Instant::now();
     let mut written = 0;
     while begun.elapsed() < Duration::from_secs_f64(options.seconds) {
         written += copy(&mut client, &mut rows).await?;
     }
-    let rate = written as f64 / begun.elapsed().as_secs_f64();
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu = usage(std::process::id())?.cpu - cpu;
     client.batch_execute("DROP TABLE loadtest_copy").await?;
-    Ok(rate)
+    Ok(Bare {
+        rate: written as f64 / seconds,
+        cpu_each: cpu / written as f64,
+    })
 }
 
 async fn connect(dsn: &str, connections: &mut JoinSet<()>) -> Result<Client> {
