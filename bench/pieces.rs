@@ -121,7 +121,7 @@ fn chat(c: &mut Criterion) {
                     rows: POSTS as usize,
                     bytes: 1 << 30,
                 };
-                chat.take(&mut rows, &mut room, Timestamp(1), &mut effects);
+                chat.take(&mut rows, &mut room, Timestamp(1));
                 for row in rows.drain(..) {
                     chat.landed(Landed::Stored(row), &mut effects);
                 }
