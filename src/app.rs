@@ -14,12 +14,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{AccessError, KeyError},
-    config::ServeConfig,
+    config::{ServeConfig, StoreChoice},
     domain::{Clock, Invalid},
     grpc::{Calls, Server, Service},
     runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
     shard::{self, History, ShardPlan, Shards, Wakes},
-    store::{Store, sqlite},
+    store::{Store, postgres, sqlite},
     writer::Lane,
 };
 
@@ -34,8 +34,10 @@ pub enum AppError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Sqlite(#[from] sqlite::OpenError),
-    #[error("--store postgres://…: not built yet")]
-    NoPostgres,
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+    #[error("only PostgreSQL is migrated by command; other stores are when they are opened")]
+    NothingToMigrate,
     #[error("--dev-admins: {0}")]
     DevAdmins(Invalid),
     #[error(transparent)]
@@ -74,6 +76,24 @@ pub fn run(config: ServeConfig) -> Result<(), AppError> {
             _ = signals.next() => Err(AppError::SecondSignal),
         }
     })
+}
+
+/// Brings the database up to date, and nothing else.
+///
+/// # Errors
+/// If the database can't be reached, is newer than this program, or refuses.
+pub fn migrate(store: &StoreChoice) -> Result<(), AppError> {
+    let StoreChoice::Postgres(dsn) = store else {
+        return Err(AppError::NothingToMigrate);
+    };
+    let cores = Cores::start(1)?;
+    let main = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let spawn = Arc::new(cores.spawner_here());
+    let settings = postgres::Settings::new(dsn.expose(), spawn);
+    main.block_on(postgres::migrate(&settings))?;
+    Ok(())
 }
 
 struct Signals {
@@ -126,14 +146,12 @@ impl App {
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let cores = Cores::start(config.cores)?;
-        let guards = plan::guards(&config, &clock, cores.spawner(0));
-        let (guards, store) = match guards.and_then(|g| Ok((g, plan::store(&config)?))) {
-            Ok(ready) => ready,
-            Err(error) => {
-                cores.stop();
-                return Err(error);
-            }
-        };
+        let guards = plan::guards(&config, &clock, cores.spawner(0))?;
+        let spawn = Arc::new(cores.spawner_here());
+        let plan::Opened { store, upkeep } = plan::store(&config, spawn).await?;
+        if let Some(upkeep) = upkeep {
+            cores.spawner(0).spawn_vital("store upkeep", upkeep);
+        }
 
         let shards = start_shards(&config, &cores, &store, &clock);
         let limits = plan::limits(&config);

@@ -27,6 +27,8 @@ pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Serve(Box<ServeConfig>),
+    /// Bring the database up to date.
+    Migrate(StoreChoice),
     Create(CreateConfig),
     Connect(ConnectConfig),
     Send(SendConfig),
@@ -46,6 +48,10 @@ pub struct ServeConfig {
     /// 0: any free port.
     pub grpc_port: u16,
     pub store: StoreChoice,
+    /// Connections to PostgreSQL besides the writer lanes'.
+    pub store_readers: usize,
+    /// A lane's connection to PostgreSQL that stands still so long is given up.
+    pub store_stall: Duration,
     pub auth: AuthChoice,
     pub auth_cache: AuthCacheConfig,
     pub tls: Option<TlsConfig>,

@@ -17,6 +17,8 @@ pub mod runtime;
 pub mod shard;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod writer;
 
 /// The wire's types, generated from `proto/`.

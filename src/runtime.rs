@@ -8,6 +8,7 @@
 //!    and a restart is better than a half-dead server.
 
 mod clock;
+mod heap;
 mod listen;
 mod tls;
 mod watched;
@@ -18,11 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use hyper::rt::Executor;
 use tokio::{runtime::Handle, task::AbortHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub use clock::SystemClock;
+pub use heap::trim_heap;
 pub use listen::{BindError, bind};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use tokio_rustls::server::TlsStream;
@@ -32,7 +38,7 @@ pub use watched::Watched;
 #[derive(Debug)]
 pub struct Cores {
     cores: Vec<Core>,
-    stop: CancellationToken,
+    stop: DropGuard,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,7 @@ impl Cores {
             Ok(Core { spawner, thread })
         };
         let cores = (0..count).map(core).collect::<io::Result<_>>()?;
+        let stop = stop.drop_guard();
         Ok(Self { cores, stop })
     }
 
@@ -81,9 +88,19 @@ impl Cores {
         &self.cores[core].spawner
     }
 
+    /// Spawns tasks on the core that asks, or on the first if none of them does.
+    pub fn spawner_here(&self) -> impl Fn(BoxFuture<'static, ()>) + Send + Sync + use<> {
+        let spawner = self.spawner(0).clone();
+        move |task| {
+            let here = Handle::try_current();
+            let handle = here.as_ref().unwrap_or(&spawner.handle);
+            spawner.tasks.spawn_on(task, handle);
+        }
+    }
+
     /// Ends the threads, with whatever still runs on them.
     pub fn stop(self) {
-        self.stop.cancel();
+        drop(self.stop);
         for core in self.cores {
             // A core that panicked has said so already.
             _ = core.thread.join();

@@ -7,6 +7,7 @@
 //! 3. Every queue in front of a backend is bounded (P6).
 
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 use std::{fmt, ops::Range, sync::Arc, time::Instant};

@@ -7,8 +7,6 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
-use crate::config::LogFormat;
-
 /// Below `info` these say something about every frame and every syscall, which
 /// drowns the lines that one turned the level up for.
 const CHATTY: [&str; 8] = [
@@ -21,6 +19,15 @@ const CHATTY: [&str; 8] = [
     "tokio_postgres",
     "mio",
 ];
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    Pretty,
+    Json,
+}
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]

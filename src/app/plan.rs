@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::AppError;
 use crate::{
     auth::{
@@ -16,6 +18,7 @@ use crate::{
     store::{
         Store,
         memory::MemoryStore,
+        postgres::{self, PostgresStore},
         sqlite::{self, SqliteStore},
     },
     writer::LaneSettings,
@@ -95,14 +98,35 @@ pub fn tls(config: &ServeConfig) -> Result<Option<Tls>, AppError> {
     Ok(files.map(Tls::new).transpose()?)
 }
 
-pub fn store(config: &ServeConfig) -> Result<Arc<dyn Store>, AppError> {
-    Ok(match &config.store {
+/// A store, and what it wants to have done in the background.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    pub upkeep: Option<BoxFuture<'static, ()>>,
+}
+
+/// Opens the store; `spawn` runs the connections of a database.
+pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Opened, AppError> {
+    let store: Arc<dyn Store> = match &config.store {
         StoreChoice::Memory => Arc::new(MemoryStore::default()),
         StoreChoice::Sqlite(path) => {
             Arc::new(SqliteStore::open(path, sqlite::Settings::default())?)
         }
-        StoreChoice::Postgres(_) => return Err(AppError::NoPostgres),
-    })
+        StoreChoice::Postgres(dsn) => {
+            let settings = postgres::Settings {
+                lanes: config.writer_lanes,
+                read_connections: config.store_readers,
+                lane_stall: config.store_stall,
+                ..postgres::Settings::new(dsn.expose(), spawn)
+            };
+            let store = Arc::new(PostgresStore::open(settings).await?);
+            let purged = store.clone();
+            let purge = async move { purged.purge().await };
+            let upkeep: Option<BoxFuture<'static, ()>> = Some(Box::pin(purge));
+            return Ok(Opened { store, upkeep });
+        }
+    };
+    let upkeep = None;
+    Ok(Opened { store, upkeep })
 }
 
 pub fn limits(config: &ServeConfig) -> Limits {

@@ -28,6 +28,8 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
     Some(match id {
         "grpc_port" => Count(0, 65_535),
         "cores" => Count(1, 256),
+        "store_readers" => Count(1, 1024),
+        "store_stall" => Time(100, 600 * SECOND),
         "shards" => Count(1, 4096),
         "writer_lanes" => Count(1, 64),
         "batch_rows" => Count(1, 100_000),
@@ -120,6 +122,9 @@ struct Cli {
 enum Sub {
     /// Start the server
     Serve(Box<Serve>),
+    /// Bring the database of --store or PG_DSN up to date, as a start of the
+    /// server would
+    Migrate(Migrate),
     /// Make a chat; its id is printed
     Create(client::Create),
     /// Read a chat as it goes on, and post the lines of standard input to it
@@ -152,6 +157,16 @@ struct Serve {
     /// environment or .env file only [default: sqlite:./data/chat.db]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+
+    /// Connections to PostgreSQL for reads and changes of chats; each writer
+    /// lane has one of its own besides
+    #[arg(long, value_name = "N", default_value = "8")]
+    store_readers: String,
+
+    /// A writer lane's connection to PostgreSQL on which nothing moves for so
+    /// long is given up for a new one
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    store_stall: String,
 
     /// How tokens are checked. dev: the token is the user's name and anybody is
     /// believed, so it is refused unless --grpc-host is a loopback address.
@@ -253,4 +268,13 @@ struct Serve {
     /// terminal, else json)
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: String,
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Migrate {
+    /// The database: a postgres:// URL. Without it the variable PG_DSN counts
+    /// [default: none]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
 }

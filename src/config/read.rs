@@ -51,6 +51,7 @@ pub fn command(
     };
     let sources = Sources::new(flags, env)?;
     Ok(match name {
+        "migrate" => Command::Migrate(store(&sources)?),
         "serve" => Command::Serve(Box::new(serve(&sources)?)),
         "create" => Command::Create(CreateConfig {
             peer: peer(&sources)?,
@@ -109,6 +110,8 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         grpc_host,
         grpc_port: sources.need_number("grpc_port")?,
         store: store(sources)?,
+        store_readers: sources.need_number("store_readers")?,
+        store_stall: sources.need_time("store_stall")?,
         auth: guard::auth(sources, grpc_host)?,
         auth_cache: guard::auth_cache(sources)?,
         tls: guard::tls(sources)?,

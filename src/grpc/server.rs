@@ -1,5 +1,6 @@
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
+use futures_util::FutureExt as _;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -11,10 +12,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{gate::ConnectionPlace, io::Gathered, service::Service};
 use crate::runtime::{Spawner, Tls, TlsStream};
 
-/// HTTP/2 flow-control windows for what clients send. Requests are small, so
-/// the protocol's default does for a stream; a connection carries many.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 flow-control windows for what clients send. Requests are small; a
+/// connection carries many.
+///
+/// h2 closes a connection once the DATA frames that wait in it, each for what
+/// it is short of 256 bytes, come to half the connection's window. A stream
+/// whose posts are held back fills its window with frames of as little as 10
+/// bytes: 16 KiB of these count 400 KiB, so that five such streams do not yet
+/// end the others of their connection.
+const STREAM_WINDOW: u32 = 16 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Resets that a client may have the server do work for before the connection
 /// is closed (rapid reset, CVE-2023-44487).
@@ -149,8 +156,9 @@ impl Connection {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
         let (service, core, spawner) = (self.service, self.core, self.spawner.clone());
         let calls = service_fn(move |request| {
-            let answer = service.clone().answer(request, core, spawner.clone());
-            async move { Ok::<_, Infallible>(answer.await) }
+            // Boxed: on its way into its task a future is moved several times.
+            let answer = Box::pin(service.clone().answer(request, core, spawner.clone()));
+            answer.map(Ok::<_, Infallible>)
         });
         let connection = http2::Builder::new(self.spawner)
             .timer(TokioTimer::new())

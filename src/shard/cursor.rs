@@ -130,12 +130,12 @@ impl Reader {
                 },
                 Source::Asked(page) => match page.as_mut().poll(cx) {
                     Poll::Ready(rows) => self.source = self.open_page(rows),
-                    Poll::Pending => {
-                        self.slot.wait();
-                        if !self.slot.has_note() {
-                            return Poll::Pending;
-                        }
-                    }
+                    // The page of a chat that is deleted never comes.
+                    Poll::Pending => match self.feed.end_or_wait(&self.slot) {
+                        Some(end) => return Poll::Ready(Delivery::End(end)),
+                        None if self.slot.has_note() => {}
+                        None => return Poll::Pending,
+                    },
                 },
                 Source::Page(frames) => match take_chunk(frames) {
                     Some((count, bytes)) => {
@@ -225,3 +225,6 @@ impl Drop for Reader {
         self.feed.leave(self.core, self.key);
     }
 }
+
+#[cfg(test)]
+mod tests;

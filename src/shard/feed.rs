@@ -19,7 +19,9 @@ use crate::domain::{ChatId, Seq, UserName};
 ///
 /// No wake-up is lost: a reader marks itself as waiting while it holds the
 /// ring's lock and has found nothing; the shard appends under the same lock and
-/// looks at the marks afterwards.
+/// looks at the marks afterwards. A core that has been called and not begun looks
+/// at them later still; "called" and the marks are therefore of one order
+/// (`SeqCst`), in which a core takes back the one before it reads the others.
 #[derive(Debug)]
 pub struct Feed {
     chat: ChatId,
@@ -97,6 +99,15 @@ impl Feed {
         }
     }
 
+    /// The chat's end, if it has come; if not, the slot is marked as waiting.
+    pub fn end_or_wait(&self, slot: &Slot) -> Option<End> {
+        let state = lock(&self.state);
+        if state.end.is_none() {
+            slot.wait();
+        }
+        state.end
+    }
+
     pub fn register(&self, core: usize, slot: Arc<Slot>) -> usize {
         self.readers.fetch_add(1, Ordering::AcqRel);
         lock(&self.cores[core].slots).insert(slot)
@@ -120,15 +131,15 @@ impl Feed {
     /// see to it that the core runs [`Feed::wake`].
     pub fn call(&self, core: usize) -> bool {
         let readers = &self.cores[core];
-        !readers.called.load(Ordering::Acquire)
+        !readers.called.load(Ordering::SeqCst)
             && !lock(&readers.slots).is_empty()
-            && !readers.called.swap(true, Ordering::AcqRel)
+            && !readers.called.swap(true, Ordering::SeqCst)
     }
 
     /// Wakes the core's waiting readers.
     pub fn wake(&self, core: usize) {
         let readers = &self.cores[core];
-        readers.called.store(false, Ordering::Release);
+        readers.called.store(false, Ordering::SeqCst);
         lock(&readers.slots)
             .iter()
             .for_each(|(_, slot)| slot.wake());

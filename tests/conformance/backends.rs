@@ -1,10 +1,12 @@
 use chat_service::store::{
     memory::MemoryStore,
+    postgres::PostgresStore,
     sqlite::{Settings, SqliteStore},
 };
 use tempfile::TempDir;
 
 use super::*;
+use crate::pg;
 
 struct Memory(Arc<MemoryStore>);
 
@@ -49,6 +51,32 @@ impl Durable for Sqlite {
     }
 }
 
+struct Postgres {
+    store: Arc<PostgresStore>,
+    dsn: String,
+}
+
+impl Backend for Postgres {
+    async fn start() -> Self {
+        let dsn = pg::shared_database().await;
+        let store = Arc::new(pg::open(&dsn).await);
+        Self { store, dsn }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+}
+
+impl Durable for Postgres {
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = Arc::new(pg::open(&self.dsn).await);
+    }
+}
+
 conformance!(memory, Memory);
 conformance!(sqlite, Sqlite);
+conformance!(postgres, Postgres);
 durable_conformance!(sqlite_durable, Sqlite);
+durable_conformance!(postgres_durable, Postgres);

@@ -1,0 +1,249 @@
+//! The store in PostgreSQL. The app opens it, spawns its [`PostgresStore::purge`]
+//! and hands it on as a [`Store`].
+//!
+//! Invariants:
+//! 1. A batch is one transaction on its lane's own session, whose
+//!    `synchronous_commit` is at least `on`; only the answer to COMMIT makes it
+//!    `Ok` (P1).
+//! 2. A lane that gave up a session with a batch under way writes nothing until
+//!    that session's backend is gone, so no batch lies in wait behind another.
+//! 3. Every read asks for the chat's row: a deleted chat is out of sight before
+//!    its messages are removed.
+//! 4. No call outlasts its deadline or its own bound, whatever the server does.
+//! 5. Sessions are not shared with others, so a pooler between this and the
+//!    server must not hand them around (pgbouncer: session mode).
+
+mod connect;
+mod copy;
+mod dsn;
+mod error;
+mod lane;
+mod migrate;
+mod pool;
+mod purge;
+mod reads;
+pub mod sql;
+mod tls;
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::{Notify, watch};
+
+use self::{connect::Connector, lane::Lane, pool::Pool, pool::Query};
+use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
+use crate::domain::{ChatId, Row, Seq, UserName};
+
+pub use error::{ConnectError, OpenError};
+
+/// Runs a connection's driver, or the end of a cancelled query. Spawning is the
+/// runtime's business.
+pub type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Settings {
+    /// A URL or libpq's `key=value` form. It may hold a password.
+    pub dsn: String,
+    /// Connections for [`Store::append`], at least 1.
+    pub lanes: usize,
+    /// Connections for all else, at least 1.
+    pub read_connections: usize,
+    /// To connect, TLS and login included.
+    pub connect_timeout: Duration,
+    /// A lane's connection on which nothing moves for this long is given up.
+    pub lane_stall: Duration,
+    /// For making and deleting chats and changing their members.
+    pub write_timeout: Duration,
+    pub spawn: Spawner,
+}
+
+impl Settings {
+    pub fn new(dsn: impl Into<String>, spawn: Spawner) -> Self {
+        Self {
+            dsn: dsn.into(),
+            lanes: 2,
+            read_connections: 8,
+            connect_timeout: Duration::from_secs(5),
+            lane_stall: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            spawn,
+        }
+    }
+}
+
+/// Leaves out the address, which may hold a password.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("lanes", &self.lanes)
+            .field("read_connections", &self.read_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+pub struct PostgresStore {
+    connector: Connector,
+    lanes: Vec<Lane>,
+    pool: Pool,
+    write_timeout: Duration,
+    purge_wake: Notify,
+    closed: watch::Sender<bool>,
+}
+
+/// Brings the database up to date without opening the store.
+///
+/// # Errors
+/// If the address is bad, the database does not answer, is newer than this
+/// program, or refuses a migration.
+pub async fn migrate(settings: &Settings) -> Result<(), OpenError> {
+    migrate::run(&Connector::new(settings)?).await
+}
+
+impl PostgresStore {
+    /// Migrates the database and opens the store.
+    ///
+    /// # Errors
+    /// As [`migrate`].
+    pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        let connector = Connector::new(&settings)?;
+        migrate::run(&connector).await?;
+        let lanes = (0..settings.lanes.max(1))
+            .map(|index| Lane::new(index, connector.clone(), settings.lane_stall))
+            .collect();
+        Ok(Self {
+            pool: Pool::new(&settings, connector.clone()).await?,
+            connector,
+            lanes,
+            write_timeout: settings.write_timeout,
+            purge_wake: Notify::new(),
+            closed: watch::Sender::new(false),
+        })
+    }
+
+    /// Removes the messages of deleted chats in the background until the store
+    /// is closed. To be spawned once; any number of servers may be at it.
+    pub async fn purge(&self) {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            () = purge::run(&self.connector, &self.purge_wake) => {}
+            _ = closed.wait_for(|closed| *closed) => {}
+        }
+    }
+
+    fn write_deadline(&self) -> Instant {
+        Instant::now() + self.write_timeout
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("lanes", &self.lanes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
+        let lease = self.pool.lease(self.write_deadline()).await?;
+        let members: Vec<&str> = chat.members.iter().map(|m| &**m).collect();
+        let rows = lease
+            .write(
+                Query::CreateChat,
+                &[&&*chat.created_by, &chat.created_at.0, &members],
+            )
+            .await?;
+        let id = rows.first().and_then(|row| row.try_get(0).ok());
+        // The id column's own sequence starts at 1.
+        id.and_then(|id| ChatId::new(id).ok())
+            .ok_or_else(|| StoreError::OutcomeUnknown("no id was returned".into()))
+    }
+
+    async fn load_chat(
+        &self,
+        chat: ChatId,
+        newest: usize,
+        deadline: Instant,
+    ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
+        self.pool.load_chat(chat, newest, deadline).await
+    }
+
+    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
+        let lease = self.pool.lease(self.write_deadline()).await?;
+        let deleted = lease.execute(Query::DeleteChat, &[&chat.get()]).await? > 0;
+        if deleted {
+            self.purge_wake.notify_one();
+        }
+        Ok(deleted)
+    }
+
+    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+        let lease = self.pool.lease(self.write_deadline()).await?;
+        let users: Vec<&str> = users.iter().map(|u| &**u).collect();
+        lease
+            .execute(Query::AddMembers, &[&chat.get(), &users])
+            .await?;
+        Ok(())
+    }
+
+    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+        let lease = self.pool.lease(self.write_deadline()).await?;
+        let users: Vec<&str> = users.iter().map(|u| &**u).collect();
+        lease
+            .execute(Query::RemoveMembers, &[&chat.get(), &users])
+            .await?;
+        Ok(())
+    }
+
+    async fn chats_of(
+        &self,
+        user: &UserName,
+        behind: Option<Activity>,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
+        self.pool.chats_of(user, behind, limit, deadline).await
+    }
+
+    async fn append(
+        &self,
+        lane: usize,
+        rows: Arc<Vec<Row>>,
+        range: Range<usize>,
+    ) -> StoreResult<()> {
+        self.lanes[lane % self.lanes.len()]
+            .append(&rows[range])
+            .await
+    }
+
+    async fn page(
+        &self,
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Row>> {
+        self.pool.page(chat, page, limit, deadline).await
+    }
+
+    async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {
+        self.pool.last_seqs(chats, deadline).await
+    }
+
+    async fn ping(&self, deadline: Instant) -> StoreResult<()> {
+        self.pool.lease(deadline).await?.ping().await
+    }
+
+    async fn close(&self) {
+        self.closed.send_replace(true);
+        self.pool.close();
+        join_all(self.lanes.iter().map(Lane::close)).await;
+    }
+}

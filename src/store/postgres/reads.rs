@@ -1,0 +1,142 @@
+use std::time::Instant;
+
+use futures_util::future::try_join;
+use tokio_postgres::Row as PgRow;
+
+use super::pool::{Pool, Query};
+use crate::{
+    domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
+    store::{Activity, ChatRecord, Page, StoreError, StoreResult},
+};
+
+impl Pool {
+    pub async fn load_chat(
+        &self,
+        chat: ChatId,
+        newest: usize,
+        deadline: Instant,
+    ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
+        let lease = self.lease(deadline).await?;
+        let limit = count(newest);
+        let id = chat.get();
+        // Both are on the way at once; the second sees what the first sees or more.
+        let (record, rows) = try_join(async { lease.read(Query::Chat, &[&id]).await }, async {
+            lease
+                .read(Query::PageBefore, &[&id, &Seq::MAX, &limit])
+                .await
+        })
+        .await?;
+        let Some(record) = record.first() else {
+            return Ok(None);
+        };
+        let mut record = chat_record(record)?;
+        let rows = messages(chat, rows.iter().rev())?;
+        if let Some(last) = rows.last() {
+            record.last_seq = record.last_seq.max(last.seq);
+        }
+        Ok(Some((record, rows)))
+    }
+
+    pub async fn page(
+        &self,
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Row>> {
+        let lease = self.lease(deadline).await?;
+        let (id, limit) = (chat.get(), count(limit));
+        match page {
+            Page::After(seq) => {
+                let rows = lease.read(Query::PageAfter, &[&id, &seq, &limit]).await?;
+                messages(chat, rows.iter())
+            }
+            Page::Before(seq) => {
+                let rows = lease.read(Query::PageBefore, &[&id, &seq, &limit]).await?;
+                messages(chat, rows.iter().rev())
+            }
+        }
+    }
+
+    pub async fn chats_of(
+        &self,
+        user: &UserName,
+        behind: Option<Activity>,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
+        let lease = self.lease(deadline).await?;
+        let (at, id) = behind.map_or((i64::MAX, i64::MAX), |b| (b.at.0, b.chat.get()));
+        let rows = lease
+            .read(Query::ChatsOf, &[&&**user, &at, &id, &count(limit)])
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let record = chat_record(row)?;
+                let at = Timestamp(row.try_get(5).map_err(unreadable)?);
+                let chat = record.id;
+                Ok((Activity { at, chat }, record))
+            })
+            .collect()
+    }
+
+    pub async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {
+        let lease = self.lease(deadline).await?;
+        let ids: Vec<i64> = chats.iter().map(|chat| chat.get()).collect();
+        let rows = lease.read(Query::LastSeqs, &[&ids]).await?;
+        rows.iter()
+            .map(|row| row.try_get(0).map_err(unreadable))
+            .collect()
+    }
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn chat_record(row: &PgRow) -> StoreResult<ChatRecord> {
+    let read = || -> Result<ChatRecord, Unreadable> {
+        let members: Vec<&str> = row.try_get(3)?;
+        Ok(ChatRecord {
+            id: ChatId::new(row.try_get(0)?)?,
+            created_by: UserName::new(row.try_get(1)?)?,
+            created_at: Timestamp(row.try_get(2)?),
+            members: members
+                .into_iter()
+                .map(UserName::new)
+                .collect::<Result<_, _>>()?,
+            last_seq: row.try_get(4)?,
+        })
+    };
+    read().map_err(unreadable)
+}
+
+fn messages<'a>(chat: ChatId, rows: impl Iterator<Item = &'a PgRow>) -> StoreResult<Vec<Row>> {
+    let read = |row: &PgRow| -> Result<Row, Unreadable> {
+        let client_message_id: Option<&str> = row.try_get(4)?;
+        Ok(Row {
+            chat,
+            seq: row.try_get(0)?,
+            id: MessageId(row.try_get(1)?),
+            from: UserName::new(row.try_get(2)?)?,
+            text: row.try_get::<_, &str>(3)?.into(),
+            client_message_id: ClientMessageId::from_wire(client_message_id.unwrap_or(""))?,
+            created_at: Timestamp(row.try_get(5)?),
+        })
+    };
+    rows.map(|row| read(row).map_err(unreadable)).collect()
+}
+
+/// Somebody else has written to our tables.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("a stored row cannot be read")]
+    Column(#[from] tokio_postgres::Error),
+    #[error("a stored row breaks its rules")]
+    Value(#[from] Invalid),
+}
+
+/// To ask again would give the same.
+fn unreadable(why: impl Into<Unreadable>) -> StoreError {
+    StoreError::Refused(Box::new(why.into()))
+}
