@@ -4,12 +4,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test tools
+.PHONY: help run test faults history tools
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
+	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
+	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -22,6 +24,15 @@ test: tools
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test
+
+# The short form of these is in `make test`.
+faults: tools
+	FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_RESTARTS=$${FAULT_RESTARTS:-20} FAULT_STALLS=$${FAULT_STALLS:-10} \
+	FAULT_CUTS=$${FAULT_CUTS:-50} FAULT_PAIRS=$${FAULT_PAIRS:-10} \
+	cargo test --test promises faults -- --nocapture
+
+history: tools
+	cargo test --release --test promises ten_million -- --ignored --nocapture
 
 tools:
 	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }

@@ -17,10 +17,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auth::{AccessError, KeyError},
     config::{ServeConfig, StoreChoice},
     domain::{Clock, Invalid},
     grpc::{Calls, Server, Service},
-    runtime::{self, BindError, Cores, SystemClock, left, wait_until},
+    runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
     shard::{self, History, ShardPlan, Shards, Wakes},
     store::{Store, postgres, sqlite},
     telemetry::{Depths, LogLevel, Telemetry, TraceError},
@@ -48,6 +49,12 @@ pub enum AppError {
     NothingToMigrate,
     #[error("--dev-admins: {0}")]
     DevAdmins(Invalid),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("the operating system gives no threads or events: {0}")]
     Io(#[from] io::Error),
     #[error("the compiled-in descriptors can't be read: {0}")]
@@ -71,8 +78,9 @@ pub fn run(config: ServeConfig, log_level: LogLevel) -> Result<(), AppError> {
         // For scripts that asked for any free port. In one piece, since they may
         // close the pipe behind the first line.
         let http = app.http_address();
-        let line = http.map_or_else(String::new, |http| format!("\nhttp on {http}"));
-        println!("listening on {}{line}", app.address());
+        let line = http.map_or_else(String::new, |http| format!("http on {http}\n"));
+        let lines = format!("listening on {}\n{line}", app.address());
+        print!("{lines}");
         tracing::info!(address = %app.address(), http = http.map(tracing::field::display), "listening");
         let name = signals.next().await;
         tracing::info!(signal = name, "draining");
@@ -150,15 +158,20 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn start_with(config: ServeConfig, log_level: LogLevel) -> Result<Self, AppError> {
-        let auth = plan::auth(&config)?;
         let address = SocketAddr::new(config.grpc_host, config.grpc_port);
         // First, since it is what most often fails, and opening a store may
         // change it.
         let listeners = runtime::bind(address, config.cores)?;
         let address = listeners[0].local_addr()?;
+        let tls = plan::tls(&config)?;
+        if tls.is_none() && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!("serving without TLS: tokens and messages can be read on their way");
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let http = Http::bind(&config)?;
         let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
+        let guards = plan::guards(&config, &clock, cores.spawner(0), &telemetry.metrics)?;
         let spawn = Arc::new(cores.spawner_here());
         let plan::Opened {
             store,
@@ -168,7 +181,6 @@ impl App {
         if let Some(upkeep) = upkeep {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
         let shards = start_shards(&config, &cores, &store, &clock, &telemetry);
         let waiting = shards.clone();
@@ -179,7 +191,7 @@ impl App {
         let limits = plan::limits(&config);
         let calls = Calls::new(shards.clone(), store.clone(), clock, limits);
         let ending = CancellationToken::new();
-        let service = Service::new(Arc::new(calls), auth, telemetry.clone(), ending.clone())?;
+        let service = Service::new(Arc::new(calls), guards, telemetry.clone(), ending.clone())?;
         let metrics = telemetry.metrics.clone();
         let http = http.serve(&cores, &store, metrics, log_level);
         let app = Self {
@@ -200,6 +212,7 @@ impl App {
             let server = Server {
                 service: app.service.clone(),
                 settings: plan::server(&config),
+                tls: tls.clone(),
                 core,
                 spawner: spawner.clone(),
                 connections: app.connections.clone(),

@@ -1,17 +1,32 @@
 //! Who is calling: a token becomes an [`Identity`], or a refusal.
 //!
-//! Called by `grpc` for every call. Invariants:
+//! Called by `grpc` for every call, and again for every stream as long as it is
+//! open. Invariants:
 //! 1. An identity comes from the token alone (P7).
-//! 2. A refusal and a failure to ask are told apart.
-//! 3. No token is ever logged or shown by `Debug`.
+//! 2. A refusal and a failure to ask are told apart; a failure lets nobody in
+//!    and is never remembered as a refusal.
+//! 3. No token is ever logged, kept in the cache or shown by `Debug`.
 
+mod breaker;
+mod cache;
+mod claims;
+mod crypto;
 mod dev;
+mod jwt;
+mod keys;
+mod service;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Instant};
 
 use crate::domain::{Timestamp, UserName};
 
+pub(crate) use crypto::install as install_crypto;
+
+pub use cache::{Cache, CacheSettings};
 pub use dev::DevAuth;
+pub use jwt::{JwtAuth, JwtSettings};
+pub use keys::KeyError;
+pub use service::{AccessClient, AccessError, AccessSettings};
 
 /// Who a token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +35,9 @@ pub struct Identity {
     pub role: Role,
     /// The token is worth nothing from then on; `None`: it does not expire.
     pub expires_at: Option<Timestamp>,
+    /// What goes on for longer is to ask again then; `None`: there is nothing
+    /// that could have changed.
+    pub recheck_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +57,24 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// What is to be checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub token: Token<'a>,
+    /// `/package.Service/Method`.
+    pub method: &'a str,
+    /// The caller's `traceparent`, for whoever else has to be asked.
+    pub trace: Option<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The token is no good.
     #[error("the token is not valid: {0}")]
     Invalid(&'static str),
+    /// The token was good once.
+    #[error("the token has expired")]
+    Expired,
     /// The token is good, but not for this call.
     #[error("the token does not allow this call")]
     Denied,
@@ -60,8 +91,21 @@ pub enum Checked<'a> {
     Later(Pin<Box<dyn Future<Output = AuthResult> + Send + 'a>>),
 }
 
+impl Checked<'_> {
+    /// The answer, once it is there.
+    ///
+    /// # Errors
+    /// If the token is refused, or could not be checked.
+    pub async fn answer(self) -> AuthResult {
+        match self {
+            Self::Now(result) => result,
+            Self::Later(result) => result.await,
+        }
+    }
+}
+
 /// A way to check tokens.
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
-    /// Checks a token for a call of `method`, `/package.Service/Method`.
-    fn check<'a>(&'a self, token: Token<'a>, method: &'a str) -> Checked<'a>;
+    /// Checks a token for a call.
+    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a>;
 }

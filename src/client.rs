@@ -5,17 +5,19 @@
 //! 1. What the server sends is escaped before it reaches a terminal.
 //! 2. Only a call that can be repeated safely is repeated.
 
+mod credentials;
+mod login;
 mod outbox;
 mod print;
 mod session;
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt as _;
 
@@ -23,6 +25,10 @@ use crate::{
     config::{ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, PeerConfig, SendConfig},
     proto::{self, chat_v1_client::ChatV1Client},
 };
+
+pub use login::{hash_password, login};
+
+use credentials::Shown;
 
 /// Messages of one `ListMessages` call: with the longest texts a server may
 /// allow they stay below [`MAX_REPLY_BYTES`].
@@ -40,6 +46,12 @@ pub enum ClientError {
     Unreachable(String, String),
     #[error("the token cannot be sent as metadata")]
     Token,
+    #[error("{0}: {1}")]
+    File(String, String),
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("the password: {0}")]
+    Password(String),
     #[error("{}", print::status(.0))]
     Refused(Box<Status>),
     #[error("the server's answer makes no sense: {0}")]
@@ -61,7 +73,7 @@ impl From<Status> for ClientError {
 /// could make two chats.
 pub fn create(config: CreateConfig) -> Result<(), ClientError> {
     run(async {
-        let mut peer = Peer::new(&config.peer)?;
+        let mut peer = Peer::new(&config.peer).await?;
         let info = proto::ChatInfo {
             usernames: config.with,
         };
@@ -81,7 +93,7 @@ pub fn create(config: CreateConfig) -> Result<(), ClientError> {
 /// If the server refuses, or cannot be reached for a while.
 pub fn send(config: SendConfig) -> Result<(), ClientError> {
     run(async {
-        let mut peer = Peer::new(&config.peer)?;
+        let mut peer = Peer::new(&config.peer).await?;
         let message = proto::SendMessageRequest {
             chat_id: config.chat,
             message: Some(proto::Message {
@@ -114,7 +126,7 @@ pub fn send(config: SendConfig) -> Result<(), ClientError> {
 /// If the server cannot be reached or refuses.
 pub fn history(config: HistoryConfig) -> Result<(), ClientError> {
     run(async {
-        let mut peer = Peer::new(&config.peer)?;
+        let mut peer = Peer::new(&config.peer).await?;
         let mut page = config.page;
         let mut left = config.limit;
         // Pages that go back in time arrive newest first; they are few enough
@@ -186,31 +198,31 @@ fn run(command: impl Future<Output = Result<(), ClientError>>) -> Result<(), Cli
 /// A server, and the token to call it with.
 struct Peer {
     client: ChatV1Client<Channel>,
+    shown: Shown,
     authorization: MetadataValue<Ascii>,
     addr: String,
 }
 
 impl Peer {
     /// Connects at the first call, and again at the next one after a loss.
-    fn new(config: &PeerConfig) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", config.addr))
-            .map_err(|_| ClientError::Address(config.addr.clone()))?
-            .connect_timeout(Duration::from_secs(5))
-            // A server that vanished without a word is noticed within 30 s.
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true);
-        let bearer = format!("Bearer {}", config.token.expose());
-        // From bytes, because a name may hold more than ASCII.
-        let mut authorization =
-            MetadataValue::try_from(bearer.as_bytes()).map_err(|_| ClientError::Token)?;
-        authorization.set_sensitive(true);
+    async fn new(config: &PeerConfig) -> Result<Self, ClientError> {
+        let channel = channel(&config.addr, config.tls, config.ca.as_deref())?;
+        let mut shown = Shown::new(&config.credentials)?;
+        shown.renew(false).await?;
         Ok(Self {
-            client: ChatV1Client::new(endpoint.connect_lazy())
-                .max_decoding_message_size(MAX_REPLY_BYTES),
-            authorization,
+            client: ChatV1Client::new(channel).max_decoding_message_size(MAX_REPLY_BYTES),
+            authorization: shown.authorization()?,
+            shown,
             addr: config.addr.clone(),
         })
+    }
+
+    /// Gets a new token if the one there is expires, or is refused (`at_once`).
+    /// False if there is no other to be had.
+    async fn renew(&mut self, at_once: bool) -> Result<bool, ClientError> {
+        let renewed = self.shown.renew(at_once).await?;
+        self.authorization = self.shown.authorization()?;
+        Ok(renewed)
     }
 
     /// A request that is answered once, within [`CALL_TIMEOUT`].
@@ -237,6 +249,32 @@ impl Peer {
             None => status.into(),
         }
     }
+}
+
+/// A connection that is made when it is first needed.
+fn channel(addr: &str, tls: bool, ca: Option<&Path>) -> Result<Channel, ClientError> {
+    let scheme = if tls { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
+        .map_err(|_| ClientError::Address(addr.to_owned()))?
+        .connect_timeout(Duration::from_secs(5))
+        // A server that vanished without a word is noticed within 30 s.
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    if tls {
+        let config = match ca {
+            Some(path) => {
+                let pem = std::fs::read(path)
+                    .map_err(|e| ClientError::File(path.display().to_string(), e.to_string()))?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
+            None => ClientTlsConfig::new().with_webpki_roots(),
+        };
+        endpoint = endpoint
+            .tls_config(config)
+            .map_err(|e| ClientError::Tls(e.to_string()))?;
+    }
+    Ok(endpoint.connect_lazy())
 }
 
 /// Why the transport failed, if it did: the innermost error says it best.

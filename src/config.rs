@@ -8,16 +8,20 @@
 //! 3. The process environment is read once and never changed.
 
 mod dotenv;
+mod guard;
 mod options;
 mod read;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod value;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
+pub use guard::{AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig};
 pub use read::{command, process_environment, read_log_level, serve_from};
+pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +36,10 @@ pub enum Command {
     Connect(ConnectConfig),
     Send(SendConfig),
     History(HistoryConfig),
+    Login(LoginConfig),
+    Auth(TokenServerConfig),
+    /// Read a password and print its hash.
+    HashPassword,
     /// Print this on standard output and be done: `--help`, `--version`.
     Print(String),
 }
@@ -51,6 +59,9 @@ pub struct ServeConfig {
     /// A lane's connection to PostgreSQL that stands still so long is given up.
     pub store_stall: Duration,
     pub auth: AuthChoice,
+    pub auth_cache: AuthCacheConfig,
+    pub tls: Option<TlsConfig>,
+    pub limits: LimitConfig,
     /// Users who are admins in development mode.
     pub dev_admins: Vec<String>,
     pub cores: usize,
@@ -99,12 +110,6 @@ pub enum StoreChoice {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthChoice {
-    /// The token is the user's name, and is believed.
-    Dev,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, else JSON.
     Auto,
@@ -117,7 +122,10 @@ pub enum LogFormat {
 pub struct PeerConfig {
     /// `HOST:PORT`.
     pub addr: String,
-    pub token: Secret,
+    pub credentials: Credentials,
+    pub tls: bool,
+    /// Who signed the server's certificate; `None`: whom browsers trust.
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

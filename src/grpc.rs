@@ -15,8 +15,10 @@ mod body;
 mod calls;
 mod connect;
 mod deframe;
+mod gate;
 mod io;
 mod measure;
+mod pass;
 mod server;
 mod service;
 mod status;
@@ -25,5 +27,6 @@ mod unary;
 mod validate;
 
 pub use calls::{Calls, Limits};
+pub use gate::{Gate, GateSettings};
 pub use server::{Server, ServerSettings};
-pub use service::Service;
+pub use service::{Guards, Service};

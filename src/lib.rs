@@ -13,10 +13,13 @@ pub mod client;
 pub mod config;
 pub mod domain;
 pub mod grpc;
+pub mod reference;
 pub mod runtime;
 pub mod shard;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod writer;
 
 /// The wire's types, generated from `proto/`.
@@ -26,4 +29,14 @@ pub mod proto {
 
     /// The compiled `proto/`, for server reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+    /// The Auth Service that checks tokens.
+    pub mod access {
+        tonic::include_proto!("access_v1");
+    }
+
+    /// The Auth Service that gives tokens out.
+    pub mod tokens {
+        tonic::include_proto!("auth_v1");
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 use chat_service::{
     app, client,
     config::{self, Command},
-    telemetry,
+    reference, telemetry,
 };
 
 // Small allocations made on one thread and freed on another are this server's
@@ -33,10 +33,13 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             Ok(())
         }
-        Command::Serve(config) => telemetry::init_logs(&config.log_level, config.log_format)
-            .map_err(|e| e.to_string())
+        Command::Serve(config) => init_logs(&config.log_level, config.log_format)
             .and_then(|level| app::run(*config, level).map_err(|e| e.to_string())),
         Command::Doctor(config) => app::doctor(config),
+        Command::Auth(config) => init_logs(&config.log_level, config.log_format)
+            .and_then(|_| reference::run(config).map_err(|e| e.to_string())),
+        Command::HashPassword => client::hash_password().map_err(|e| e.to_string()),
+        Command::Login(config) => client::login(config).map_err(|e| e.to_string()),
         Command::Migrate(store) => app::migrate(&store).map_err(|e| e.to_string()),
         Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
         Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),
@@ -46,6 +49,18 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(FAILED, &why),
+    }
+}
+
+fn init_logs(level: &str, format: config::LogFormat) -> Result<telemetry::LogLevel, String> {
+    telemetry::init_logs(level, log_format(format)).map_err(|e| e.to_string())
+}
+
+fn log_format(format: config::LogFormat) -> telemetry::LogFormat {
+    match format {
+        config::LogFormat::Auto => telemetry::LogFormat::Auto,
+        config::LogFormat::Pretty => telemetry::LogFormat::Pretty,
+        config::LogFormat::Json => telemetry::LogFormat::Json,
     }
 }
 

@@ -8,7 +8,10 @@
 //!    and a restart is better than a half-dead server.
 
 mod clock;
+mod heap;
 mod listen;
+mod tls;
+mod watched;
 
 use std::{
     future::Future,
@@ -17,6 +20,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use hyper::rt::Executor;
 use tokio::{runtime::Handle, task::AbortHandle};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -24,7 +28,11 @@ use tokio_util::{
 };
 
 pub use clock::SystemClock;
+pub use heap::trim_heap;
 pub use listen::{BindError, bind};
+pub use tls::{Tls, TlsError, TlsFiles};
+pub use tokio_rustls::server::TlsStream;
+pub use watched::Watched;
 
 /// The cores' threads, each with its runtime.
 #[derive(Debug)]
@@ -138,6 +146,16 @@ impl Spawner {
         }
     }
 
+    /// Runs something that takes a processor's time, on a thread of its own; None
+    /// if it panics.
+    #[allow(clippy::disallowed_methods, reason = "this is the place")]
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.tasks.spawn_blocking_on(work, &self.handle).await.ok()
+    }
+
     /// Spawns a task whose panic ends the process.
     pub fn spawn_vital(
         &self,
@@ -149,6 +167,13 @@ impl Spawner {
             task.await;
             std::mem::forget(guard);
         })
+    }
+}
+
+/// HTTP/2 connections have tasks of their own, which stay on the core.
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
+    fn execute(&self, task: F) {
+        self.spawn(task);
     }
 }
 

@@ -29,10 +29,11 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::mpsc;
 
+pub use chat::Chat;
 pub use cursor::{Delivery, History, Reader};
 pub use handle::{Caller, ShardError, Shards};
-pub use post::{Load, PostResult, Receipt, Refusal, Room};
-pub use ring::RingBound;
+pub use post::{Effect, Load, Post, PostResult, Receipt, Refusal, Room};
+pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
 pub use slot::{End, PostAnswer, Slot};
 pub use task::ShardSettings;
 pub use wake::Wakes;

@@ -22,7 +22,7 @@ mod traces;
 use std::sync::Arc;
 
 pub use exposition::{CONTENT_TYPE, text_of};
-pub use logs::{LogError, LogLevel, init_logs};
+pub use logs::{LogError, LogFormat, LogLevel, init_logs};
 pub use metrics::{AuthOutcome, Depths, Method, Metrics};
 pub use request::RequestId;
 pub use samples::Samples;

@@ -34,13 +34,17 @@ pub enum Landed {
     },
     /// The store refuses this message.
     Refused { chat: ChatId, id: MessageId },
+    /// Another server has deleted the chat; the message was not written.
+    NoChat { chat: ChatId, id: MessageId },
 }
 
 impl Landed {
     pub fn chat(&self) -> ChatId {
         match self {
             Self::Stored(row) | Self::Foreign(row) => row.chat,
-            Self::Duplicate { chat, .. } | Self::Refused { chat, .. } => *chat,
+            Self::Duplicate { chat, .. }
+            | Self::Refused { chat, .. }
+            | Self::NoChat { chat, .. } => *chat,
         }
     }
 }

@@ -1,1 +1,71 @@
-fn main() {}
+//! Puts the chat service under load, and beside it, in the same run and on the
+//! same core, the barest thing that does the same work: the ceiling. What counts
+//! is the ratio of the two, which holds on any machine.
+//!
+//! The server under test and the ceilings are children of this process, pinned
+//! to one core; the load comes from another.
+
+mod ceiling;
+mod child;
+mod durable;
+mod fanout;
+mod idle;
+mod options;
+mod pace;
+mod posts;
+mod report;
+mod stream;
+mod unary;
+mod wire;
+
+use clap::{Parser, Subcommand};
+
+// The server's allocator: a ceiling with another one would measure that.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What can go wrong ends the run, so one line for a person is enough.
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Load generator of the chat service.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// SendMessage with many calls in flight, beside a no-op unary call
+    Unary(unary::Options),
+    /// Messages to many readers, beside a bare fan-out of shared frames
+    Fanout(fanout::Options),
+    /// Posts on streams, acknowledged durable, beside the bare store
+    Stream(stream::Options),
+    /// Rows through the writer lanes into many chats, beside the bare store
+    Durable(durable::Options),
+    /// Memory of idle readers
+    Idle(idle::Options),
+    /// Serves no-op unary calls
+    #[command(hide = true)]
+    CeilingUnary,
+    /// Serves a bare fan-out
+    #[command(hide = true)]
+    CeilingFanout,
+    /// Writes rows to a store without anything before it
+    #[command(hide = true)]
+    CeilingAppend(ceiling::append::Options),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().scenario {
+        Scenario::Unary(options) => unary::run(&options),
+        Scenario::Fanout(options) => fanout::run(&options),
+        Scenario::Stream(options) => stream::run(&options),
+        Scenario::Durable(options) => durable::run(&options),
+        Scenario::Idle(options) => idle::run(&options),
+        Scenario::CeilingUnary => ceiling::unary::run(),
+        Scenario::CeilingFanout => ceiling::fanout::run(),
+        Scenario::CeilingAppend(options) => ceiling::append::run(&options),
+    }
+}

@@ -4,16 +4,19 @@
 use std::{
     fmt::Display,
     fs, io,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::plan;
+use super::{AppError, plan};
 use crate::{
     config::{AuthChoice, Refusal, ServeConfig, StoreChoice},
-    runtime::{self, Cores},
+    domain::Clock,
+    runtime::{self, Cores, SystemClock},
     store::postgres,
+    telemetry::Metrics,
 };
 
 /// Fewer open files than this are too few to serve anybody …
@@ -77,6 +80,7 @@ pub fn doctor(config: Result<Box<ServeConfig>, Refusal>) -> Result<(), String> {
             ports(&config, &mut report);
             store(&config, &mut report);
             auth(&config, &mut report);
+            tls(&config, &mut report);
             traces(&config, &mut report);
         }
     }
@@ -227,14 +231,50 @@ fn writable(path: &Path) -> io::Result<()> {
 }
 
 fn auth(config: &ServeConfig, report: &mut Report) {
-    match plan::auth(config) {
-        Err(error) => report.line(Verdict::Fail, "auth", error),
-        Ok(_) => match config.auth {
-            AuthChoice::Dev => {
-                let text = "development mode: any name is believed; for this machine only";
-                report.line(Verdict::Warn, "auth", text);
+    let made = || -> Result<(), AppError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let cores = Cores::start(1)?;
+        let metrics = Metrics::new(1);
+        plan::auth(config, &clock, cores.spawner(0), &metrics).map(drop)
+    };
+    match (made(), &config.auth) {
+        (Err(error), _) => report.line(Verdict::Fail, "auth", error),
+        (Ok(()), AuthChoice::Dev) => {
+            let text = "development mode: any name is believed; for this machine only";
+            report.line(Verdict::Warn, "auth", text);
+        }
+        (Ok(()), AuthChoice::Service(access)) => {
+            let (host, port) = (&access.host, access.port);
+            match reach(host, port) {
+                Ok(()) => {
+                    let text = format!("the Auth Service at {host}:{port} accepts connections");
+                    report.line(Verdict::Ok, "auth", text);
+                }
+                Err(error) => {
+                    let text = format!(
+                        "the Auth Service at {host}:{port}: {error}: start it or correct \
+                         --access-client-host; calls are UNAVAILABLE until then"
+                    );
+                    report.line(Verdict::Warn, "auth", text);
+                }
             }
-        },
+        }
+        (Ok(()), AuthChoice::Jwt(_)) => report.line(Verdict::Ok, "auth", "the keys can be read"),
+    }
+}
+
+fn tls(config: &ServeConfig, report: &mut Report) {
+    match plan::tls(config) {
+        Err(error) => report.line(Verdict::Fail, "tls", error),
+        Ok(Some(_)) => report.line(Verdict::Ok, "tls", "certificate and key can be read"),
+        Ok(None) if config.grpc_host.to_canonical().is_loopback() => {
+            report.line(Verdict::Ok, "tls", "off");
+        }
+        Ok(None) => {
+            let text = "off: tokens and messages can be read on their way; --tls-cert and \
+                        --tls-key turn it on";
+            report.line(Verdict::Warn, "tls", text);
+        }
     }
 }
 
@@ -242,8 +282,7 @@ fn traces(config: &ServeConfig, report: &mut Report) {
     let Some(endpoint) = &config.otlp_endpoint else {
         return report.line(Verdict::Ok, "traces", "off");
     };
-    let reached = reach(endpoint);
-    match reached {
+    match reach_url(endpoint) {
         Ok(()) => report.line(Verdict::Ok, "traces", format!("{endpoint} accepts connections")),
         Err(error) => report.line(
             Verdict::Warn,
@@ -253,12 +292,15 @@ fn traces(config: &ServeConfig, report: &mut Report) {
     }
 }
 
-fn reach(endpoint: &str) -> Result<(), String> {
-    use std::net::ToSocketAddrs as _;
+fn reach_url(endpoint: &str) -> Result<(), String> {
     let url: http::Uri = endpoint.parse().map_err(|_| "not a URL".to_owned())?;
     let host = url.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = (host, url.port_u16().unwrap_or(80)).to_socket_addrs();
+    reach(host, url.port_u16().unwrap_or(80))
+}
+
+fn reach(host: &str, port: u16) -> Result<(), String> {
+    let addresses = (host, port).to_socket_addrs();
     let address = addresses.map_err(|e| e.to_string())?.next();
     let address = address.ok_or("the name has no address")?;
     TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)

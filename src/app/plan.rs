@@ -6,11 +6,14 @@ use futures_util::future::BoxFuture;
 
 use super::AppError;
 use crate::{
-    auth::{Authenticator, DevAuth},
+    auth::{
+        AccessClient, AccessSettings, Authenticator, Cache, CacheSettings, DevAuth, JwtAuth,
+        JwtSettings,
+    },
     config::{AuthChoice, ServeConfig, StoreChoice},
-    domain::UserName,
-    grpc::{Limits, ServerSettings},
-    runtime::Spawner,
+    domain::{Clock, UserName},
+    grpc::{Gate, GateSettings, Guards, Limits, ServerSettings},
+    runtime::{Spawner, Tls, TlsFiles},
     shard::{Load, RingBound, Room, ShardSettings},
     store::{
         Store,
@@ -18,21 +21,89 @@ use crate::{
         postgres::{self, PostgresStore},
         sqlite::{self, SqliteStore},
     },
-    telemetry::{Telemetry, Traces},
+    telemetry::{Metrics, Telemetry, Traces},
     writer::LaneSettings,
 };
 
-/// Streams that one connection may have open.
-const MAX_STREAMS: u32 = 16_384;
+/// `spawner` runs what the check of tokens needs run.
+pub fn guards(
+    config: &ServeConfig,
+    clock: &Arc<dyn Clock>,
+    spawner: &Spawner,
+    metrics: &Arc<Metrics>,
+) -> Result<Guards, AppError> {
+    let limits = &config.limits;
+    let gate = Arc::new(Gate::new(GateSettings {
+        connections: limits.connections,
+        user_streams: limits.user_streams,
+        user_sends: limits.user_sends,
+        inflight: limits.inflight,
+    }));
+    spawner.spawn(gate.clone().sweep());
+    Ok(Guards {
+        auth: auth(config, clock, spawner, metrics)?,
+        gate,
+        patience: config.auth_cache.ttl + config.auth_cache.stale,
+    })
+}
 
-pub fn auth(config: &ServeConfig) -> Result<Arc<dyn Authenticator>, AppError> {
-    match config.auth {
+pub fn auth(
+    config: &ServeConfig,
+    clock: &Arc<dyn Clock>,
+    spawner: &Spawner,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<dyn Authenticator>, AppError> {
+    let (inner, per_method): (Arc<dyn Authenticator>, bool) = match &config.auth {
         AuthChoice::Dev => {
             let admins = config.dev_admins.iter().map(|name| UserName::new(name));
             let admins = admins.collect::<Result<_, _>>();
-            Ok(Arc::new(DevAuth::new(admins.map_err(AppError::DevAdmins)?)))
+            let auth = DevAuth::new(admins.map_err(AppError::DevAdmins)?);
+            return Ok(Arc::new(auth));
         }
-    }
+        AuthChoice::Service(access) => {
+            let settings = AccessSettings {
+                host: access.host.clone(),
+                port: access.port,
+                tls: access.tls,
+                ca: access.ca.clone(),
+                timeout: access.timeout,
+            };
+            let client = AccessClient::new(settings, clock.clone(), spawner.clone())?;
+            (Arc::new(client), true)
+        }
+        AuthChoice::Jwt(jwt) => {
+            let settings = JwtSettings {
+                keys: jwt.keys.clone(),
+                issuer: jwt.iss.clone(),
+                audience: jwt.aud.clone(),
+                leeway: jwt.leeway,
+            };
+            (Arc::new(JwtAuth::new(settings)?), false)
+        }
+    };
+    let cache = &config.auth_cache;
+    let settings = CacheSettings {
+        ttl: cache.ttl,
+        refusal_ttl: cache.refusal_ttl,
+        stale: cache.stale,
+        max_entries: cache.entries,
+        per_method,
+    };
+    Ok(Arc::new(Cache::new(
+        inner,
+        clock.clone(),
+        settings,
+        metrics.clone(),
+    )))
+}
+
+pub fn tls(config: &ServeConfig) -> Result<Option<Tls>, AppError> {
+    let files = config.tls.clone().map(|tls| TlsFiles {
+        cert: tls.cert,
+        key: tls.key,
+        client_ca: tls.client_ca,
+    });
+    Ok(files.map(Tls::new).transpose()?)
 }
 
 /// A store, and what it wants to have done in the background.
@@ -93,13 +164,16 @@ pub fn limits(config: &ServeConfig) -> Limits {
         max_text: config.max_text,
         max_members: config.max_members,
         timeout: config.send_timeout,
+        first_frame: config.limits.first_frame,
     }
 }
 
 pub fn server(config: &ServeConfig) -> ServerSettings {
     ServerSettings {
         stream_buffer: config.stream_buffer,
-        max_streams: MAX_STREAMS,
+        max_streams: config.limits.connection_streams,
+        max_header: config.limits.header,
+        handshake: config.limits.handshake,
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{AuthError, AuthResult, Authenticator, Checked, Identity, Role, Token};
+use super::{Ask, AuthError, AuthResult, Authenticator, Checked, Identity, Role, Token};
 use crate::domain::UserName;
 
 /// Development mode: the token is the user's name, and anyone may be anyone.
@@ -28,13 +28,14 @@ impl DevAuth {
             user,
             role,
             expires_at: None,
+            recheck_at: None,
         }))
     }
 }
 
 impl Authenticator for DevAuth {
-    fn check<'a>(&'a self, token: Token<'a>, _method: &'a str) -> Checked<'a> {
-        Checked::Now(self.identify(token))
+    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
+        Checked::Now(self.identify(ask.token))
     }
 }
 

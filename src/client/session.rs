@@ -19,6 +19,9 @@ use crate::{config::ConnectConfig, proto};
 /// the shortest pause.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// A stream that held this long had a token that was good.
+const RENEWABLE: Duration = Duration::from_secs(1);
+
 struct Session {
     peer: Peer,
     chat: i64,
@@ -38,7 +41,7 @@ enum End {
 }
 
 pub(super) async fn run(config: ConnectConfig) -> Result<(), ClientError> {
-    let mut peer = Peer::new(&config.peer)?;
+    let mut peer = Peer::new(&config.peer).await?;
     let mut pauses = backoff();
     let last = match config.after_seq {
         Some(seq) => seq,
@@ -54,12 +57,19 @@ pub(super) async fn run(config: ConnectConfig) -> Result<(), ClientError> {
     };
     loop {
         let (began, last) = (Instant::now(), session.last);
+        session.peer.renew(false).await?;
         let status = match session.stream().await? {
             End::Done => return Ok(()),
             End::Lost(status) => status,
         };
         if began.elapsed() >= STEADY || session.last > last {
             pauses = backoff();
+        }
+        // A token that has expired is no end if there is another to be had; one
+        // that is refused at once is.
+        let expired = status.code() == Code::Unauthenticated && began.elapsed() >= RENEWABLE;
+        if expired && session.peer.renew(true).await? {
+            continue;
         }
         pause_after(&status, &mut pauses).await?;
     }

@@ -5,6 +5,10 @@
 //! only then is a value read, so that a bad one is refused by the name under
 //! which it was given.
 
+mod client;
+mod guard;
+mod tokens;
+
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 
 use super::value::{
@@ -13,7 +17,8 @@ use super::value::{
 };
 
 const SECOND: u64 = 1_000;
-const HOUR: u64 = 3_600 * SECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
 
 /// The bounds of an option, by its id (the flag with `_` for `-`).
 ///
@@ -44,7 +49,7 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "limit" => Count(1, 100_000),
         "before" => Count(1, i64::MAX as u64),
         "after" | "after_seq" => Count(0, i64::MAX as u64),
-        _ => return None,
+        _ => return guard::bounds(id).or_else(|| tokens::bounds(id)),
     })
 }
 
@@ -53,10 +58,12 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
 pub(super) fn env_name(id: &str) -> Option<String> {
     match id {
         "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
-        | "limit" | "after_seq" | "exit_on_eof" => None,
+        | "limit" | "after_seq" | "exit_on_eof" | "name" | "tls" => None,
         // The bare words would mean something else in most environments.
         "addr" => Some("CHAT_ADDR".into()),
         "token" => Some("CHAT_TOKEN".into()),
+        "ca" => Some("CHAT_CA".into()),
+        "token_file" => Some("CHAT_TOKEN_FILE".into()),
         _ => Some(id.to_ascii_uppercase()),
     }
 }
@@ -122,13 +129,18 @@ enum Sub {
     /// server would
     Migrate(Migrate),
     /// Make a chat; its id is printed
-    Create(Create),
+    Create(client::Create),
     /// Read a chat as it goes on, and post the lines of standard input to it
-    Connect(Connect),
+    Connect(client::Connect),
     /// Post one message; its seq is printed
-    Send(Send),
+    Send(client::Send),
     /// Print messages of a chat, oldest first
-    History(History),
+    History(client::History),
+    /// Get tokens from the Auth Service for a name and a password, which is
+    /// read from standard input, and keep them for the other commands
+    Login(tokens::Login),
+    /// Start the reference Auth Service, which gives tokens out and checks them
+    Auth(tokens::Auth),
 }
 
 #[derive(Args)]
@@ -171,8 +183,10 @@ struct Serve {
     store_stall: String,
 
     /// How tokens are checked. dev: the token is the user's name and anybody is
-    /// believed, so it is refused unless --grpc-host is a loopback address
-    /// [default: dev on a loopback address, else none, and no start]
+    /// believed, so it is refused unless --grpc-host is a loopback address.
+    /// service: the Auth Service is asked. jwt: by their signatures [default:
+    /// service if there is an --access-client-host, else dev on a loopback
+    /// address, else none, and no start]
     #[arg(long, value_name = "MODE")]
     auth: Option<String>,
 
@@ -180,6 +194,9 @@ struct Serve {
     /// [default: none]
     #[arg(long, value_name = "NAMES")]
     dev_admins: Option<String>,
+
+    #[command(flatten)]
+    guard: guard::Guard,
 
     /// Threads that serve connections, each with its own listener on the port
     /// [default: as many as this process may use]
@@ -284,98 +301,4 @@ struct Migrate {
     /// [default: none]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-}
-
-/// Whom to call, and as whom: the same for every call of the client.
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct Peer {
-    /// Server to call, without TLS
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8083")]
-    addr: String,
-
-    /// Your name; it is the token unless there is one (development mode)
-    /// [default: none]
-    #[arg(long = "as", value_name = "NAME")]
-    as_user: Option<String>,
-
-    /// Bearer token; better given by the environment, where no other user sees
-    /// it [default: the name of --as]
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<String>,
-}
-
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct Create {
-    #[command(flatten)]
-    peer: Peer,
-
-    /// Members besides you, comma-separated [default: none]
-    #[arg(long, value_name = "NAMES")]
-    with: Option<String>,
-}
-
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct Connect {
-    /// Id of the chat
-    #[arg(value_name = "CHAT")]
-    chat: String,
-
-    #[command(flatten)]
-    peer: Peer,
-
-    /// Begin behind this message; 0: from the first [default: with what comes
-    /// from now on]
-    #[arg(long, value_name = "SEQ")]
-    after_seq: Option<String>,
-
-    /// End when standard input has ended and every line has come back
-    /// [default: go on reading until interrupted]
-    #[arg(long)]
-    exit_on_eof: bool,
-}
-
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct Send {
-    /// Id of the chat
-    #[arg(value_name = "CHAT")]
-    chat: String,
-
-    /// The message
-    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
-    text: String,
-
-    #[command(flatten)]
-    peer: Peer,
-
-    /// client_message_id: the same one again is stored once. Up to 64 printable
-    /// ASCII characters [default: a random one]
-    #[arg(long, value_name = "KEY")]
-    id: Option<String>,
-}
-
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct History {
-    /// Id of the chat
-    #[arg(value_name = "CHAT")]
-    chat: String,
-
-    #[command(flatten)]
-    peer: Peer,
-
-    /// Messages before this seq [default: the newest]
-    #[arg(long, value_name = "SEQ", conflicts_with = "after")]
-    before: Option<String>,
-
-    /// Messages behind this seq [default: the newest]
-    #[arg(long, value_name = "SEQ")]
-    after: Option<String>,
-
-    /// Most messages to print
-    #[arg(long, value_name = "N", default_value = "100")]
-    limit: String,
 }

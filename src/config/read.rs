@@ -10,9 +10,10 @@ use std::{
 use clap::{ArgMatches, error::ErrorKind};
 
 use super::{
-    AuthChoice, Command, ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, LogFormat,
-    PeerConfig, Refusal, Secret, SendConfig, ServeConfig, StoreChoice, options,
+    Command, ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, LogFormat, PeerConfig,
+    Refusal, Secret, SendConfig, ServeConfig, StoreChoice, guard, options,
     sources::{Environment, Sources},
+    tokens,
     value::quote,
 };
 
@@ -80,6 +81,9 @@ pub fn command(
             },
             limit: sources.need_number("limit")?,
         }),
+        "login" => Command::Login(tokens::login(&sources)?),
+        "auth" if flags.subcommand_name() == Some("hash") => Command::HashPassword,
+        "auth" => Command::Auth(tokens::server(&sources)?),
         _ => return Err(Refusal::new("this command is not built yet")),
     })
 }
@@ -115,7 +119,10 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         store: store(sources)?,
         store_readers: sources.need_number("store_readers")?,
         store_stall: sources.need_time("store_stall")?,
-        auth: auth(sources, grpc_host)?,
+        auth: guard::auth(sources, grpc_host)?,
+        auth_cache: guard::auth_cache(sources)?,
+        tls: guard::tls(sources)?,
+        limits: guard::limits(sources)?,
         dev_admins: names(sources, "dev_admins")?,
         cores,
         shards: sources.number_or("shards", cores)?,
@@ -141,7 +148,8 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
     })
 }
 
-fn host(sources: &Sources<'_>, id: &str) -> Result<IpAddr, Refusal> {
+/// An address to listen on.
+pub(super) fn host(sources: &Sources<'_>, id: &str) -> Result<IpAddr, Refusal> {
     let given = sources.need(id)?;
     if given.text == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
@@ -182,26 +190,6 @@ fn is_postgres_url(text: &str) -> bool {
     })
 }
 
-/// Development mode believes everybody, so that it stays on this machine.
-fn auth(sources: &Sources<'_>, host: IpAddr) -> Result<AuthChoice, Refusal> {
-    let local = host.to_canonical().is_loopback();
-    match sources.get("auth")? {
-        Some(given) if given.text != "dev" => {
-            let shown = quote(&given.text);
-            Err(given.refuse(format!("{shown} is not a known mode (dev)")))
-        }
-        Some(given) if !local => Err(given.refuse(format!(
-            "dev trusts any name as a token, so it is refused on {host}, which is not a loopback \
-             address"
-        ))),
-        None if !local => Err(Refusal::new(format!(
-            "--auth: no check of tokens is configured, and {host} is not a loopback address: \
-             development mode, the default there, would trust any name"
-        ))),
-        _ => Ok(AuthChoice::Dev),
-    }
-}
-
 /// A comma-separated list of user names.
 fn names(sources: &Sources<'_>, id: &str) -> Result<Vec<String>, Refusal> {
     let Some(given) = sources.get(id)? else {
@@ -222,7 +210,7 @@ fn names(sources: &Sources<'_>, id: &str) -> Result<Vec<String>, Refusal> {
 
 /// A bare word that is not a level would be taken for the name of a module, and
 /// the log would be silent: only what looks like a filter is read as one.
-fn log_level(sources: &Sources<'_>) -> Result<String, Refusal> {
+pub(super) fn log_level(sources: &Sources<'_>) -> Result<String, Refusal> {
     let given = sources.need("log_level")?;
     read_log_level(&given.text).map_err(|why| given.refuse(why))
 }
@@ -248,7 +236,7 @@ pub fn read_log_level(text: &str) -> Result<String, String> {
     ))
 }
 
-fn log_format(sources: &Sources<'_>) -> Result<LogFormat, Refusal> {
+pub(super) fn log_format(sources: &Sources<'_>) -> Result<LogFormat, Refusal> {
     let given = sources.need("log_format")?;
     match given.text.as_str() {
         "auto" => Ok(LogFormat::Auto),
@@ -296,7 +284,18 @@ fn trace_sample(sources: &Sources<'_>) -> Result<u32, Refusal> {
 }
 
 fn peer(sources: &Sources<'_>) -> Result<PeerConfig, Refusal> {
-    let addr = sources.need("addr")?;
+    let ca = sources.path("ca")?;
+    Ok(PeerConfig {
+        addr: host_and_port(sources, "addr")?,
+        credentials: tokens::credentials(sources)?,
+        tls: sources.switch("tls") || ca.is_some(),
+        ca,
+    })
+}
+
+/// Whom to call: `HOST:PORT` and nothing else.
+pub(super) fn host_and_port(sources: &Sources<'_>, id: &str) -> Result<String, Refusal> {
+    let addr = sources.need(id)?;
     let port = addr
         .text
         .rsplit_once(':')
@@ -310,19 +309,7 @@ fn peer(sources: &Sources<'_>) -> Result<PeerConfig, Refusal> {
         let shown = quote(&addr.text);
         return Err(addr.refuse(format!("{shown} is not of the form HOST:PORT")));
     }
-    let token = match sources.get("token")? {
-        Some(token) => token,
-        None => sources.get("as_user")?.ok_or_else(|| {
-            Refusal::new("--as: who are you? Give a name, or a token (--token, CHAT_TOKEN)")
-        })?,
-    };
-    if token.text.is_empty() || token.text.contains(char::is_control) {
-        return Err(token.refuse("must not be empty or hold control characters"));
-    }
-    Ok(PeerConfig {
-        addr: addr.text,
-        token: Secret::new(token.text),
-    })
+    Ok(addr.text)
 }
 
 fn chat(flags: &ArgMatches) -> Result<i64, Refusal> {

@@ -1,7 +1,12 @@
 //! One option, four sources: the command line, the environment, the `.env`
 //! file, the default. The first that has the option counts.
 
-use std::{collections::HashMap, ffi::OsString, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{ArgMatches, parser::ValueSource};
 
@@ -98,6 +103,22 @@ impl<'a> Sources<'a> {
             .ok_or_else(|| Refusal::new(format!("{}: a value is needed", self.flag_name(id))))
     }
 
+    /// A text, if there is one.
+    pub(super) fn text(&self, id: &str) -> Result<Option<String>, Refusal> {
+        Ok(self.get(id)?.map(|given| given.text))
+    }
+
+    /// The path of a file, which nobody has looked for yet.
+    pub(super) fn path(&self, id: &str) -> Result<Option<PathBuf>, Refusal> {
+        let Some(given) = self.get(id)? else {
+            return Ok(None);
+        };
+        if given.text.is_empty() {
+            return Err(given.refuse("a path must not be empty"));
+        }
+        Ok(Some(PathBuf::from(given.text)))
+    }
+
     /// A flag without a value.
     pub(super) fn switch(&self, id: &str) -> bool {
         self.flags.get_flag(id)
@@ -136,7 +157,7 @@ impl<'a> Sources<'a> {
     fn flag_name(&self, id: &str) -> String {
         match id {
             "as_user" => "--as".into(),
-            "chat" | "text" => id.to_ascii_uppercase(),
+            "chat" | "text" | "name" => id.to_ascii_uppercase(),
             _ => format!("--{}", id.replace('_', "-")),
         }
     }

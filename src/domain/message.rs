@@ -50,6 +50,11 @@ impl Draft {
         }
         Ok(())
     }
+
+    /// What the row made of it will weigh.
+    pub fn weight(&self) -> usize {
+        size_of::<Row>() + self.text.len()
+    }
 }
 
 /// A message in its place: what the store keeps and what readers see.

@@ -18,6 +18,10 @@ use crate::{
     telemetry::SpanRef,
 };
 
+/// Most bytes of messages in one page of history: gRPC clients refuse answers
+/// above 4 MiB unless told otherwise.
+const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+
 /// What a request may ask for.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -27,6 +31,8 @@ pub struct Limits {
     pub max_members: usize,
     /// How long a call may take; the caller's own deadline may be earlier.
     pub timeout: Duration,
+    /// How long a stream may take to send its first frame and to join.
+    pub first_frame: Duration,
 }
 
 impl Limits {
@@ -101,6 +107,10 @@ impl Calls {
 
     pub fn shards(&self) -> &Shards {
         &self.shards
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     pub fn now(&self) -> Instant {
@@ -195,12 +205,11 @@ impl Calls {
         // One more than is wanted tells whether there is more.
         let rows = self.store.page(chat, page, size + 1, call.deadline);
         let mut rows = call.within(rows).await?;
-        let has_more = rows.len() > size;
-        if has_more {
-            match page {
-                Page::After(_) => drop(rows.pop()),
-                Page::Before(_) => drop(rows.remove(0)),
-            }
+        let fitting = fitting(&rows, page, size);
+        let has_more = rows.len() > fitting;
+        match page {
+            Page::After(_) => rows.truncate(fitting),
+            Page::Before(_) => drop(rows.drain(..rows.len() - fitting)),
         }
         let messages = rows.into_iter();
         Ok(proto::ListMessagesResponse {
@@ -262,6 +271,21 @@ impl Calls {
         let chat = Some(to_chat(record));
         Ok(proto::RemoveMembersResponse { chat })
     }
+}
+
+/// How many of the rows that a page asked for fit into one answer, counted from
+/// where the page begins. At least one.
+fn fitting(rows: &[Row], page: Page, size: usize) -> usize {
+    let mut room = MAX_PAGE_BYTES;
+    let mut fits = |row: &&Row| {
+        room = room.saturating_sub(row.weight());
+        room > 0
+    };
+    let count = match page {
+        Page::After(_) => rows.iter().take_while(&mut fits).count(),
+        Page::Before(_) => rows.iter().rev().take_while(&mut fits).count(),
+    };
+    count.clamp(1, size).min(rows.len())
 }
 
 fn to_chat(record: ChatRecord) -> proto::Chat {

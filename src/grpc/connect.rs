@@ -10,7 +10,6 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,15 +17,17 @@ use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
 use super::{
-    calls::{Call, Calls},
+    calls::Calls,
     deframe::{Broken, Deframer},
+    gate::{Gate, StreamPlace},
     measure::Measured,
-    status::{Problem, duplicate},
+    pass::Pass,
+    status::{Limit, Problem, duplicate},
     unary::{decode, encode},
     validate::{self, Join},
 };
 use crate::{
-    auth::Identity,
+    auth::{AuthError, Identity},
     domain::ChatId,
     proto,
     runtime::Spawner,
@@ -34,8 +35,16 @@ use crate::{
     telemetry::SpanRef,
 };
 
-/// How long a client may take to send its first frame and to join.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whose stream it is, and by what right.
+pub struct Entry {
+    pub identity: Arc<Identity>,
+    /// None: the right does not end while the stream is open.
+    pub pass: Option<Pass>,
+    pub place: StreamPlace,
+    pub gate: Arc<Gate>,
+    /// The call's span, if it is sampled.
+    pub span: Option<SpanRef>,
+}
 
 /// The response side of a stream: first joining, then reading.
 pub struct ChatStream {
@@ -56,6 +65,9 @@ struct Joined {
     reader: Reader,
     /// None once it is known that the client will not post.
     posting: Option<Posting>,
+    /// Ready when the caller's right has ended; None: it does not.
+    watch: Option<Pin<Box<dyn Future<Output = AuthError> + Send>>>,
+    _place: StreamPlace,
 }
 
 /// The posting half, which ends with the stream.
@@ -77,14 +89,21 @@ impl ChatStream {
     /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
     pub fn open(
         calls: Arc<Calls>,
-        call: Call,
+        entry: Entry,
         body: Incoming,
         core: usize,
         spawner: Spawner,
     ) -> Self {
         let joining = async move {
-            let Call { identity, id, .. } = call;
-            let joined = tokio::time::timeout(JOIN_TIMEOUT, join(&calls, &identity, body, core));
+            let Entry {
+                identity,
+                pass,
+                place,
+                gate,
+                span,
+            } = entry;
+            let joined = join(&calls, &identity, body, core);
+            let joined = tokio::time::timeout(calls.limits().first_frame, joined);
             let (join, reader, frames) = joined
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
@@ -92,15 +111,26 @@ impl ChatStream {
             let posting = (!frames.is_finished()).then(|| {
                 let slot = reader.slot().clone();
                 let misuse = Misuse::default();
-                let posting = post_all(frames, chat, slot, calls, id.span, misuse.clone());
-                let task = spawner.spawn(posting);
+                let posting = PostingHalf {
+                    chat,
+                    slot,
+                    calls,
+                    gate,
+                    pass: pass.clone(),
+                    span,
+                    misuse: misuse.clone(),
+                };
+                let task = spawner.spawn(posting.run(frames));
                 Posting { task, misuse }
             });
+            let watch = pass.map(|pass| Box::pin(pass.watch()) as Pin<Box<_>>);
             Ok(Joined {
                 chat,
                 after_seq,
                 reader,
                 posting,
+                watch,
+                _place: place,
             })
         };
         Self {
@@ -162,6 +192,11 @@ impl Joined {
         cx: &mut Context<'_>,
         measured: Option<&Measured>,
     ) -> Poll<Result<Bytes, Problem>> {
+        if let Some(watch) = &mut self.watch
+            && let Poll::Ready(error) = watch.as_mut().poll(cx)
+        {
+            return Poll::Ready(Err(error.into()));
+        }
         match ready!(self.reader.poll_next(cx)) {
             Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
             Delivery::Answer(answer) => {
@@ -204,34 +239,56 @@ async fn join(
 }
 
 /// The posting half: posts each frame in turn, until the client has no more.
-async fn post_all(
-    mut frames: Deframer,
+struct PostingHalf {
     chat: ChatId,
     slot: Arc<Slot>,
     calls: Arc<Calls>,
+    gate: Arc<Gate>,
+    pass: Option<Pass>,
     span: Option<SpanRef>,
     misuse: Misuse,
-) {
-    loop {
-        let frame = match frames.next().await {
-            Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
-            Ok(None) | Err(Broken::Gone) => return,
-            Err(Broken::Problem(problem)) => Err(problem),
-        };
-        let post = match frame {
-            Ok(frame) => validate::post(frame, calls.limits()),
-            Err(problem) => {
-                misuse.get_or_init(|| problem);
-                return slot.end(End::Misused);
-            }
-        };
-        match post {
-            Ok(draft) => calls.post_on_stream(chat, &slot, draft, span).await,
-            Err((id, field, why)) => {
-                poll_fn(|cx| slot.poll_post(cx)).await;
-                slot.answer(id, Err(Refusal::Invalid { field, why }));
+}
+
+impl PostingHalf {
+    async fn run(mut self, mut frames: Deframer) {
+        loop {
+            let frame = match frames.next().await {
+                Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
+                Ok(None) | Err(Broken::Gone) => return,
+                Err(Broken::Problem(problem)) => Err(problem),
+            };
+            // The reading half is not polled while the client does not read, so
+            // that it can't be the one to see that the right to post has ended.
+            let held = match &mut self.pass {
+                Some(pass) => pass.hold().await.map_err(Problem::from),
+                None => Ok(()),
+            };
+            match held.and(frame) {
+                Ok(frame) => self.post(frame).await,
+                Err(problem) => {
+                    self.misuse.get_or_init(|| problem);
+                    return self.slot.end(End::Misused);
+                }
             }
         }
+    }
+
+    async fn post(&self, frame: proto::ConnectChatRequest) {
+        let (id, refusal) = match validate::post(frame, self.calls.limits()) {
+            Ok(draft) if self.gate.send(self.slot.user()).is_err() => {
+                let queue = Limit::UserSends.what();
+                (draft.client_message_id, Refusal::Busy { queue })
+            }
+            Ok(draft) => {
+                return self
+                    .calls
+                    .post_on_stream(self.chat, &self.slot, draft, self.span)
+                    .await;
+            }
+            Err((id, field, why)) => (id, Refusal::Invalid { field, why }),
+        };
+        poll_fn(|cx| self.slot.poll_post(cx)).await;
+        self.slot.answer(id, Err(refusal));
     }
 }
 

@@ -69,8 +69,12 @@ impl Deframer {
         if self.rest.is_empty() {
             self.rest = data;
         } else {
-            let mut joined = BytesMut::with_capacity(self.rest.len() + data.len());
-            joined.extend_from_slice(&self.rest);
+            // Once the pieces are in a buffer of our own it grows by doubling: a
+            // message that comes byte by byte is not copied as often.
+            let rest = std::mem::take(&mut self.rest);
+            let mut joined = rest
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
             joined.extend_from_slice(&data);
             self.rest = joined.freeze();
         }

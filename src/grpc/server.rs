@@ -1,19 +1,27 @@
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
-use hyper::{rt::Executor, server::conn::http2, service::service_fn};
+use futures_util::FutureExt as _;
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{io::Gathered, service::Service};
-use crate::runtime::Spawner;
+use super::{gate::ConnectionPlace, io::Gathered, service::Service};
+use crate::runtime::{Spawner, Tls, TlsStream};
 
-/// HTTP/2 flow-control windows for what clients send. Requests are small, so
-/// the protocol's default does for a stream; a connection carries many.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// HTTP/2 flow-control windows for what clients send. Requests are small; a
+/// connection carries many.
+///
+/// h2 closes a connection once the DATA frames that wait in it, each for what
+/// it is short of 256 bytes, come to half the connection's window. A stream
+/// whose posts are held back fills its window with frames of as little as 10
+/// bytes: 16 KiB of these count 400 KiB, so that five such streams do not yet
+/// end the others of their connection.
+const STREAM_WINDOW: u32 = 16 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Resets that a client may have the server do work for before the connection
 /// is closed (rapid reset, CVE-2023-44487).
@@ -33,12 +41,17 @@ pub struct ServerSettings {
     pub stream_buffer: usize,
     /// Streams that one connection may have open.
     pub max_streams: u32,
+    /// Bytes of a request's headers.
+    pub max_header: u32,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
 }
 
 /// The listener of one core, and its connections.
 pub struct Server {
     pub service: Service,
     pub settings: ServerSettings,
+    pub tls: Option<Tls>,
     pub core: usize,
     pub spawner: Spawner,
     /// Connections that are open.
@@ -64,9 +77,13 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     tracing::debug!(%peer, "connection accepted");
-                    let connection = self.connection(stream);
-                    self.spawner
-                        .spawn(self.connections.track_future(connection));
+                    // Without room there is nothing to say it with: the gRPC
+                    // client sees a lost connection and comes back later.
+                    if let Some(place) = self.service.connection() {
+                        let connection = self.connection(stream, place);
+                        self.spawner
+                            .spawn(self.connections.track_future(connection));
+                    }
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -77,40 +94,95 @@ impl Server {
         }
     }
 
-    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(
+        &self,
+        stream: TcpStream,
+        place: ConnectionPlace,
+    ) -> impl Future<Output = ()> + Send + 'static {
         // Small frames are not to wait for the answer to the last ones.
         _ = stream.set_nodelay(true);
-        let (service, core, spawner) = (self.service.clone(), self.core, self.spawner.clone());
+        let calls = Connection {
+            service: self.service.clone(),
+            settings: self.settings,
+            core: self.core,
+            spawner: self.spawner.clone(),
+            ending: self.ending.clone(),
+        };
+        let (tls, limit) = (self.tls.clone(), self.settings.handshake);
+        let ending = self.ending.clone();
+        async move {
+            let _place = place;
+            let begin = async {
+                match tls {
+                    Some(tls) => {
+                        // Boxed, so that connections without TLS do not pay for it.
+                        let stream = Box::pin(tls.accept(stream)).await?;
+                        Ok(Begun::Tls(Box::new(stream)))
+                    }
+                    // The client speaks first.
+                    None => stream.peek(&mut [0]).await.map(|_| Begun::Plain(stream)),
+                }
+            };
+            let begun = tokio::select! {
+                begun = tokio::time::timeout(limit, begin) => begun,
+                () = ending.cancelled() => return,
+            };
+            match begun {
+                Ok(Ok(Begun::Plain(stream))) => calls.serve(stream).await,
+                Ok(Ok(Begun::Tls(stream))) => calls.serve(stream).await,
+                Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
+                Err(_) => tracing::debug!("handshake not done in time"),
+            }
+        }
+    }
+}
+
+/// A connection whose client has shown that it means to talk.
+enum Begun {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What serves one connection.
+struct Connection {
+    service: Service,
+    settings: ServerSettings,
+    core: usize,
+    spawner: Spawner,
+    ending: CancellationToken,
+}
+
+impl Connection {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
+        let (service, core, spawner) = (self.service, self.core, self.spawner.clone());
         let calls = service_fn(move |request| {
-            let answer = service.clone().answer(request, core, spawner.clone());
-            async move { Ok::<_, Infallible>(answer.await) }
+            // Boxed: on its way into its task a future is moved several times.
+            let answer = Box::pin(service.clone().answer(request, core, spawner.clone()));
+            answer.map(Ok::<_, Infallible>)
         });
-        let connection = http2::Builder::new(OnCore(self.spawner.clone()))
+        let connection = http2::Builder::new(self.spawner)
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(self.settings.max_streams)
             .max_send_buf_size(self.settings.stream_buffer)
-            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_header_list_size(self.settings.max_header)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(MAX_LOCAL_RESETS)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(Gathered(stream)), calls);
-        let ending = self.ending.clone();
-        async move {
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = ending.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
         }
     }
 }
@@ -124,14 +196,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Runs a connection's streams on its own core.
-#[derive(Clone)]
-struct OnCore(Spawner);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for OnCore {
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
-    }
 }

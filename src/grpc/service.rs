@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -16,21 +17,36 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     body::ResponseBody,
     calls::{Call, Calls},
-    connect::ChatStream,
+    connect::{ChatStream, Entry},
+    gate::{ConnectionPlace, Gate},
     measure::CallId,
+    pass::Pass,
     status::Problem,
     timeout::grpc_timeout,
     unary::{ok, refused, unary},
     validate::timeout,
 };
 use crate::{
-    auth::{Authenticator, Checked, Identity, Token},
+    auth::{Ask, Authenticator, Identity, Token},
     proto,
     runtime::Spawner,
     telemetry::Telemetry,
 };
 
 pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
+const CONNECT_CHAT: &str = "/chat_v1.ChatV1/ConnectChat";
+/// What follows [`CHAT`]: nobody is asked about a token for anything else.
+const METHODS: [&str; 9] = [
+    "SendMessage",
+    "ConnectChat",
+    "Create",
+    "Get",
+    "Delete",
+    "ListMessages",
+    "ListChats",
+    "AddMembers",
+    "RemoveMembers",
+];
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
@@ -44,13 +60,22 @@ pub struct Service(Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) calls: Arc<Calls>,
-    auth: Arc<dyn Authenticator>,
+    guards: Guards,
     pub(super) telemetry: Telemetry,
     draining: AtomicBool,
     health: HealthReporter,
     health_service: Ready,
     reflection: Ready,
     reflection_alpha: Ready,
+}
+
+/// Who decides which calls are answered.
+#[derive(Debug, Clone)]
+pub struct Guards {
+    pub auth: Arc<dyn Authenticator>,
+    pub gate: Arc<Gate>,
+    /// How long a stream may go on while its token can't be checked again.
+    pub patience: Duration,
 }
 
 /// A service that comes with tonic and needs no token.
@@ -89,7 +114,7 @@ impl Service {
     /// If the compiled-in descriptors can't be read.
     pub fn new(
         calls: Arc<Calls>,
-        auth: Arc<dyn Authenticator>,
+        guards: Guards,
         telemetry: Telemetry,
         ending: CancellationToken,
     ) -> Result<Self, tonic_reflection::server::Error> {
@@ -101,7 +126,7 @@ impl Service {
         };
         Ok(Self(Arc::new(Shared {
             calls,
-            auth,
+            guards,
             telemetry,
             draining: AtomicBool::new(false),
             health,
@@ -109,6 +134,11 @@ impl Service {
             reflection: ready(reflection().build_v1()?, ending.clone()),
             reflection_alpha: ready(reflection().build_v1alpha()?, ending),
         })))
+    }
+
+    /// Room for a connection.
+    pub fn connection(&self) -> Option<ConnectionPlace> {
+        self.0.guards.gate.connection()
     }
 
     /// Health says that the server serves.
@@ -168,8 +198,17 @@ impl Shared {
             return refused(&Problem::draining());
         }
         let (head, body) = request.into_parts();
-        let identity = match self.identify(&head.headers, head.uri.path()).await {
-            Ok(identity) => identity,
+        let path = head.uri.path();
+        if !METHODS.contains(&&path[CHAT.len()..]) {
+            return refused(&Problem::no_such_method());
+        }
+        // Until there is an answer, or a stream.
+        let _place = match self.guards.gate.call() {
+            Ok(place) => place,
+            Err(problem) => return refused(&problem),
+        };
+        let (token, identity) = match self.identify(&head.headers, path).await {
+            Ok(known) => known,
             Err(problem) => return refused(&problem),
         };
         let calls = &self.calls;
@@ -181,31 +220,84 @@ impl Shared {
             deadline,
             id,
         };
-        match &head.uri.path()[CHAT.len()..] {
-            "SendMessage" => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
-            "ConnectChat" => {
-                let stream = ChatStream::open(calls.clone(), call, body, core, spawner);
-                ok(ResponseBody::Chat(Box::new(stream)))
+        match &path[CHAT.len()..] {
+            "SendMessage" => match self.guards.gate.send(&call.identity.user) {
+                Ok(()) => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
+                Err(problem) => refused(&problem),
+            },
+            "ConnectChat" => match self.entry(token, call) {
+                Ok(entry) => {
+                    let stream = ChatStream::open(calls.clone(), entry, body, core, spawner);
+                    ok(ResponseBody::Chat(Box::new(stream)))
+                }
+                Err(problem) => refused(&problem),
+            },
+            "Create" => rare(unary(body, max, deadline, |q| calls.create(call, q))).await,
+            "Get" => rare(unary(body, max, deadline, |q| calls.get(call, q))).await,
+            "Delete" => rare(unary(body, max, deadline, |q| calls.delete(call, q))).await,
+            "ListMessages" => {
+                rare(unary(body, max, deadline, |q| calls.list_messages(call, q))).await
             }
-            "Create" => unary(body, max, deadline, |q| calls.create(call, q)).await,
-            "Get" => unary(body, max, deadline, |q| calls.get(call, q)).await,
-            "Delete" => unary(body, max, deadline, |q| calls.delete(call, q)).await,
-            "ListMessages" => unary(body, max, deadline, |q| calls.list_messages(call, q)).await,
-            "ListChats" => unary(body, max, deadline, |q| calls.list_chats(call, q)).await,
-            "AddMembers" => unary(body, max, deadline, |q| calls.add_members(call, q)).await,
-            "RemoveMembers" => unary(body, max, deadline, |q| calls.remove_members(call, q)).await,
+            "ListChats" => rare(unary(body, max, deadline, |q| calls.list_chats(call, q))).await,
+            "AddMembers" => rare(unary(body, max, deadline, |q| calls.add_members(call, q))).await,
+            "RemoveMembers" => {
+                rare(unary(body, max, deadline, |q| {
+                    calls.remove_members(call, q)
+                }))
+                .await
+            }
             _ => refused(&Problem::no_such_method()),
         }
     }
 
-    async fn identify(&self, headers: &HeaderMap, method: &str) -> Result<Arc<Identity>, Problem> {
-        let token = bearer(headers).ok_or_else(Problem::no_token)?;
-        let identity = match self.auth.check(Token(token), method) {
-            Checked::Now(identity) => identity,
-            Checked::Later(identity) => identity.await,
+    async fn identify<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        method: &str,
+    ) -> Result<(Token<'a>, Arc<Identity>), Problem> {
+        let token = Token(bearer(headers).ok_or_else(Problem::no_token)?);
+        let trace = headers.get("traceparent");
+        let ask = Ask {
+            token,
+            method,
+            trace: trace.and_then(|trace| trace.to_str().ok()),
         };
-        identity.map_err(Into::into)
+        let identity = self.guards.auth.check(ask).answer().await?;
+        Ok((token, identity))
     }
+
+    /// What a stream needs of its caller, for as long as it lasts.
+    fn entry(&self, token: Token<'_>, call: Call) -> Result<Entry, Problem> {
+        let identity = call.identity;
+        let Guards {
+            auth,
+            gate,
+            patience,
+        } = &self.guards;
+        let place = gate.stream(&identity.user)?;
+        let clock = self.calls.clock().clone();
+        let pass = Pass::new(
+            auth.clone(),
+            clock,
+            token,
+            CONNECT_CHAT,
+            &identity,
+            *patience,
+        );
+        Ok(Entry {
+            identity,
+            pass,
+            place,
+            gate: gate.clone(),
+            span: call.id.span,
+        })
+    }
+}
+
+/// Keeps a call that is made now and then from making every call's future as
+/// large as its own.
+fn rare<F: Future>(call: F) -> Pin<Box<F>> {
+    Box::pin(call)
 }
 
 /// The token of `authorization: Bearer <token>`; the scheme's case does not
@@ -216,10 +308,17 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
+/// With or without a subtype (`+proto`) and parameters; `application/grpc-web`
+/// is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
+}
+
 /// gRPC over HTTP/2: any other method or content type is no gRPC call.
 fn refuse_other_http(request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc = content_type.is_some_and(|kind| is_grpc(kind.as_bytes()));
     let status = if request.method() != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
     } else if !is_grpc {

@@ -21,6 +21,43 @@ const RETRY_BUSY: Duration = Duration::from_millis(100);
 /// … and after one for want of the store or another peer.
 const RETRY_AWAY: Duration = Duration::from_secs(1);
 
+/// What clients may have only so much of. A stable reason each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    Connections,
+    UserStreams,
+    UserSends,
+    Inflight,
+}
+
+impl Limit {
+    pub const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::UserStreams,
+        Self::UserSends,
+        Self::Inflight,
+    ];
+
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "TOO_MANY_CONNECTIONS",
+            Self::UserStreams => "TOO_MANY_STREAMS",
+            Self::UserSends => "TOO_MANY_SENDS",
+            Self::Inflight => "TOO_MANY_CALLS",
+        }
+    }
+
+    /// In the words of a message, and of a refused post.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Connections => "connections open at a time",
+            Self::UserStreams => "streams of one user open at a time",
+            Self::UserSends => "messages of one user a second",
+            Self::Inflight => "calls being answered at a time",
+        }
+    }
+}
+
 /// An error as a client sees it: the one source of both a `Status` with its
 /// details and a `Rejected` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +143,13 @@ impl Problem {
     pub fn no_token() -> Self {
         let message = "metadata authorization: must be \"Bearer <token>\"";
         Self::new(Code::Unauthenticated, "TOKEN_MISSING", message)
+    }
+
+    /// Over one of the limits on what clients may have.
+    pub fn over(limit: Limit, retry: Duration) -> Self {
+        let what = limit.what();
+        let message = format!("over the limit: {what}");
+        Self::new(Code::ResourceExhausted, limit.reason(), message).retry(retry)
     }
 
     /// What a call that ends so is counted as.
@@ -246,6 +290,7 @@ impl From<AuthError> for Problem {
         let message = error.to_string();
         match error {
             AuthError::Invalid(_) => Self::new(Code::Unauthenticated, "TOKEN_INVALID", message),
+            AuthError::Expired => Self::new(Code::Unauthenticated, "TOKEN_EXPIRED", message),
             AuthError::Denied => Self::new(Code::PermissionDenied, "NOT_ALLOWED", message),
             AuthError::Unavailable => {
                 Self::new(Code::Unavailable, "AUTH_UNAVAILABLE", message).retry(RETRY_AWAY)

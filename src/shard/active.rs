@@ -5,7 +5,7 @@ use super::{
     chat::Chat,
     feed::Feed,
     handle::{Caller, ChatCommand, Reply, ShardError},
-    post::Post,
+    post::{Load, Post},
 };
 use crate::domain::{ChatId, UserName};
 
@@ -21,6 +21,15 @@ pub(super) enum Place {
 pub(super) struct Waiting {
     pub posts: Vec<Post<Reply>>,
     pub commands: Vec<ChatCommand>,
+}
+
+impl Waiting {
+    pub fn load(&self) -> Load {
+        Load {
+            posts: self.posts.len(),
+            bytes: self.posts.iter().map(|post| post.draft.weight()).sum(),
+        }
+    }
 }
 
 /// A chat in use.
@@ -46,7 +55,7 @@ impl Active {
 
     /// Being deleted: what comes now is to be answered when that is settled.
     pub fn is_ending(&self) -> bool {
-        matches!(self.change, Some(Change::Delete { .. }))
+        matches!(self.change, Some(Change::Delete { .. } | Change::Gone))
     }
 
     pub fn check_may_see(&self, caller: &Caller) -> Result<(), ShardError> {

@@ -34,6 +34,9 @@ pub(super) enum Change {
     Delete { begun: bool, answer: Answer<()> },
     /// The outcome of a change was lost: the chat is read again.
     Reload,
+    /// The store has the chat no more. It goes once nothing of it is with the
+    /// writer.
+    Gone,
 }
 
 /// What the store said.
@@ -124,11 +127,28 @@ impl Active {
         Next::Nothing
     }
 
+    /// Has the chat read again, as another server may have changed it. A change
+    /// under way will find out by itself.
+    pub fn reload(&mut self, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Next {
+        if self.change.is_some() {
+            return self.begin_deletion(store);
+        }
+        self.change = Some(Change::Reload);
+        Next::Call(load(self.chat.id(), 0, None, store.clone(), clock.clone()))
+    }
+
     /// Lets a deletion that waits for the writer go on, if it can.
     pub fn begin_deletion(&mut self, store: &Arc<dyn Store>) -> Next {
         let chat = self.chat.id();
+        if self.chat.has_in_flight() {
+            return Next::Nothing;
+        }
         match &mut self.change {
-            Some(Change::Delete { begun, .. }) if !*begun && !self.chat.has_in_flight() => {
+            Some(Change::Gone) => {
+                self.feed.end(End::Deleted);
+                Next::Gone
+            }
+            Some(Change::Delete { begun, .. }) if !*begun => {
                 *begun = true;
                 let store = store.clone();
                 call(
@@ -147,13 +167,12 @@ impl Active {
         store: &Arc<dyn Store>,
         clock: &Arc<dyn Clock>,
     ) -> Next {
-        let chat = self.chat.id();
         let Some(change) = self.change.take() else {
             return Next::Nothing;
         };
         if let Err(error) = &result {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(%chat, error, "change of a chat failed");
+            tracing::warn!(chat = %self.chat.id(), error, "change of a chat failed");
         }
         let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
         let result = result.map_err(|_| ShardError::Unavailable);
@@ -180,22 +199,21 @@ impl Active {
                     return Next::Gone;
                 }
             }
-            Change::Reload => {}
+            Change::Reload | Change::Gone => {}
         }
         if unknown {
-            self.change = Some(Change::Reload);
-            return Next::Call(load(chat, 0, None, store.clone(), clock.clone()));
+            return self.reload(store, clock);
         }
         Next::Nothing
     }
 
     /// Takes in the chat as the store has it after a change whose outcome was
     /// lost.
-    pub fn reloaded(&mut self, found: Option<ChatRecord>) -> Next {
+    pub fn reloaded(&mut self, found: Option<ChatRecord>, store: &Arc<dyn Store>) -> Next {
         self.change = None;
         let Some(record) = found else {
-            self.feed.end(End::Deleted);
-            return Next::Gone;
+            self.change = Some(Change::Gone);
+            return self.begin_deletion(store);
         };
         let gone: Vec<UserName> = self
             .chat

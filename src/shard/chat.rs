@@ -1,3 +1,5 @@
+mod outcomes;
+
 use std::{collections::VecDeque, time::Instant};
 
 use smallvec::SmallVec;
@@ -11,7 +13,6 @@ use crate::{
     domain::{ChatId, Draft, MessageId, Row, Seq, Timestamp, UserName},
     store::ChatRecord,
     telemetry::SpanRef,
-    writer::Landed,
 };
 
 /// How many calls may wait for the outcome of one message.
@@ -179,7 +180,7 @@ impl<R> Chat<R> {
                 if let Some(key) = key {
                     self.window.begin(key, ticket);
                 }
-                self.bytes += weight(&draft);
+                self.bytes += draft.weight();
                 self.queued.push_back(Queued {
                     ticket,
                     from,
@@ -213,13 +214,7 @@ impl<R> Chat<R> {
 
     /// Moves queued posts into `batch` as far as there is room, and gives them
     /// their seq and time. Does nothing while earlier ones are with the writer.
-    pub fn take(
-        &mut self,
-        batch: &mut Vec<Row>,
-        room: &mut Room,
-        wall: Timestamp,
-        effects: &mut Vec<Effect<R>>,
-    ) {
+    pub fn take(&mut self, batch: &mut Vec<Row>, room: &mut Room, wall: Timestamp) {
         if self.has_in_flight() {
             return;
         }
@@ -236,15 +231,8 @@ impl<R> Chat<R> {
                 span,
                 waiters,
             } = post;
-            let weight = weight(&draft);
+            let weight = draft.weight();
             let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
-            // Another writer may have stored the same post since.
-            if let Some(Known::Stored(seq, at)) = key.as_ref().and_then(|key| self.window.get(key))
-            {
-                self.bytes -= weight;
-                answer_stored(waiters, seq, at, true, effects);
-                continue;
-            }
             seq += 1;
             self.sampled.extend(span.map(|span| *span));
             let id = MessageId(fastrand::i64(..));
@@ -273,133 +261,7 @@ impl<R> Chat<R> {
     pub fn sampled(&mut self) -> impl Iterator<Item = SpanRef> {
         self.sampled.drain(..)
     }
-
-    /// What became of a message that [`Chat::take`] gave out, or which message
-    /// another writer has put into this chat. In order of seq.
-    pub fn landed(&mut self, landed: Landed, effects: &mut Vec<Effect<R>>) {
-        match landed {
-            Landed::Stored(row) => {
-                if let Some(post) = self.settle(row.id) {
-                    answer_stored(post.waiters, row.seq, row.created_at, false, effects);
-                }
-                self.publish(row, effects);
-            }
-            Landed::Foreign(row) => self.publish(row, effects),
-            Landed::Duplicate {
-                id,
-                seq,
-                created_at,
-                ..
-            } => {
-                if let Some(post) = self.settle(id) {
-                    answer_stored(post.waiters, seq, created_at, true, effects);
-                }
-            }
-            Landed::Refused { id, .. } => {
-                if let Some(post) = self.settle(id) {
-                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::Refused, effects);
-                }
-            }
-        }
-    }
-
-    /// Mostly the first; a duplicate may be settled before those ahead of it.
-    fn settle(&mut self, id: MessageId) -> Option<InFlight<R>> {
-        let at = self.in_flight.iter().position(|post| post.id == id);
-        debug_assert!(at.is_some(), "every row out is one of ours");
-        let post = self.in_flight.remove(at?)?;
-        self.bytes -= post.weight;
-        Some(post)
-    }
-
-    fn publish(&mut self, row: Row, effects: &mut Vec<Effect<R>>) {
-        debug_assert_eq!(row.seq, self.last_seq + 1, "P2");
-        self.last_seq = row.seq;
-        self.last_time = self.last_time.max(row.created_at);
-        self.window.store(&row);
-        effects.push(Effect::Publish(row));
-    }
-
-    /// Answers whoever waits past a deadline. A queued post that nobody waits
-    /// for any more is dropped: it will not be stored.
-    pub fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<R>>) {
-        for post in std::mem::take(&mut self.queued) {
-            if post.waiters.iter().all(|waiter| waiter.deadline <= now) {
-                self.drop_queued(post, Refusal::Expired, effects);
-            } else {
-                self.queued.push_back(post);
-            }
-        }
-        let queued = self.queued.iter_mut().map(|post| &mut post.waiters);
-        let in_flight = self.in_flight.iter_mut().map(|post| &mut post.waiters);
-        for waiters in queued.chain(in_flight) {
-            if waiters.iter().any(|waiter| waiter.deadline <= now) {
-                let (late, rest): (Waiters<R>, _) =
-                    waiters.drain(..).partition(|waiter| waiter.deadline <= now);
-                *waiters = rest;
-                answer_refused(late, Refusal::OutcomeUnknown, effects);
-            }
-        }
-    }
-
-    /// Answers every post that has not left for the writer.
-    pub fn refuse_queued(&mut self, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
-        for post in std::mem::take(&mut self.queued) {
-            self.drop_queued(post, refusal.clone(), effects);
-        }
-    }
-
-    /// The earliest deadline of anyone who waits.
-    pub fn earliest_deadline(&self) -> Option<Instant> {
-        let queued = self.queued.iter().flat_map(|post| &post.waiters);
-        let in_flight = self.in_flight.iter().flat_map(|post| &post.waiters);
-        queued.chain(in_flight).map(|waiter| waiter.deadline).min()
-    }
-
-    fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
-        self.bytes -= weight(&post.draft);
-        let key = post.draft.client_message_id.map(|id| (post.from, id));
-        self.drop_post(key.as_ref(), post.waiters, refusal, effects);
-    }
-
-    fn drop_post(
-        &mut self,
-        key: Option<&Key>,
-        waiters: Waiters<R>,
-        refusal: Refusal,
-        effects: &mut Vec<Effect<R>>,
-    ) {
-        if let Some(key) = key {
-            self.window.forget(key);
-        }
-        answer_refused(waiters, refusal, effects);
-    }
 }
 
-/// About what a post weighs while it waits, in bytes.
-fn weight(draft: &Draft) -> usize {
-    size_of::<Row>() + draft.text.len()
-}
-
-/// The first who waited stored it; the others are its retries.
-fn answer_stored<R>(
-    waiters: Waiters<R>,
-    seq: Seq,
-    created_at: Timestamp,
-    duplicate: bool,
-    effects: &mut Vec<Effect<R>>,
-) {
-    effects.extend(waiters.into_iter().enumerate().map(|(at, waiter)| {
-        let receipt = Receipt {
-            seq,
-            created_at,
-            duplicate: duplicate || at > 0,
-        };
-        Effect::Answer(waiter.reply, Ok(receipt))
-    }));
-}
-
-fn answer_refused<R>(waiters: Waiters<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
-    let results = waiters.into_iter();
-    effects.extend(results.map(|waiter| Effect::Answer(waiter.reply, Err(refusal.clone()))));
-}
+#[cfg(test)]
+mod tests;

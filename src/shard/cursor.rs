@@ -150,16 +150,12 @@ impl Reader {
                 },
                 Source::Asked(page) => match page.as_mut().poll(cx) {
                     Poll::Ready(rows) => self.source = self.open_page(rows),
-                    Poll::Pending => {
-                        self.slot.wait();
-                        // Of a deleted chat no page would ever come.
-                        if let Some(end) = self.feed.ended() {
-                            return Poll::Ready(Delivery::End(end));
-                        }
-                        if !self.slot.has_note() {
-                            return Poll::Pending;
-                        }
-                    }
+                    // The page of a chat that is deleted never comes.
+                    Poll::Pending => match self.feed.end_or_wait(&self.slot) {
+                        Some(end) => return Poll::Ready(Delivery::End(end)),
+                        None if self.slot.has_note() => {}
+                        None => return Poll::Pending,
+                    },
                 },
                 Source::Page(frames) => match take_chunk(frames) {
                     Some((count, bytes)) => {
@@ -252,3 +248,6 @@ impl Drop for Reader {
         self.history.metrics.reader_left();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,9 @@ use crate::domain::{ChatId, Seq, UserName};
 ///
 /// No wake-up is lost: a reader marks itself as waiting while it holds the
 /// ring's lock and has found nothing; the shard appends under the same lock and
-/// looks at the marks afterwards.
+/// looks at the marks afterwards. A core that has been called and not begun looks
+/// at them later still; "called" and the marks are therefore of one order
+/// (`SeqCst`), in which a core takes back the one before it reads the others.
 #[derive(Debug)]
 pub struct Feed {
     chat: ChatId,
@@ -81,11 +83,6 @@ impl Feed {
         lock(&self.state).end = Some(end);
     }
 
-    /// Why every stream is to end, if so.
-    pub fn ended(&self) -> Option<End> {
-        lock(&self.state).end
-    }
-
     /// What is there behind `after`; if nothing, the slot is marked as waiting.
     pub fn look(&self, after: Seq, slot: &Slot) -> Look {
         let mut state = lock(&self.state);
@@ -100,6 +97,15 @@ impl Feed {
                 Look::Ring(found)
             }
         }
+    }
+
+    /// The chat's end, if it has come; if not, the slot is marked as waiting.
+    pub fn end_or_wait(&self, slot: &Slot) -> Option<End> {
+        let state = lock(&self.state);
+        if state.end.is_none() {
+            slot.wait();
+        }
+        state.end
     }
 
     pub fn register(&self, core: usize, slot: Arc<Slot>) -> usize {
@@ -125,15 +131,15 @@ impl Feed {
     /// see to it that the core runs [`Feed::wake`].
     pub fn call(&self, core: usize) -> bool {
         let readers = &self.cores[core];
-        !readers.called.load(Ordering::Acquire)
+        !readers.called.load(Ordering::SeqCst)
             && !lock(&readers.slots).is_empty()
-            && !readers.called.swap(true, Ordering::AcqRel)
+            && !readers.called.swap(true, Ordering::SeqCst)
     }
 
     /// Wakes the core's waiting readers.
     pub fn wake(&self, core: usize) {
         let readers = &self.cores[core];
-        readers.called.store(false, Ordering::Release);
+        readers.called.store(false, Ordering::SeqCst);
         lock(&readers.slots)
             .iter()
             .for_each(|(_, slot)| slot.wake());

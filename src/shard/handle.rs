@@ -203,7 +203,7 @@ impl Shards {
     }
 
     /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the
-    /// one that will poll the reader.
+    /// one that will poll the reader. Waits while the shard's mailbox is full.
     ///
     /// # Errors
     /// If the user is not a member, or `after_seq` is ahead of the chat.
@@ -214,13 +214,20 @@ impl Shards {
         after_seq: Option<Seq>,
         core: usize,
     ) -> Result<Reader, ShardError> {
-        self.command(chat, |answer| ChatCommand::Join {
+        let (answer, joined) = oneshot::channel();
+        let join = ChatCommand::Join {
             user,
             after_seq,
             core,
             answer,
-        })
-        .await
+        };
+        // After a restart or a broken network all readers come back at once. A
+        // stream that waits for its place holds nothing that it would not hold
+        // anyway, and how many there are is bounded by connections and streams.
+        match self.of(chat).commands.send(Command::Chat(chat, join)).await {
+            Ok(()) => joined.await.unwrap_or(Err(ShardError::Unavailable)),
+            Err(_) => Err(ShardError::Draining),
+        }
     }
 
     /// Describes a chat to a member of it, or an admin.

@@ -1,3 +1,7 @@
+mod answers;
+mod commands;
+mod time;
+
 use std::{
     future::pending,
     sync::Arc,
@@ -9,21 +13,18 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    active::{Active, IdleList, Place, Waiting, refuse, refuse_missing},
-    change::{Next, StoreAnswer, StoreCall, load},
-    chat::Chat,
-    cursor::{History, Reader},
+    active::{IdleList, Place},
+    change::StoreCall,
+    cursor::History,
     feed::Feed,
-    handle::{ChatCommand, Command, Reply, ShardError},
+    handle::{Command, Reply},
     post::{Effect, Load, Post, Refusal, Room},
     ring::{Entry, RingBound},
-    slot::{End, Slot},
     wake::Wakes,
 };
 use crate::{
-    domain::{ChatId, Row, Seq, UserName},
-    store::{ChatRecord, StoreResult},
-    writer::{LaneDone, Submission},
+    domain::{ChatId, Row},
+    writer::{Landed, LaneDone, Submission},
 };
 
 /// Most posts and commands that are taken from a mailbox at a time, so that
@@ -79,8 +80,13 @@ pub(super) struct State {
     waiting_commands: usize,
     /// A batch is with the lane.
     writing: bool,
-    /// No post's deadline is before this.
+    /// What that batch is of `load`.
+    in_flight: Load,
+    /// When deadlines are to be looked at, and when that was done last.
     next_expiry: Option<Instant>,
+    last_expiry: Option<Instant>,
+    /// When freed memory is to go back to the operating system.
+    trim_at: Option<Instant>,
     draining: bool,
     drained: Vec<oneshot::Sender<()>>,
     effects: Vec<Effect<Reply>>,
@@ -119,15 +125,14 @@ impl Shard {
         }
     }
 
+    /// The batch under way does not count, as it has its own bound: while the
+    /// store is away it stays, and those behind it are still to be taken in and
+    /// answered by their deadlines (P8).
     fn has_room(&self) -> bool {
-        let (load, bound) = (self.state.load, self.settings.pending);
-        load.posts < bound.posts && load.bytes < bound.bytes
-    }
-
-    fn next_timer(&self) -> Option<Instant> {
-        let idle = self.state.idle.first();
-        let idle = idle.map(|touched| touched + self.settings.idle);
-        idle.into_iter().chain(self.state.next_expiry).min()
+        let bound = self.settings.pending;
+        let mut pending = self.state.load;
+        adjust(&mut pending, self.state.in_flight, Load::default());
+        pending.posts < bound.posts && pending.bytes < bound.bytes
     }
 
     // Posts.
@@ -136,13 +141,13 @@ impl Shard {
         if self.state.draining {
             return post.reply.send(Err(Refusal::Draining));
         }
-        let deadline = post.deadline;
-        let next = self.state.next_expiry;
-        self.state.next_expiry = Some(next.map_or(deadline, |next| next.min(deadline)));
+        self.expect_expiry(post.deadline);
         match self.place(id) {
             Place::Loading(waiting) => {
+                let weight = post.draft.weight();
                 waiting.posts.push(post);
                 self.state.load.posts += 1;
+                self.state.load.bytes += weight;
             }
             Place::Active(_) => self.accept(id, post),
         }
@@ -184,12 +189,8 @@ impl Shard {
                 continue;
             };
             let in_turn = room.is_left();
-            let before = active.chat.load();
-            active
-                .chat
-                .take(&mut rows, &mut room, wall, &mut self.state.effects);
+            active.chat.take(&mut rows, &mut room, wall);
             sampled.extend(active.chat.sampled());
-            adjust(&mut self.state.load, before, active.chat.load());
             active.listed = active.chat.has_queued();
             match (active.listed, in_turn) {
                 (true, true) => again.push(id),
@@ -199,10 +200,13 @@ impl Shard {
         }
         left_out.append(&mut again);
         self.state.listed = left_out;
-        self.answer_effects();
         if rows.is_empty() {
             return;
         }
+        self.state.in_flight = Load {
+            posts: rows.len(),
+            bytes: rows.iter().map(Row::weight).sum(),
+        };
         let submission = Submission {
             rows,
             sampled,
@@ -216,6 +220,7 @@ impl Shard {
 
     fn landed(&mut self, done: LaneDone) {
         self.state.writing = false;
+        self.state.in_flight = Load::default();
         let mut feeds: Vec<Arc<Feed>> = Vec::new();
         let mut entries = Vec::new();
         let mut done = done.into_iter().peekable();
@@ -227,7 +232,9 @@ impl Shard {
                 continue;
             };
             let before = active.chat.load();
+            let mut missing = false;
             while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
+                missing |= matches!(landed, Landed::NoChat { .. });
                 active.chat.landed(landed, &mut self.state.effects);
             }
             adjust(&mut self.state.load, before, active.chat.load());
@@ -239,7 +246,12 @@ impl Shard {
             }
             active.feed.append(entries.drain(..));
             feeds.push(active.feed.clone());
-            let next = active.begin_deletion(&self.history.store);
+            let History { store, clock, .. } = &self.history;
+            let next = if missing {
+                active.reload(store, clock)
+            } else {
+                active.begin_deletion(store)
+            };
             self.go_on(id, next);
         }
         self.wakes.wake(self.core, feeds.iter());
@@ -252,309 +264,6 @@ impl Shard {
             }
         }
     }
-
-    // Commands.
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Chat(_, command) if self.state.draining => {
-                refuse(command, |_| ShardError::Draining);
-            }
-            Command::Chat(id, command) => self.chat_command(id, command),
-            Command::Drain(drained) => {
-                self.state.draining = true;
-                self.state.drained.push(drained);
-            }
-        }
-    }
-
-    fn chat_command(&mut self, id: ChatId, command: ChatCommand) {
-        let now = self.history.clock.now();
-        let full = self.state.waiting_commands >= MAX_WAITING_COMMANDS;
-        let active = match self.place(id) {
-            Place::Active(active) => active,
-            Place::Loading(_) if full => return refuse_busy(command),
-            Place::Loading(waiting) => {
-                waiting.commands.push(command);
-                self.state.waiting_commands += 1;
-                return;
-            }
-        };
-        active.touched = now;
-        match command {
-            ChatCommand::Get { caller, answer } => {
-                let seen = active.check_may_see(&caller);
-                _ = answer.send(seen.map(|()| active.chat.record()));
-            }
-            ChatCommand::Join {
-                user,
-                after_seq,
-                core,
-                answer,
-            } if !active.is_ending() => {
-                let (settings, history) = (self.settings, self.history.clone());
-                let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
-                    return;
-                };
-                let joined = join(active, user, after_seq, core, settings, history);
-                _ = answer.send(joined);
-            }
-            command if active.change.is_some() => {
-                if full {
-                    return refuse_busy(command);
-                }
-                active.waiting.push_back(command);
-                self.state.waiting_commands += 1;
-            }
-            command => {
-                let max = self.settings.max_members;
-                let store = self.history.store.clone();
-                let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
-                    return;
-                };
-                let next = active.begin(command, max, &store);
-                if active.is_ending() {
-                    let before = active.chat.load();
-                    let effects = &mut self.state.effects;
-                    active.chat.refuse_queued(Refusal::Unavailable, effects);
-                    adjust(&mut self.state.load, before, active.chat.load());
-                    self.answer_effects();
-                }
-                self.go_on(id, next);
-            }
-        }
-    }
-
-    // What the store says.
-
-    fn store_answered(&mut self, answer: StoreAnswer) {
-        let (id, next) = match answer {
-            StoreAnswer::Loaded(id, found) => match self.state.chats.get_mut(&id) {
-                Some(Place::Active(active)) => {
-                    // Reloading never gives up, so an error here is a refusal
-                    // to read what was written: as good as gone.
-                    let record = found.ok().flatten().map(|(record, _)| record);
-                    (id, active.reloaded(record))
-                }
-                _ => return self.loaded(id, found),
-            },
-            StoreAnswer::Changed(id, result) => match self.state.chats.get_mut(&id) {
-                Some(Place::Active(active)) => {
-                    let History { store, clock, .. } = &self.history;
-                    (id, active.changed(result, store, clock))
-                }
-                _ => return,
-            },
-        };
-        self.go_on(id, next);
-        self.take_waiting(id);
-    }
-
-    /// Goes on with the commands that waited for a change, until the next change.
-    fn take_waiting(&mut self, id: ChatId) {
-        while let Some(Place::Active(active)) = self.state.chats.get_mut(&id)
-            && active.change.is_none()
-            && let Some(command) = active.waiting.pop_front()
-        {
-            self.state.waiting_commands -= 1;
-            self.chat_command(id, command);
-        }
-    }
-
-    fn go_on(&mut self, id: ChatId, next: Next) {
-        match next {
-            Next::Nothing => {}
-            Next::Call(call) => self.state.store_calls.push(call),
-            Next::Gone => {
-                let Some(Place::Active(active)) = self.state.chats.remove(&id) else {
-                    return;
-                };
-                self.history.metrics.chat_let_go();
-                self.wakes.wake(self.core, std::iter::once(&active.feed));
-                // They find no chat now, and are answered so.
-                self.state.waiting_commands -= active.waiting.len();
-                for command in active.waiting {
-                    self.chat_command(id, command);
-                }
-            }
-        }
-    }
-
-    /// The chat's place, which begins to load if it had none.
-    fn place(&mut self, id: ChatId) -> &mut Place {
-        self.state.chats.entry(id).or_insert_with(|| {
-            let History { store, clock, .. } = self.history.clone();
-            let patience = Some(self.settings.patience);
-            let newest = self.settings.ring.messages;
-            let call = load(id, newest, patience, store, clock);
-            self.state.store_calls.push(call);
-            Place::Loading(Waiting::default())
-        })
-    }
-
-    fn loaded(&mut self, id: ChatId, found: StoreResult<Option<(ChatRecord, Vec<Row>)>>) {
-        let Some(Place::Loading(waiting)) = self.state.chats.remove(&id) else {
-            return;
-        };
-        self.state.load.posts -= waiting.posts.len();
-        self.state.waiting_commands -= waiting.commands.len();
-        match found {
-            Ok(Some((record, newest))) => {
-                self.activate(record, &newest);
-                for command in waiting.commands {
-                    self.chat_command(id, command);
-                }
-                for post in waiting.posts {
-                    self.accept(id, post);
-                }
-            }
-            Ok(None) => {
-                waiting.commands.into_iter().for_each(refuse_missing);
-                refuse_posts(waiting.posts, &Refusal::NotMember);
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(chat = %id, error, "chat could not be loaded");
-                for command in waiting.commands {
-                    refuse(command, |_| ShardError::Unavailable);
-                }
-                refuse_posts(waiting.posts, &Refusal::Unavailable);
-            }
-        }
-    }
-
-    fn activate(&mut self, record: ChatRecord, newest: &[Row]) {
-        let id = record.id;
-        let before = record.last_seq - newest.len() as Seq;
-        let cores = self.wakes.cores();
-        let feed = Feed::new(id, before, self.settings.ring, cores);
-        feed.append(newest.iter().map(Entry::new));
-        let touched = self.history.clock.now();
-        let active = Active {
-            chat: Chat::new(record, newest, self.settings.ring.messages),
-            feed: Arc::new(feed),
-            touched,
-            listed: false,
-            change: None,
-            waiting: Default::default(),
-        };
-        self.state.chats.insert(id, Place::Active(Box::new(active)));
-        self.state.idle.push(touched, id);
-        self.history.metrics.chat_activated();
-    }
-
-    // Time.
-
-    /// Answers whoever waits past a deadline.
-    fn expire(&mut self, now: Instant) {
-        if self.state.next_expiry.is_none_or(|next| next > now) {
-            return;
-        }
-        let State {
-            chats,
-            load,
-            effects,
-            next_expiry,
-            ..
-        } = &mut self.state;
-        *next_expiry = None;
-        let mut earliest = |deadline: Option<Instant>| {
-            *next_expiry = deadline.into_iter().chain(*next_expiry).min();
-        };
-        for place in chats.values_mut() {
-            match place {
-                Place::Loading(waiting) => {
-                    let (late, rest): (Vec<_>, _) = std::mem::take(&mut waiting.posts)
-                        .into_iter()
-                        .partition(|post| post.deadline <= now);
-                    load.posts -= late.len();
-                    refuse_posts(late, &Refusal::Expired);
-                    earliest(rest.iter().map(|post| post.deadline).min());
-                    waiting.posts = rest;
-                }
-                Place::Active(active) if active.chat.load() != Load::default() => {
-                    let before = active.chat.load();
-                    active.chat.expire(now, effects);
-                    adjust(load, before, active.chat.load());
-                    earliest(active.chat.earliest_deadline());
-                }
-                Place::Active(_) => {}
-            }
-        }
-        self.answer_effects();
-    }
-
-    /// Lets go of chats that nobody has used for a while.
-    fn let_go(&mut self, now: Instant) {
-        let idle = self.settings.idle;
-        let Some(before) = now.checked_sub(idle) else {
-            return;
-        };
-        let mut gone = false;
-        while let Some(id) = self.state.idle.pop_before(before) {
-            let Some(Place::Active(active)) = self.state.chats.get(&id) else {
-                continue;
-            };
-            if active.touched <= before && active.is_idle() {
-                self.state.chats.remove(&id);
-                self.history.metrics.chat_let_go();
-                gone = true;
-            } else {
-                // In use: it has to be idle for the whole time from now on.
-                let seen = active.touched.max(before + Duration::from_nanos(1));
-                let again = if active.is_idle() { seen } else { now };
-                self.state.idle.push(again, id);
-            }
-        }
-        if gone && self.state.chats.len() < self.state.chats.capacity() / 4 {
-            self.state.chats.shrink_to_fit();
-        }
-    }
-
-    /// Ends the streams once all that was accepted has its answer.
-    fn finish_drain(&mut self) {
-        if self.state.drained.is_empty() || self.state.load.posts > 0 {
-            return;
-        }
-        let places = self.state.chats.values();
-        let feeds: Vec<&Arc<Feed>> = places
-            .filter_map(|place| match place {
-                Place::Active(active) => Some(&active.feed),
-                Place::Loading(_) => None,
-            })
-            .collect();
-        feeds.iter().for_each(|feed| feed.end(End::Draining));
-        self.wakes.wake(self.core, feeds.into_iter());
-        for drained in self.state.drained.drain(..) {
-            _ = drained.send(());
-        }
-    }
-}
-
-fn join(
-    active: &Active,
-    user: UserName,
-    after_seq: Option<Seq>,
-    core: usize,
-    settings: ShardSettings,
-    history: History,
-) -> Result<Reader, ShardError> {
-    if !active.chat.members().contains(&user) {
-        return Err(ShardError::NotMember);
-    }
-    let last_seq = active.chat.last_seq();
-    let cursor = after_seq.unwrap_or(last_seq);
-    if cursor > last_seq {
-        return Err(ShardError::AheadOfChat { last_seq });
-    }
-    let slot = Arc::new(Slot::new(user, settings.stream_posts));
-    let feed = active.feed.clone();
-    Ok(Reader::join(feed, slot, core, cursor, history))
-}
-
-fn refuse_busy(command: ChatCommand) {
-    let queue = "commands on a chat";
-    refuse(command, |_| ShardError::Busy { queue });
 }
 
 fn refuse_posts(posts: Vec<Post<Reply>>, refusal: &Refusal) {
@@ -574,3 +283,6 @@ async fn sleep_until(time: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,6 @@ use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use crate::config::LogFormat;
-
 /// Below `info` these say something about every frame and every syscall, which
 /// drowns the lines that one turned the level up for.
 const CHATTY: [&str; 8] = [
@@ -20,6 +18,15 @@ const CHATTY: [&str; 8] = [
     "tokio_postgres",
     "mio",
 ];
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    Pretty,
+    Json,
+}
 
 /// Why the log could not be set up, or its level not be changed.
 #[derive(Debug, thiserror::Error)]

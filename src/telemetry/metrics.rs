@@ -171,7 +171,7 @@ impl Metrics {
         let at = known.unwrap_or(REASONS.len() - 1);
         self.sheet.add(self.places.refusals[at], 1);
         match reason {
-            "TOKEN_INVALID" | "NOT_ALLOWED" => self.auth(AuthOutcome::Refused),
+            "TOKEN_INVALID" | "TOKEN_EXPIRED" | "NOT_ALLOWED" => self.auth(AuthOutcome::Refused),
             "AUTH_UNAVAILABLE" => self.auth(AuthOutcome::Failed),
             _ => {}
         }

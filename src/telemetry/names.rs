@@ -95,7 +95,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 29] = [
+pub const REASONS: [&str; 32] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -123,7 +123,10 @@ pub const REASONS: [&str; 29] = [
     "REQUEST_TOO_SLOW",
     "NO_SUCH_METHOD",
     "COMPRESSED_MESSAGE",
-    "RATE_LIMITED",
+    "TOO_MANY_CONNECTIONS",
+    "TOO_MANY_STREAMS",
+    "TOO_MANY_SENDS",
+    "TOO_MANY_CALLS",
     "OTHER",
 ];
 

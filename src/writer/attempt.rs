@@ -3,6 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ahash::AHashMap;
 use backon::BackoffBuilder as _;
 
 use super::Landed;
@@ -73,13 +74,13 @@ impl<'a> Attempt<'a> {
         let piece = Arc::new(piece);
         let mut delays = retry_delays();
         let error = loop {
-            let begun = Instant::now();
+            let begun = self.clock.now();
             let appended = self
                 .store
                 .append(self.lane, piece.clone(), 0..piece.len())
                 .await;
             self.attempts += 1;
-            self.metrics.commit(begun.elapsed());
+            self.metrics.commit(self.clock.now() - begun);
             match appended {
                 Ok(()) => return self.stored(piece),
                 Err(StoreError::Unavailable(source)) => {
@@ -95,6 +96,7 @@ impl<'a> Attempt<'a> {
                     if self.is_stored(&piece[0]).await {
                         return self.stored(piece);
                     }
+                    pause(&mut delays).await;
                 }
                 Err(error @ (StoreError::Conflict | StoreError::Refused(_))) => break error,
             }
@@ -149,6 +151,7 @@ impl<'a> Attempt<'a> {
             return self.stored(Arc::new(piece));
         }
         let mut rest = Vec::with_capacity(piece.len());
+        let mut explained = false;
         for rows in by_chat(piece) {
             let (chat, first) = (rows[0].chat, rows[0].seq);
             let foreign = self.behind(chat, first - 1).await;
@@ -159,36 +162,85 @@ impl<'a> Attempt<'a> {
             tracing::warn!(lane = self.lane, %chat, seq = first, theirs = foreign.len(),
                 "another writer has used our seqs, renumbering behind it");
             rest.extend(self.make_way_for(foreign, rows));
+            explained = true;
         }
-        self.todo.push(rest);
+        if explained {
+            self.todo.push(rest);
+        } else {
+            self.leave_deleted(rest).await;
+        }
     }
 
-    /// Reports the foreign messages, and moves ours behind them; less those
-    /// that turn out to be the same post.
-    fn make_way_for(&mut self, foreign: Vec<Row>, ours: Vec<Row>) -> Vec<Row> {
+    /// What is in the way can't be seen, so a chat was deleted under us by another
+    /// server. If none was, what conflicts is found like what is refused: trying
+    /// again would hold up the lane's other chats for ever.
+    async fn leave_deleted(&mut self, piece: Vec<Row>) {
+        let before = piece.len();
+        let mut rest = Vec::with_capacity(before);
+        for rows in by_chat(piece) {
+            let chat = rows[0].chat;
+            let load = |deadline| self.store.load_chat(chat, 0, deadline);
+            if self.ask(chat, load).await.is_some() {
+                rest.extend(rows);
+            } else {
+                self.lose(chat, rows);
+            }
+        }
+        if rest.len() < before {
+            self.todo.push(rest);
+        } else {
+            self.divide(rest, &StoreError::Conflict);
+        }
+    }
+
+    /// Ends the messages of a chat that is gone, in later pieces as well.
+    fn lose(&mut self, chat: ChatId, mut rows: Vec<Row>) {
+        for later in self.todo.iter_mut().rev() {
+            rows.extend(later.extract_if(.., |row| row.chat == chat));
+        }
+        tracing::warn!(lane = self.lane, %chat, rows = rows.len(),
+            "the chat was deleted by another server, its messages are not stored");
+        let lost = rows.into_iter();
+        self.landed
+            .extend(lost.map(|row| Landed::NoChat { chat, id: row.id }));
+    }
+
+    /// Reports the foreign messages, and moves ours behind them, in place and in
+    /// time; less those that turn out to be the same post.
+    fn make_way_for(&mut self, foreign: Vec<Row>, mut ours: Vec<Row>) -> Vec<Row> {
         let chat = ours[0].chat;
+        let newest = foreign.iter().map(|row| row.created_at).max();
+        let mut posts = AHashMap::new();
+        for row in &foreign {
+            if let Some(id) = &row.client_message_id {
+                posts.entry((&row.from, id)).or_insert(row);
+            }
+        }
+        let mut shift = foreign.len() as Seq;
         let mut duplicates = Vec::new();
-        let mut kept = Vec::with_capacity(ours.len());
-        let shift = foreign.len() as Seq;
-        for mut row in ours {
-            match foreign.iter().find(|theirs| same_post(theirs, &row)) {
-                Some(theirs) => duplicates.push(Landed::Duplicate {
+        let mut keep = |row: &mut Row| {
+            let post = row.client_message_id.as_ref().map(|id| (&row.from, id));
+            if let Some(theirs) = post.and_then(|post| posts.get(&post)) {
+                shift -= 1;
+                duplicates.push(Landed::Duplicate {
                     chat,
                     id: row.id,
                     seq: theirs.seq,
                     created_at: theirs.created_at,
-                }),
-                None => {
-                    row.seq += shift - duplicates.len() as Seq;
-                    kept.push(row);
-                }
+                });
+                return false;
             }
+            row.seq += shift;
+            row.created_at = newest.map_or(row.created_at, |newest| newest.max(row.created_at));
+            true
+        };
+        ours.retain_mut(&mut keep);
+        for later in self.todo.iter_mut().rev() {
+            later.retain_mut(|row| row.chat != chat || keep(row));
         }
-        let later = self.todo.iter_mut().flatten();
-        renumber(later, chat, shift - duplicates.len() as Seq);
         self.landed.extend(foreign.into_iter().map(Landed::Foreign));
         self.landed.extend(duplicates);
-        kept
+        ours
     }
 
     /// All messages of a chat behind `seq`.
@@ -205,14 +257,20 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Reads until the store answers: what follows must not be guessed.
     async fn page(&self, chat: ChatId, page: Page, limit: usize) -> Vec<Row> {
+        let page = |deadline| self.store.page(chat, page, limit, deadline);
+        self.ask(chat, page).await
+    }
+
+    /// Asks until the store answers: what follows must not be guessed.
+    async fn ask<T, F>(&self, chat: ChatId, question: impl Fn(Instant) -> F) -> T
+    where
+        F: Future<Output = StoreResult<T>>,
+    {
         let mut delays = retry_delays();
         loop {
-            let deadline = self.clock.now() + LOOKUP_TIMEOUT;
-            let found: StoreResult<_> = self.store.page(chat, page, limit, deadline).await;
-            match found {
-                Ok(rows) => return rows,
+            match question(self.clock.now() + LOOKUP_TIMEOUT).await {
+                Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(lane = self.lane, %chat,
                         error = &error as &dyn std::error::Error, "look-up failed, trying again");
@@ -225,12 +283,6 @@ impl<'a> Attempt<'a> {
 
 fn same(found: &Row, ours: &Row) -> bool {
     found.seq == ours.seq && found.id == ours.id
-}
-
-fn same_post(theirs: &Row, ours: &Row) -> bool {
-    ours.client_message_id.is_some()
-        && theirs.client_message_id == ours.client_message_id
-        && theirs.from == ours.from
 }
 
 fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {
@@ -261,3 +313,6 @@ fn retry_delays() -> impl Iterator<Item = Duration> + Send {
 async fn pause(delays: &mut impl Iterator<Item = Duration>) {
     tokio::time::sleep(delays.next().unwrap_or(RETRY_MAX)).await;
 }
+
+#[cfg(test)]
+mod tests;

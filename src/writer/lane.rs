@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use tokio::sync::mpsc;
@@ -93,7 +93,7 @@ impl Lane {
 
     async fn commit(&self, submissions: Vec<Submission>) {
         let Telemetry { metrics, traces } = &self.telemetry;
-        let begun = Instant::now();
+        let begun = self.clock.now();
         let count = submissions.len();
         let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
         let attempt = Attempt::new(self.index, store, clock, metrics);
@@ -119,7 +119,7 @@ impl Lane {
             span.end(self.index, total, attempts);
         }
         let stored = landed.iter().filter(|one| matches!(one, Landed::Stored(_)));
-        metrics.batch_done(self.index, count, stored.count(), begun.elapsed());
+        metrics.batch_done(self.index, count, stored.count(), self.clock.now() - begun);
         for landed in landed {
             if let Some(at) = owner.get(&landed.chat()) {
                 answers[*at].1.push(landed);

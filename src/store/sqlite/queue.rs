@@ -2,7 +2,7 @@ use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError};
@@ -11,7 +11,13 @@ use tokio::{
     time::timeout_at,
 };
 
-use crate::store::{StoreError, StoreResult};
+use crate::{
+    runtime::trim_heap,
+    store::{StoreError, StoreResult},
+};
+
+/// A thread without a job for so long is at rest.
+const REST: Duration = Duration::from_secs(1);
 
 /// The way from async callers to a thread. A caller waits for one of as many
 /// permits as the channel has places, so that sending never blocks its runtime.
@@ -75,6 +81,19 @@ impl<T> Clone for Jobs<T> {
 }
 
 impl<T> Jobs<T> {
+    /// The next job. If none comes for a while, the thread's free memory goes
+    /// back first.
+    pub(super) fn recv_at_rest(&self) -> Result<T, RecvError> {
+        match self.recv_by(Instant::now() + REST) {
+            Ok(job) => Ok(job),
+            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+            Err(RecvTimeoutError::Timeout) => {
+                trim_heap();
+                self.recv()
+            }
+        }
+    }
+
     pub(super) fn recv(&self) -> Result<T, RecvError> {
         self.0.recv().map(|admitted| admitted.job)
     }

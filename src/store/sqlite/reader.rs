@@ -46,7 +46,7 @@ pub(super) async fn read<T: Send + 'static>(
 
 /// Until the queue is closed and empty.
 pub(super) fn run(mut conn: Connection, jobs: Jobs<Read>) {
-    while let Ok(read) = jobs.recv() {
+    while let Ok(read) = jobs.recv_at_rest() {
         // Nobody waits any more, and others do.
         if Instant::now() >= read.deadline {
             continue;

@@ -53,7 +53,11 @@ pub(super) fn claim(path: &Path) -> Result<File, OpenError> {
         source,
     };
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|e| io_error(path, e))?;
+        fs::create_dir_all(folder).map_err(|e| match e.kind() {
+            // What exists is no folder.
+            io::ErrorKind::AlreadyExists => io_error(path, io::ErrorKind::NotADirectory.into()),
+            _ => io_error(path, e),
+        })?;
     }
     let writable = |path: &Path| {
         let mut options = OpenOptions::new();

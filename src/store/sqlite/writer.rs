@@ -115,7 +115,7 @@ impl Writer {
     fn next(&mut self) -> Option<Job> {
         loop {
             let Some(at) = self.purge_at else {
-                return self.jobs.recv().ok();
+                return self.jobs.recv_at_rest().ok();
             };
             match self.jobs.recv_by(at) {
                 Ok(job) => return Some(job),

@@ -1,0 +1,108 @@
+//! What a check of a token costs when the cache has the answer: less than a
+//! microsecond. It allocates nothing itself; moka tidies up at about one hit in a
+//! hundred, which is what the printed count shows.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chat_service::{
+    auth::{Ask, Authenticator, Cache, CacheSettings, Checked, Identity, Role, Token},
+    domain::UserName,
+    runtime::SystemClock,
+    telemetry::Metrics,
+};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: the system's allocator does it all.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static GLOBAL: Counting = Counting;
+
+/// Believes any token.
+#[derive(Debug)]
+struct Anybody;
+
+impl Authenticator for Anybody {
+    fn check<'a>(&'a self, _: Ask<'a>) -> Checked<'a> {
+        Checked::Now(Ok(Arc::new(Identity {
+            user: UserName::new("bob").expect("a name"),
+            role: Role::User,
+            expires_at: None,
+            recheck_at: None,
+        })))
+    }
+}
+
+fn hit(cache: &Cache, token: &str) {
+    let ask = Ask {
+        token: Token(token),
+        method: "/chat_v1.ChatV1/SendMessage",
+        trace: None,
+    };
+    match cache.check(black_box(ask)) {
+        Checked::Now(result) => drop(black_box(result)),
+        Checked::Later(_) => panic!("not a hit"),
+    }
+}
+
+fn bench(c: &mut Criterion) {
+    let settings = CacheSettings {
+        ttl: Duration::from_secs(3600),
+        refusal_ttl: Duration::from_secs(2),
+        stale: Duration::ZERO,
+        max_entries: 100_000,
+        per_method: true,
+    };
+    let inner = Arc::new(Anybody);
+    let cache = Cache::new(inner, Arc::new(SystemClock), settings, Metrics::new(1));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    for (name, token) in [
+        ("200 bytes", "t".repeat(200)),
+        ("800 bytes", "t".repeat(800)),
+    ] {
+        let ask = Ask {
+            token: Token(&token),
+            method: "/chat_v1.ChatV1/SendMessage",
+            trace: None,
+        };
+        drop(runtime.block_on(cache.check(ask).answer()));
+        for _ in 0..10_000 {
+            hit(&cache, &token);
+        }
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for _ in 0..100_000 {
+            hit(&cache, &token);
+        }
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        println!("allocations of 100,000 hits: {allocations}");
+        c.bench_function(&format!("auth hit, {name}"), |b| {
+            b.iter(|| hit(&cache, &token));
+        });
+    }
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

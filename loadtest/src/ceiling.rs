@@ -1,0 +1,7 @@
+//! What the scenarios are measured against: servers and writers that do the
+//! least that could be called the same work.
+
+pub mod append;
+pub mod fanout;
+mod serve;
+pub mod unary;

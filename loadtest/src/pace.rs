@@ -1,0 +1,174 @@
+//! When things are to be sent, and how long they took from then: the intended
+//! time counts, so a server that stalls is charged for all that it kept waiting.
+
+use std::{
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    Result,
+    child::{Child, Usage},
+    options::Common,
+};
+
+/// Intended times, evenly spaced.
+pub struct Pace {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    /// `rate` a second; `None` if there is no rate to keep.
+    pub fn new(rate: Option<f64>) -> Option<Self> {
+        rate.map(|rate| Self {
+            next: Instant::now(),
+            interval: Duration::from_secs_f64(1.0 / rate),
+        })
+    }
+
+    /// The next intended time, if it has come.
+    pub fn due(&mut self) -> Option<Instant> {
+        let due = self.next;
+        (due <= Instant::now()).then(|| {
+            self.next += self.interval;
+            due
+        })
+    }
+
+    pub async fn wait(&self) {
+        until(self.next).await;
+    }
+}
+
+/// The runtime's timers are good to a millisecond; the rest is spent looking.
+const COARSE: Duration = Duration::from_millis(2);
+
+async fn until(at: Instant) {
+    if let Some(early) = at.checked_sub(COARSE)
+        && early > Instant::now()
+    {
+        tokio::time::sleep_until(early.into()).await;
+    }
+    while Instant::now() < at {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Nanoseconds since the load began, as messages carry them.
+pub fn stamp(at: Instant) -> u64 {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    at.saturating_duration_since(*BEGUN).as_nanos() as u64
+}
+
+/// What the load's tasks count into.
+pub struct Meter {
+    pub done: AtomicU64,
+    pub failed: AtomicU64,
+    measuring: AtomicBool,
+    times: Mutex<Histogram<u64>>,
+}
+
+/// What was counted while it was measured.
+pub struct Measured {
+    pub done: f64,
+    pub failed: u64,
+    pub seconds: f64,
+    /// Of the server.
+    pub cpu: f64,
+    pub times: Histogram<u64>,
+}
+
+impl Measured {
+    pub fn rate(&self) -> f64 {
+        self.done / self.seconds
+    }
+
+    pub fn cpu_each(&self) -> f64 {
+        self.cpu / self.done
+    }
+
+    /// In microseconds.
+    pub fn quantile(&self, quantile: f64) -> f64 {
+        self.times.value_at_quantile(quantile) as f64 / 1000.0
+    }
+}
+
+const MAX_NANOS: u64 = 60_000_000_000;
+
+impl Meter {
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            measuring: AtomicBool::new(false),
+            times: Mutex::new(Histogram::new_with_max(MAX_NANOS, 3)?),
+        })
+    }
+
+    pub fn add(&self, done: u64) {
+        self.done.fetch_add(done, Ordering::Relaxed);
+    }
+
+    pub fn fail(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Something that was intended at `stamp` is done.
+    pub fn time(&self, stamped: u64) {
+        if self.measuring.load(Ordering::Relaxed) {
+            let nanos = stamp(Instant::now()).saturating_sub(stamped);
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.saturating_record(nanos.max(1));
+        }
+    }
+
+    /// Measures `child` while others keep it under load.
+    pub async fn measure(&self, child: &Child, common: &Common) -> Result<Measured> {
+        tokio::time::sleep(common.warmup()).await;
+        self.measuring.store(true, Ordering::Relaxed);
+        let (begun, done) = (Instant::now(), self.count());
+        let Usage { cpu, .. } = child.usage()?;
+        tokio::time::sleep(common.window()).await;
+        self.measuring.store(false, Ordering::Relaxed);
+        let usage = child.usage()?;
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Measured {
+            done: (self.count() - done) as f64,
+            failed: self.failed.load(Ordering::Relaxed),
+            seconds: begun.elapsed().as_secs_f64(),
+            cpu: usage.cpu - cpu,
+            times: times.clone(),
+        })
+    }
+}
+
+/// What one load may take beyond the time that it is measured: whatever waits
+/// for something that will not come ends then.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Puts a load on, for a bounded time.
+pub fn put_on<T>(common: &Common, load: impl Future<Output = Result<T>>) -> Result<T> {
+    let limit = LIMIT + common.warmup() + common.window();
+    block_on(async {
+        let ended = tokio::time::timeout(limit, load).await;
+        ended.unwrap_or_else(|_| Err(format!("not done within {limit:?}").into()))
+    })
+}
+
+/// A current-thread runtime: load and ceilings have one core each.
+pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,113 @@
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
+
+use super::{
+    Ask, AuthError, AuthResult, Authenticator, Checked, Identity, KeyError, Token, claims::Claims,
+    crypto, keys::Keys,
+};
+use crate::runtime::Watched;
+
+/// Checks tokens by their signatures, without asking anybody.
+pub struct JwtAuth {
+    keys: Watched<Keys>,
+    settings: JwtSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// A JWKS, a public key in PEM, or a secret.
+    pub keys: PathBuf,
+    /// What `iss` has to be.
+    pub issuer: Option<String>,
+    /// What `aud` has to hold.
+    pub audience: Option<String>,
+    /// How far the clock of who made the token may be off.
+    pub leeway: Duration,
+}
+
+impl JwtAuth {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// If the file can't be read or has no key that is of use.
+    pub fn new(settings: JwtSettings) -> Result<Self, KeyError> {
+        crypto::install();
+        let file = settings.keys.clone();
+        let keys = Watched::new(vec![file.clone()], move || Keys::read(&file))?;
+        Ok(Self { keys, settings })
+    }
+
+    fn verify(&self, token: Token<'_>) -> AuthResult {
+        let header = decode_header(token.0).map_err(|_| AuthError::Invalid("it is not a JWT"))?;
+        // Extensions that have to be understood (RFC 7515, 4.1.11): none is.
+        if header.crit.is_some() {
+            return Err(AuthError::Invalid("it has extensions that are not known"));
+        }
+        let keys = self.keys.get();
+        let mut refusal = AuthError::Invalid("it is signed with a key that is not known");
+        for (key, algorithm) in keys.fitting(&header) {
+            match self.verify_with(token, key, algorithm) {
+                Ok(identity) => return Ok(Arc::new(identity)),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn verify_with(
+        &self,
+        token: Token<'_>,
+        key: &DecodingKey,
+        algorithm: Algorithm,
+    ) -> Result<Identity, AuthError> {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = self.settings.leeway.as_secs();
+        validation.validate_nbf = true;
+        if let Some(issuer) = &self.settings.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".into());
+        }
+        match &self.settings.audience {
+            Some(audience) => {
+                validation.set_audience(&[audience]);
+                validation.required_spec_claims.insert("aud".into());
+            }
+            None => validation.validate_aud = false,
+        }
+        let token = decode::<Claims>(token.0, key, &validation).map_err(|e| refusal(e.kind()))?;
+        let mut identity = token.claims.identity()?;
+        // The leeway holds for the whole life of the token.
+        if let Some(end) = &mut identity.expires_at {
+            end.0 = end
+                .0
+                .saturating_add(self.settings.leeway.as_micros() as i64);
+        }
+        Ok(identity)
+    }
+}
+
+/// In words of our own: the library's may quote the token.
+fn refusal(kind: &ErrorKind) -> AuthError {
+    AuthError::Invalid(match kind {
+        ErrorKind::ExpiredSignature => return AuthError::Expired,
+        ErrorKind::InvalidSignature => "its signature is wrong",
+        ErrorKind::InvalidIssuer => "it is of another issuer",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::ImmatureSignature => "it is not valid yet",
+        ErrorKind::MissingRequiredClaim(_) => "a claim is missing",
+        _ => "it is not a JWT with the claims username and exp",
+    })
+}
+
+impl Authenticator for JwtAuth {
+    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
+        Checked::Now(self.verify(ask.token))
+    }
+}
+
+impl fmt::Debug for JwtAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JwtAuth").field(&self.settings).finish()
+    }
+}

@@ -1,0 +1,156 @@
+use std::{fs, path::Path};
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Header,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
+};
+
+/// Shorter secrets can be found by trying (RFC 7518, 3.2 wants 32 bytes, which
+/// a warning asks for).
+const LEAST_SECRET: usize = 16;
+const GOOD_SECRET: usize = 32;
+
+/// Keys that are tried for one token that names none.
+const MOST_KEYS: usize = 16;
+
+/// Why there are no keys. It never shows what the file holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct KeyError {
+    file: String,
+    why: String,
+}
+
+/// The keys that tokens may be signed with. What algorithm a key is for follows
+/// from the key, never from the token.
+#[derive(Debug)]
+pub struct Keys(Vec<Key>);
+
+#[derive(Debug)]
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl Keys {
+    /// Reads a JWKS, a public key in PEM, or else a secret for HS256.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let fail = |why: String| KeyError {
+            file: path.display().to_string(),
+            why,
+        };
+        let bytes = fs::read(path).map_err(|e| fail(e.to_string()))?;
+        let text = bytes.trim_ascii();
+        let keys = if text.starts_with(b"{") {
+            from_jwks(text)
+        } else if text.starts_with(b"-----BEGIN") {
+            from_pem(text).map(|key| vec![key])
+        } else {
+            from_secret(text).map(|key| vec![key])
+        };
+        keys.map(Self).map_err(|why| fail(why.into()))
+    }
+
+    /// The keys that the header of a token may mean.
+    pub fn fitting<'a>(
+        &'a self,
+        header: &'a Header,
+    ) -> impl Iterator<Item = (&'a DecodingKey, Algorithm)> {
+        let named = header.kid.as_ref();
+        let known = named.is_some_and(|id| self.0.iter().any(|key| key.id.as_ref() == Some(id)));
+        self.0
+            .iter()
+            .filter(move |key| key.algorithm == header.alg)
+            .filter(move |key| match (named, &key.id) {
+                (Some(wanted), Some(id)) => wanted == id,
+                (Some(_), None) => !known,
+                (None, _) => true,
+            })
+            .map(|key| (&key.key, key.algorithm))
+    }
+}
+
+fn from_secret(secret: &[u8]) -> Result<Key, &'static str> {
+    if secret.len() < LEAST_SECRET {
+        return Err("a secret needs at least 16 bytes, better 32");
+    }
+    if secret.len() < GOOD_SECRET {
+        tracing::warn!("the secret of tokens is shorter than the 32 bytes that HS256 wants");
+    }
+    Ok(Key {
+        id: None,
+        algorithm: Algorithm::HS256,
+        key: DecodingKey::from_secret(secret),
+    })
+}
+
+fn from_pem(pem: &[u8]) -> Result<Key, &'static str> {
+    let first = pem.split(|b| *b == b'\n').next().unwrap_or_default();
+    let public = first.windows(10).any(|part| part == b"PUBLIC KEY");
+    if !public {
+        return Err("of PEM files only a public key is taken");
+    }
+    // An RSA key is neither an EC nor an Ed25519 one: at most one succeeds.
+    let rsa = DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key));
+    let ec = || DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key));
+    let ed = || DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key));
+    let (algorithm, key) = rsa
+        .or_else(|_| ec())
+        .or_else(|_| ed())
+        .map_err(|_| "neither an RSA, a P-256 nor an Ed25519 public key")?;
+    // An uncompressed point of P-256; P-384 has longer ones.
+    if algorithm == Algorithm::ES256 && key.try_get_as_bytes().map_or(0, <[u8]>::len) != 65 {
+        return Err("of elliptic curves only P-256 and Ed25519 are supported");
+    }
+    Ok(Key {
+        id: None,
+        algorithm,
+        key,
+    })
+}
+
+fn from_jwks(json: &[u8]) -> Result<Vec<Key>, &'static str> {
+    let set: JwkSet = serde_json::from_slice(json)
+        .or_else(|_| serde_json::from_slice(json).map(|key| JwkSet { keys: vec![key] }))
+        .map_err(|_| "not a JWKS or JWK that can be read")?;
+    let keys: Vec<Key> = set.keys.iter().filter_map(from_jwk).collect();
+    if keys.is_empty() {
+        return Err("no key for signatures with HS256, RS256, ES256 or EdDSA");
+    }
+    if keys.len() > MOST_KEYS {
+        return Err("more than 16 keys");
+    }
+    Ok(keys)
+}
+
+/// A set may hold keys for other purposes: they are passed over.
+fn from_jwk(jwk: &Jwk) -> Option<Key> {
+    if matches!(&jwk.common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature) {
+        return None;
+    }
+    let (algorithm, named) = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        AlgorithmParameters::OctetKey(_) => (Algorithm::HS256, KeyAlgorithm::HS256),
+        _ => return None,
+    };
+    if jwk.common.key_algorithm.is_some_and(|given| given != named) {
+        return None;
+    }
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let short = |key: &DecodingKey| key.try_get_as_bytes().map_or(0, <[u8]>::len) < LEAST_SECRET;
+    if algorithm == Algorithm::HS256 && short(&key) {
+        return None;
+    }
+    Some(Key {
+        id: jwk.common.key_id.clone(),
+        algorithm,
+        key,
+    })
+}

@@ -1,0 +1,212 @@
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::{
+    Ask, AuthError, AuthResult, Authenticator, Checked, breaker::Breaker, claims::unverified,
+};
+use crate::{
+    domain::Clock,
+    proto::access::{CheckRequest, access_v1_client::AccessV1Client},
+    runtime::Spawner,
+};
+
+/// Checks under way at a time; more wait, within their deadline.
+const MOST_CHECKS: usize = 1_024;
+/// The pause before the one retry, and as much again by chance, so that a peer
+/// that restarts is not met by everybody at once.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The client of the Auth Service: asks it about each token and method.
+#[derive(Debug)]
+pub struct AccessClient {
+    client: AccessV1Client<Channel>,
+    timeout: Duration,
+    breaker: Breaker,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessSettings {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+    /// Who signed the Auth Service's certificate; `None`: one of those that
+    /// browsers trust.
+    pub ca: Option<PathBuf>,
+    /// For a check with its retry.
+    pub timeout: Duration,
+}
+
+/// Why the Auth Service's client can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error("{0} is not an address")]
+    Address(String),
+    #[error("{0}: {1}")]
+    Ca(String, std::io::Error),
+    #[error("TLS to the Auth Service: {0}")]
+    Tls(tonic::transport::Error),
+}
+
+impl AccessClient {
+    /// Connects at the first check; `spawner` runs the connection.
+    ///
+    /// # Errors
+    /// If the address or the CA's certificate makes no sense.
+    pub fn new(
+        settings: AccessSettings,
+        clock: Arc<dyn Clock>,
+        spawner: Spawner,
+    ) -> Result<Self, AccessError> {
+        let scheme = if settings.tls { "https" } else { "http" };
+        let host = match settings.host.parse() {
+            Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => settings.host,
+        };
+        let address = format!("{scheme}://{host}:{}", settings.port);
+        let mut endpoint = Endpoint::from_shared(address)
+            .map_err(|_| AccessError::Address(host))?
+            .executor(spawner)
+            .connect_timeout(settings.timeout)
+            .tcp_nodelay(true)
+            .concurrency_limit(MOST_CHECKS)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(5));
+        if settings.tls {
+            let mut tls = ClientTlsConfig::new();
+            tls = match settings.ca {
+                Some(path) => {
+                    let pem = std::fs::read(&path)
+                        .map_err(|e| AccessError::Ca(path.display().to_string(), e))?;
+                    tls.ca_certificate(Certificate::from_pem(pem))
+                }
+                None => tls.with_webpki_roots(),
+            };
+            endpoint = endpoint.tls_config(tls).map_err(AccessError::Tls)?;
+        }
+        Ok(Self {
+            client: AccessV1Client::new(endpoint.connect_lazy()),
+            timeout: settings.timeout,
+            breaker: Breaker::new(clock.now()),
+            clock,
+        })
+    }
+
+    async fn ask(&self, ask: Ask<'_>) -> Result<(), AuthError> {
+        let permit = self.breaker.permit(self.clock.now());
+        let permit = permit.ok_or(AuthError::Unavailable)?;
+        let answer = tokio::time::timeout(self.timeout, self.ask_twice(ask)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            tracing::debug!("the Auth Service did not answer in time");
+            Err(AuthError::Unavailable)
+        });
+        permit.done(answer == Err(AuthError::Unavailable), self.clock.now());
+        answer
+    }
+
+    async fn ask_twice(&self, ask: Ask<'_>) -> Result<(), AuthError> {
+        match self.ask_once(ask).await? {
+            Ok(()) => return Ok(()),
+            Err(status) if status.code() != Code::Unavailable => return Err(meaning(&status)),
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
+        self.ask_once(ask).await?.map_err(|status| meaning(&status))
+    }
+
+    async fn ask_once(&self, ask: Ask<'_>) -> Result<Result<(), Status>, AuthError> {
+        let mut request = Request::new(CheckRequest {
+            endpoint_address: ask.method.to_owned(),
+        });
+        let bearer = format!("Bearer {}", ask.token.0);
+        let mut bearer = MetadataValue::<Ascii>::try_from(bearer)
+            .map_err(|_| AuthError::Invalid("it can't be sent as metadata"))?;
+        bearer.set_sensitive(true);
+        request.metadata_mut().insert("authorization", bearer);
+        if let Some(trace) = ask.trace.and_then(|trace| trace.parse().ok()) {
+            request.metadata_mut().insert("traceparent", trace);
+        }
+        request.set_timeout(self.timeout);
+        // The generated client is a handle; a clone is how it is shared.
+        let answer = self.client.clone().check(request).await;
+        Ok(answer.map(drop))
+    }
+}
+
+impl Authenticator for AccessClient {
+    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
+        // What names nobody, or is over, need not be asked about: a yes would
+        // be of no use.
+        let identity = match unverified(ask.token.0) {
+            Ok(identity) => identity,
+            Err(error) => return Checked::Now(Err(error)),
+        };
+        if identity
+            .expires_at
+            .is_some_and(|end| end <= self.clock.wall())
+        {
+            return Checked::Now(Err(AuthError::Expired));
+        }
+        Checked::Later(Box::pin(async move {
+            self.ask(ask).await?;
+            let allowed: AuthResult = Ok(Arc::new(identity));
+            allowed
+        }))
+    }
+}
+
+/// What an error says: no, or nothing. The text of a peer is never passed on,
+/// nor logged: it may quote the token.
+fn meaning(status: &Status) -> AuthError {
+    let refused = AuthError::Invalid("the Auth Service refuses it");
+    let code = status.code();
+    let error = match code {
+        // tonic makes a status of a broken connection and of an HTTP error too.
+        _ if std::error::Error::source(status).is_some() || no_grpc(status) => {
+            AuthError::Unavailable
+        }
+        Code::Unauthenticated => refused,
+        Code::PermissionDenied => AuthError::Denied,
+        // What a Go server makes of any error that is not a status: this is how
+        // existing peers refuse, in words alone.
+        Code::Unknown => {
+            let text = status.message().to_ascii_lowercase();
+            if ["denied", "forbidden", "not allowed"]
+                .iter()
+                .any(|word| text.contains(word))
+            {
+                AuthError::Denied
+            } else {
+                refused
+            }
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => AuthError::Unavailable,
+    };
+    if error == AuthError::Unavailable {
+        tracing::debug!(?code, "the Auth Service could not be asked");
+    }
+    error
+}
+
+/// The answer was not gRPC but some proxy's: tonic says so only in words.
+fn no_grpc(status: &Status) -> bool {
+    status.message().starts_with("grpc-status header missing")
+}

@@ -1,0 +1,185 @@
+//! Who may come in, and how much they may ask for: from text to types.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use super::{Refusal, sources::Sources, value::quote};
+
+/// How tokens are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthChoice {
+    /// The token is the user's name, and is believed.
+    Dev,
+    /// The Auth Service is asked.
+    Service(AccessConfig),
+    /// By their signatures.
+    Jwt(JwtConfig),
+}
+
+/// The Auth Service and how to call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessConfig {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+    pub ca: Option<PathBuf>,
+    pub timeout: Duration,
+}
+
+/// What tokens are signed with, and what they have to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtConfig {
+    pub keys: PathBuf,
+    pub iss: Option<String>,
+    pub aud: Option<String>,
+    pub leeway: Duration,
+}
+
+/// How long answers about tokens are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthCacheConfig {
+    pub ttl: Duration,
+    pub refusal_ttl: Duration,
+    pub stale: Duration,
+    pub entries: u64,
+}
+
+/// The files to serve TLS with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Clients have to show a certificate that is signed by one of these.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What clients may have of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitConfig {
+    pub connections: usize,
+    pub connection_streams: u32,
+    pub user_streams: usize,
+    /// A second; 0: any number.
+    pub user_sends: u32,
+    pub inflight: usize,
+    /// In bytes.
+    pub header: u32,
+    pub handshake: Duration,
+    pub first_frame: Duration,
+}
+
+/// Development mode believes everybody, so that it stays on this machine.
+pub(super) fn auth(sources: &Sources<'_>, host: IpAddr) -> Result<AuthChoice, Refusal> {
+    // An absurd value is refused also where it would not count.
+    sources.need_number::<u16>("access_client_port")?;
+    sources.need_time("auth_timeout")?;
+    sources.need_time("jwt_leeway")?;
+    let local = host.to_canonical().is_loopback();
+    let given = sources.get("auth")?;
+    match given.as_ref().map(|given| given.text.as_str()) {
+        Some("service") => access(sources).map(AuthChoice::Service),
+        Some("jwt") => jwt(sources).map(AuthChoice::Jwt),
+        Some("dev") if local => Ok(AuthChoice::Dev),
+        // Deployments from before there was an --auth name only the peer.
+        None if sources.get("access_client_host")?.is_some() => {
+            access(sources).map(AuthChoice::Service)
+        }
+        None if local => Ok(AuthChoice::Dev),
+        None => Err(Refusal::new(format!(
+            "--auth: no check of tokens is configured, and {host} is not a loopback address: \
+             development mode, the default there, would trust any name"
+        ))),
+        Some(mode) => {
+            let why = if mode == "dev" {
+                format!(
+                    "dev trusts any name as a token, so it is refused on {host}, which is not a \
+                     loopback address"
+                )
+            } else {
+                format!("{} is not a known mode (dev, service, jwt)", quote(mode))
+            };
+            Err(given.map_or_else(|| Refusal::new(&why), |given| given.refuse(&why)))
+        }
+    }
+}
+
+fn access(sources: &Sources<'_>) -> Result<AccessConfig, Refusal> {
+    let host = sources.get("access_client_host")?.ok_or_else(|| {
+        Refusal::new("--access-client-host: --auth service needs the Auth Service's host")
+    })?;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/@?#[]".contains(c);
+    if host.text.is_empty() || host.text.contains(odd) {
+        let shown = quote(&host.text);
+        return Err(host.refuse(format!("{shown} is neither a host name nor an address")));
+    }
+    let ca = sources.path("access_client_ca")?;
+    let tls = match sources.get("access_client_tls")? {
+        None => ca.is_some(),
+        Some(given) => match given.text.as_str() {
+            "on" => true,
+            "off" if ca.is_some() => {
+                return Err(given.refuse("off contradicts --access-client-ca"));
+            }
+            "off" => false,
+            other => return Err(given.refuse(format!("{} is neither on nor off", quote(other)))),
+        },
+    };
+    Ok(AccessConfig {
+        host: host.text,
+        port: sources.need_number("access_client_port")?,
+        tls,
+        ca,
+        timeout: sources.need_time("auth_timeout")?,
+    })
+}
+
+fn jwt(sources: &Sources<'_>) -> Result<JwtConfig, Refusal> {
+    let keys = sources.path("jwt_keys")?.ok_or_else(|| {
+        Refusal::new("--jwt-keys: --auth jwt needs the keys that tokens are signed with")
+    })?;
+    Ok(JwtConfig {
+        keys,
+        iss: sources.text("jwt_iss")?,
+        aud: sources.text("jwt_aud")?,
+        leeway: sources.need_time("jwt_leeway")?,
+    })
+}
+
+pub(super) fn auth_cache(sources: &Sources<'_>) -> Result<AuthCacheConfig, Refusal> {
+    Ok(AuthCacheConfig {
+        ttl: sources.need_time("auth_cache_ttl")?,
+        refusal_ttl: sources.need_time("auth_refusal_ttl")?,
+        stale: sources.need_time("auth_stale")?,
+        entries: sources.need_number("auth_cache_entries")?,
+    })
+}
+
+pub(super) fn tls(sources: &Sources<'_>) -> Result<Option<TlsConfig>, Refusal> {
+    let cert = sources.path("tls_cert")?;
+    let key = sources.path("tls_key")?;
+    let client_ca = sources.path("tls_client_ca")?;
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsConfig {
+            cert,
+            key,
+            client_ca,
+        })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        (Some(_), None) => Err(Refusal::new("--tls-key: --tls-cert needs its private key")),
+        (None, _) => Err(Refusal::new(
+            "--tls-cert: --tls-key and --tls-client-ca need a certificate to serve with",
+        )),
+    }
+}
+
+pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
+    Ok(LimitConfig {
+        connections: sources.need_number("max_connections")?,
+        connection_streams: sources.need_number("max_connection_streams")?,
+        user_streams: sources.need_number("max_user_streams")?,
+        user_sends: sources.need_number("max_user_sends")?,
+        inflight: sources.need_number("max_inflight")?,
+        header: sources.need_number("max_header")?,
+        handshake: sources.need_time("handshake_timeout")?,
+        first_frame: sources.need_time("first_frame_timeout")?,
+    })
+}

@@ -1,0 +1,135 @@
+//! The options of `chatd serve` about who may come in, and how much they may
+//! ask for.
+
+use clap::Args;
+
+use super::{Bounds, Count, HOUR, KIB, MINUTE, Size, Time};
+
+pub(super) fn bounds(id: &str) -> Option<Bounds> {
+    Some(match id {
+        "access_client_port" => Count(1, 65_535),
+        "auth_timeout" => Time(10, MINUTE),
+        "jwt_leeway" => Time(0, 5 * MINUTE),
+        "auth_cache_ttl" => Time(100, HOUR),
+        "auth_refusal_ttl" => Time(0, 5 * MINUTE),
+        "auth_stale" => Time(0, 24 * HOUR),
+        "auth_cache_entries" => Count(100, 10_000_000),
+        "max_connections" => Count(1, 1_000_000),
+        "max_connection_streams" => Count(1, 1_000_000),
+        "max_user_streams" => Count(1, 1_000_000),
+        "max_user_sends" => Count(0, 1_000_000),
+        "max_inflight" => Count(1, 10_000_000),
+        "max_header" => Size(KIB, 1024 * KIB),
+        "handshake_timeout" | "first_frame_timeout" => Time(100, 10 * MINUTE),
+        _ => return None,
+    })
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+pub(super) struct Guard {
+    /// The Auth Service's host name or address, for --auth service [default:
+    /// none]
+    #[arg(long, value_name = "HOST")]
+    access_client_host: Option<String>,
+
+    /// The Auth Service's TCP port
+    #[arg(long, value_name = "PORT", default_value = "8080")]
+    access_client_port: String,
+
+    /// Whether the Auth Service is called with TLS: on or off [default: on if
+    /// its CA is named, else off]
+    #[arg(long, value_name = "ON|OFF")]
+    access_client_tls: Option<String>,
+
+    /// File (PEM) with who signed the Auth Service's certificate [default: who
+    /// browsers trust]
+    #[arg(long, value_name = "PATH")]
+    access_client_ca: Option<String>,
+
+    /// Longest a check by the Auth Service may take, with its one retry; then
+    /// UNAVAILABLE
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    auth_timeout: String,
+
+    /// Keys that tokens are signed with, for --auth jwt: a JWKS, a public key
+    /// in PEM, or a secret; read again when it changes [default: none]
+    #[arg(long, value_name = "PATH")]
+    jwt_keys: Option<String>,
+
+    /// What a token's iss has to be, for --auth jwt [default: anything]
+    #[arg(long, value_name = "TEXT")]
+    jwt_iss: Option<String>,
+
+    /// What a token's aud has to hold, for --auth jwt [default: anything]
+    #[arg(long, value_name = "TEXT")]
+    jwt_aud: Option<String>,
+
+    /// How far the clock of who made a token may be off, for --auth jwt
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    jwt_leeway: String,
+
+    /// How long a token that was allowed is not checked again, for one method;
+    /// also how soon a revoked one ends its streams
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    auth_cache_ttl: String,
+
+    /// How long a token that was refused is not checked again
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    auth_refusal_ttl: String,
+
+    /// How much longer a token that was allowed counts while the Auth Service
+    /// can't be asked; never past its own end
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    auth_stale: String,
+
+    /// Answers about tokens that are remembered; the least used go first
+    #[arg(long, value_name = "N", default_value = "100000")]
+    auth_cache_entries: String,
+
+    /// Certificate chain (PEM) to serve TLS with; read again when it changes,
+    /// for new connections [default: no TLS]
+    #[arg(long, value_name = "PATH")]
+    tls_cert: Option<String>,
+
+    /// Its private key (PEM) [default: none]
+    #[arg(long, value_name = "PATH")]
+    tls_key: Option<String>,
+
+    /// Who signed the certificates (PEM) that clients then have to show
+    /// [default: none, and they need not]
+    #[arg(long, value_name = "PATH")]
+    tls_client_ca: Option<String>,
+
+    /// Connections open at a time; further ones are closed at once
+    #[arg(long, value_name = "N", default_value = "20000")]
+    max_connections: String,
+
+    /// Calls and streams open at a time, per connection
+    #[arg(long, value_name = "N", default_value = "16384")]
+    max_connection_streams: String,
+
+    /// ConnectChat streams open at a time, per user
+    #[arg(long, value_name = "N", default_value = "16384")]
+    max_user_streams: String,
+
+    /// Messages a second, per user; 0: any number
+    #[arg(long, value_name = "N", default_value = "0")]
+    max_user_sends: String,
+
+    /// Calls being answered at a time, without ConnectChat streams
+    #[arg(long, value_name = "N", default_value = "65536")]
+    max_inflight: String,
+
+    /// Most bytes of a request's headers, which hold the token
+    #[arg(long, value_name = "SIZE", default_value = "16KiB")]
+    max_header: String,
+
+    /// Longest a TLS handshake may take
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    handshake_timeout: String,
+
+    /// Longest a ConnectChat stream may take to send its first frame
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    first_frame_timeout: String,
+}

@@ -1,0 +1,166 @@
+//! What becomes of the posts that a chat has taken in: they land, they expire,
+//! they are refused. Each waiter is answered once.
+
+use std::time::Instant;
+
+use super::{Chat, InFlight, Queued, Waiters};
+use crate::{
+    domain::{MessageId, Row, Seq, Timestamp},
+    shard::{
+        post::{Effect, Receipt, Refusal},
+        window::{Key, Known},
+    },
+    writer::Landed,
+};
+
+impl<R> Chat<R> {
+    /// What became of a message that [`Chat::take`] gave out, or which message
+    /// another writer has put into this chat. In order of seq.
+    pub fn landed(&mut self, landed: Landed, effects: &mut Vec<Effect<R>>) {
+        match landed {
+            Landed::Stored(row) => {
+                if let Some(post) = self.settle(row.id) {
+                    answer_stored(post.waiters, row.seq, row.created_at, false, effects);
+                }
+                self.publish(row, effects);
+            }
+            Landed::Foreign(row) => {
+                self.settle_queued(&row, effects);
+                self.publish(row, effects);
+            }
+            Landed::Duplicate {
+                id,
+                seq,
+                created_at,
+                ..
+            } => {
+                if let Some(post) = self.settle(id) {
+                    answer_stored(post.waiters, seq, created_at, true, effects);
+                }
+            }
+            Landed::Refused { id, .. } => {
+                if let Some(post) = self.settle(id) {
+                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::Refused, effects);
+                }
+            }
+            Landed::NoChat { id, .. } => {
+                if let Some(post) = self.settle(id) {
+                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::NotMember, effects);
+                }
+            }
+        }
+    }
+
+    /// Another writer has stored a post that is queued here.
+    fn settle_queued(&mut self, row: &Row, effects: &mut Vec<Effect<R>>) {
+        let key = row
+            .client_message_id
+            .clone()
+            .map(|id| (row.from.clone(), id));
+        let known = key.and_then(|key| self.window.get(&key));
+        if let Some(Known::UnderWay(ticket)) = known
+            && let Ok(at) = self
+                .queued
+                .binary_search_by_key(&ticket, |post| post.ticket)
+            && let Some(post) = self.queued.remove(at)
+        {
+            self.bytes -= post.draft.weight();
+            answer_stored(post.waiters, row.seq, row.created_at, true, effects);
+        }
+    }
+
+    /// Mostly the first; a duplicate may be settled before those ahead of it.
+    fn settle(&mut self, id: MessageId) -> Option<InFlight<R>> {
+        let at = self.in_flight.iter().position(|post| post.id == id);
+        debug_assert!(at.is_some(), "every row out is one of ours");
+        let post = self.in_flight.remove(at?)?;
+        self.bytes -= post.weight;
+        Some(post)
+    }
+
+    fn publish(&mut self, row: Row, effects: &mut Vec<Effect<R>>) {
+        debug_assert_eq!(row.seq, self.last_seq + 1, "P2");
+        self.last_seq = row.seq;
+        self.last_time = self.last_time.max(row.created_at);
+        self.window.store(&row);
+        effects.push(Effect::Publish(row));
+    }
+
+    /// Answers whoever waits past a deadline. A queued post that nobody waits
+    /// for any more is dropped: it will not be stored.
+    pub fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<R>>) {
+        for post in std::mem::take(&mut self.queued) {
+            if post.waiters.iter().all(|waiter| waiter.deadline <= now) {
+                self.drop_queued(post, Refusal::Expired, effects);
+            } else {
+                self.queued.push_back(post);
+            }
+        }
+        let queued = self.queued.iter_mut().map(|post| &mut post.waiters);
+        let in_flight = self.in_flight.iter_mut().map(|post| &mut post.waiters);
+        for waiters in queued.chain(in_flight) {
+            if waiters.iter().any(|waiter| waiter.deadline <= now) {
+                let (late, rest): (Waiters<R>, _) =
+                    waiters.drain(..).partition(|waiter| waiter.deadline <= now);
+                *waiters = rest;
+                answer_refused(late, Refusal::OutcomeUnknown, effects);
+            }
+        }
+    }
+
+    /// Answers every post that has not left for the writer.
+    pub fn refuse_queued(&mut self, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+        for post in std::mem::take(&mut self.queued) {
+            self.drop_queued(post, refusal.clone(), effects);
+        }
+    }
+
+    /// The earliest deadline of anyone who waits.
+    pub fn earliest_deadline(&self) -> Option<Instant> {
+        let queued = self.queued.iter().flat_map(|post| &post.waiters);
+        let in_flight = self.in_flight.iter().flat_map(|post| &post.waiters);
+        queued.chain(in_flight).map(|waiter| waiter.deadline).min()
+    }
+
+    fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+        self.bytes -= post.draft.weight();
+        let key = post.draft.client_message_id.map(|id| (post.from, id));
+        self.drop_post(key.as_ref(), post.waiters, refusal, effects);
+    }
+
+    fn drop_post(
+        &mut self,
+        key: Option<&Key>,
+        waiters: Waiters<R>,
+        refusal: Refusal,
+        effects: &mut Vec<Effect<R>>,
+    ) {
+        if let Some(key) = key {
+            self.window.forget(key);
+        }
+        answer_refused(waiters, refusal, effects);
+    }
+}
+
+/// The first who waited stored it; the others are its retries.
+fn answer_stored<R>(
+    waiters: Waiters<R>,
+    seq: Seq,
+    created_at: Timestamp,
+    duplicate: bool,
+    effects: &mut Vec<Effect<R>>,
+) {
+    effects.extend(waiters.into_iter().enumerate().map(|(at, waiter)| {
+        let receipt = Receipt {
+            seq,
+            created_at,
+            duplicate: duplicate || at > 0,
+        };
+        Effect::Answer(waiter.reply, Ok(receipt))
+    }));
+}
+
+fn answer_refused<R>(waiters: Waiters<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+    let results = waiters.into_iter();
+    effects.extend(results.map(|waiter| Effect::Answer(waiter.reply, Err(refusal.clone()))));
+}

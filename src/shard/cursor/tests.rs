@@ -1,0 +1,535 @@
+//! Readers between ring and history, under random schedules on one thread, and
+//! under the machine's own on several.
+
+mod threads;
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Wake,
+};
+
+use fastrand::Rng;
+use prost::Message as _;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    domain::{ChatId, PREFIX_LEN, Timestamp},
+    proto,
+    shard::{post::Refusal, ring::RingBound, wake::Wakes},
+    store::{NewChat, memory::MemoryStore},
+    testing::{Fault, ScriptStore, TestClock, chat_id, for_seeds, key, row, user},
+};
+
+/// Says that its task is to be polled.
+#[derive(Default)]
+struct Flag {
+    raised: AtomicBool,
+    times: AtomicUsize,
+}
+
+impl Flag {
+    fn raised() -> Arc<Self> {
+        let raised = AtomicBool::new(true);
+        let times = AtomicUsize::new(0);
+        Arc::new(Self { raised, times })
+    }
+
+    fn take(&self) -> bool {
+        self.raised.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.raised.store(true, Ordering::SeqCst);
+        self.times.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    ring: usize,
+    history: usize,
+    /// Readers that fell off the ring, and that came back to it.
+    to_history: usize,
+    to_ring: usize,
+    /// Messages that history gave before the ring had them.
+    ahead: usize,
+    faults: usize,
+    answers: usize,
+    ends: usize,
+    stalls: usize,
+}
+
+/// A reader and what it has been promised.
+struct Watcher {
+    reader: Reader,
+    flag: Arc<Flag>,
+    cursor: Seq,
+    from_history: Option<bool>,
+    /// Answers to posts that are still to come.
+    answers: usize,
+    removed: bool,
+    ended: Option<End>,
+}
+
+type WakeTask = Pin<Box<dyn Future<Output = ()>>>;
+
+struct World {
+    chat: ChatId,
+    memory: Arc<MemoryStore>,
+    history: History,
+    /// Reads of history that wait to be let go.
+    asked: Arc<Mutex<Vec<oneshot::Sender<Fault>>>>,
+    feed: Arc<Feed>,
+    wakes: Arc<Wakes>,
+    cores: Vec<(WakeTask, Arc<Flag>)>,
+    watchers: Vec<Watcher>,
+    /// Committed and not in the ring yet.
+    unpublished: VecDeque<Row>,
+    committed: Seq,
+    published: Seq,
+    bound: RingBound,
+    /// In the ring, but the cores have not been called yet.
+    uncalled: bool,
+    end: Option<End>,
+    seen: Seen,
+}
+
+const PATIENCE: usize = 10_000;
+
+impl World {
+    fn new(rng: &mut Rng) -> Self {
+        let memory = Arc::new(MemoryStore::new());
+        let chat = NewChat {
+            created_by: user("alice"),
+            created_at: Timestamp(0),
+            members: vec![user("alice")],
+        };
+        now(memory.create_chat(chat)).unwrap();
+        let asked: Arc<Mutex<Vec<oneshot::Sender<Fault>>>> = Arc::default();
+        let queue = asked.clone();
+        let store = ScriptStore::new(memory.clone(), move |_| {
+            let (release, verdict) = oneshot::channel();
+            queue.lock().unwrap().push(release);
+            Box::pin(async { verdict.await.unwrap_or(Fault::Unavailable) })
+        });
+        let bound = RingBound {
+            messages: rng.usize(1..6),
+            bytes: rng.usize(1..2_000),
+        };
+        let wakes = Arc::new(Wakes::new(rng.usize(1..=3)));
+        let cores = (0..wakes.cores()).map(|core| {
+            let task: WakeTask = Box::pin(wakes.clone().run(core));
+            (task, Flag::raised())
+        });
+        let mut world = Self {
+            chat: chat_id(1),
+            memory,
+            history: History {
+                store: Arc::new(store),
+                clock: Arc::new(TestClock::default()),
+                metrics: Metrics::new(1),
+            },
+            asked,
+            feed: Arc::new(Feed::new(chat_id(1), 0, bound, wakes.cores())),
+            cores: cores.collect(),
+            wakes,
+            watchers: Vec::new(),
+            unpublished: VecDeque::new(),
+            committed: 0,
+            published: 0,
+            bound,
+            uncalled: false,
+            end: None,
+            seen: Seen::default(),
+        };
+        world.commit(rng, 12);
+        while world.publish_one() {}
+        world.call();
+        world
+    }
+
+    fn commit(&mut self, rng: &mut Rng, most: usize) {
+        if self.end.is_some() {
+            return;
+        }
+        let mut rows = Vec::new();
+        for _ in 0..rng.usize(..=most) {
+            self.committed += 1;
+            let text = "x".repeat(if rng.u8(..20) == 0 {
+                9_000
+            } else {
+                rng.usize(1..200)
+            });
+            let mut row = row(
+                self.chat,
+                self.committed,
+                ["alice", "bob"][rng.usize(..2)],
+                &text,
+            );
+            row.client_message_id = key(["", "k"][rng.usize(..2)]);
+            rows.push(row);
+        }
+        self.unpublished.extend(rows.iter().cloned());
+        let all = 0..rows.len();
+        now(self.memory.append(0, Arc::new(rows), all)).unwrap();
+    }
+
+    fn publish_one(&mut self) -> bool {
+        let Some(row) = self.unpublished.pop_front() else {
+            return false;
+        };
+        self.published = row.seq;
+        self.feed.append(std::iter::once(Entry::new(&row)));
+        self.uncalled = true;
+        true
+    }
+
+    /// What a shard does at the end of a commit.
+    fn call(&mut self) {
+        self.uncalled = false;
+        self.wakes.wake(0, std::iter::once(&self.feed));
+    }
+
+    fn join(&mut self, rng: &mut Rng) {
+        if self.end.is_some() {
+            return;
+        }
+        let slot = Arc::new(Slot::new(user(["alice", "carol"][rng.usize(..2)]), 100));
+        let cursor = rng.i64(0..=self.published);
+        let core = rng.usize(..self.wakes.cores());
+        let history = self.history.clone();
+        let reader = Reader::join(self.feed.clone(), slot, core, cursor, history);
+        self.watchers.push(Watcher::new(reader));
+    }
+
+    /// Lets one read of history go on.
+    fn release(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        let mut asked = self.asked.lock().unwrap();
+        if asked.is_empty() {
+            return false;
+        }
+        let at = rng.usize(..asked.len());
+        self.seen.faults += usize::from(fault == Fault::Unavailable);
+        // The reader may have gone.
+        _ = asked.swap_remove(at).send(fault);
+        true
+    }
+
+    /// Polls a reader that has been woken, until it has nothing or stalls.
+    fn poll(&mut self, at: usize, most: usize) {
+        let watcher = &mut self.watchers[at];
+        if watcher.ended.is_some() || !watcher.flag.take() {
+            return;
+        }
+        let waker = Waker::from(watcher.flag.clone());
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..most {
+            match watcher.reader.poll_next(&mut cx) {
+                Poll::Pending => return,
+                Poll::Ready(Delivery::Frames(frames)) => {
+                    let history = matches!(watcher.reader.source, Source::Page(_));
+                    let before = watcher.cursor;
+                    watcher.read(frames);
+                    match (watcher.from_history.replace(history), history) {
+                        (Some(false), true) => self.seen.to_history += 1,
+                        (Some(true), false) => self.seen.to_ring += 1,
+                        _ => {}
+                    }
+                    if history {
+                        self.seen.history += 1;
+                        self.seen.ahead += usize::from(watcher.cursor > self.published);
+                    } else {
+                        self.seen.ring += 1;
+                        assert!(before + self.bound.messages as Seq >= self.published);
+                    }
+                    assert!(watcher.cursor <= self.committed, "P3");
+                }
+                Poll::Ready(Delivery::Answer(_)) => {
+                    self.seen.answers += 1;
+                    watcher.answers = watcher.answers.checked_sub(1).expect("one of ours");
+                }
+                Poll::Ready(Delivery::End(end)) => {
+                    self.seen.ends += 1;
+                    assert!(watcher.removed && end == End::Removed || self.end == Some(end));
+                    assert_eq!(watcher.answers, 0, "its answers come before the end");
+                    watcher.ended = Some(end);
+                    return;
+                }
+            }
+        }
+        // It was not told to wait, so it comes back of its own accord.
+        self.seen.stalls += 1;
+        watcher.flag.raised.store(true, Ordering::SeqCst);
+    }
+
+    fn poll_core(&mut self, core: usize) {
+        let (task, flag) = &mut self.cores[core];
+        if flag.take() {
+            let waker = Waker::from(flag.clone());
+            assert!(
+                task.as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+        }
+    }
+
+    async fn step(&mut self, rng: &mut Rng) {
+        match rng.u8(..32) {
+            0..4 => self.commit(rng, 3),
+            4..10 => _ = self.publish_one(),
+            10..13 => self.call(),
+            13 if self.watchers.len() < 6 => self.join(rng),
+            14..17 => self.poll_core(rng.usize(..self.cores.len())),
+            17..25 if !self.watchers.is_empty() => {
+                self.poll(rng.usize(..self.watchers.len()), rng.usize(1..4));
+            }
+            25 => _ = self.release(Fault::Unavailable, rng),
+            26 => _ = self.release(Fault::Short(rng.usize(..3)), rng),
+            27..29 => _ = self.release(Fault::None, rng),
+            29 => tokio::time::advance(Duration::from_millis(rng.u64(..3_000))).await,
+            30 if !self.watchers.is_empty() => self.disturb(rng),
+            31 if rng.u8(..4) == 0 => self.settle(rng).await,
+            _ => {}
+        }
+    }
+
+    /// Something happens to one reader alone.
+    fn disturb(&mut self, rng: &mut Rng) {
+        let at = rng.usize(..self.watchers.len());
+        let watcher = &mut self.watchers[at];
+        match rng.u8(..8) {
+            0 => drop(self.watchers.swap_remove(at)),
+            1 => {
+                let user = watcher.reader.slot().user().clone();
+                self.feed.end_user(&user, End::Removed);
+                let theirs = |w: &&mut Watcher| *w.reader.slot().user() == user;
+                self.watchers
+                    .iter_mut()
+                    .filter(theirs)
+                    .for_each(|w| w.removed = true);
+            }
+            _ if watcher.removed => {}
+            _ => {
+                watcher.answers += 1;
+                let slot = watcher.reader.slot();
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(slot.poll_post(&mut cx).is_ready());
+                slot.answer(None, Err(Refusal::Expired));
+            }
+        }
+    }
+
+    /// Everything that has been set going comes to rest; nothing is polled that
+    /// was not woken. Then every reader must have all that there is.
+    async fn settle(&mut self, rng: &mut Rng) {
+        while self.publish_one() {}
+        if self.uncalled {
+            self.call();
+        }
+        self.rest(rng, true).await;
+        for watcher in self.watchers.iter().filter(|w| w.ended.is_none()) {
+            assert!(!watcher.removed, "its end was not seen");
+            assert!(self.end.is_none(), "{watcher:?}: the end was not seen");
+            assert_eq!(watcher.cursor, self.committed, "a wake-up was lost (P4)");
+            assert_eq!(watcher.answers, 0, "an answer was not seen");
+        }
+    }
+
+    async fn rest(&mut self, rng: &mut Rng, store_answers: bool) {
+        for _ in 0..PATIENCE {
+            (0..self.cores.len()).for_each(|core| self.poll_core(core));
+            (0..self.watchers.len()).for_each(|at| self.poll(at, 100));
+            let released = store_answers && self.release(Fault::None, rng);
+            let live = |w: &Watcher| w.ended.is_none() && w.flag.raised.load(Ordering::SeqCst);
+            let busy = self.watchers.iter().any(live)
+                || self
+                    .cores
+                    .iter()
+                    .any(|(_, flag)| flag.raised.load(Ordering::SeqCst));
+            if released || busy {
+                continue;
+            }
+            // Whoever waits before it asks again.
+            tokio::time::advance(MAX_RETRY_DELAY * 2).await;
+            let busy = self.watchers.iter().any(live);
+            if !busy && (!store_answers || self.asked.lock().unwrap().is_empty()) {
+                return;
+            }
+        }
+        panic!("no rest");
+    }
+
+    async fn finish(&mut self, rng: &mut Rng) {
+        self.settle(rng).await;
+        if rng.bool() {
+            return;
+        }
+        // Some fall behind once more, and then all streams end.
+        self.commit(rng, 12);
+        while self.publish_one() {}
+        if rng.bool() {
+            self.call();
+            (0..self.watchers.len()).for_each(|at| self.poll(at, 1));
+        }
+        let draining = rng.bool();
+        let end = if draining {
+            End::Draining
+        } else {
+            End::Deleted
+        };
+        if !draining {
+            now(self.memory.delete_chat(self.chat)).unwrap();
+        }
+        // A drain lets a reader have what the ring holds for it.
+        let in_ring = |w: &Watcher| {
+            let found = self.feed.look(w.cursor, w.reader.slot());
+            let behind = matches!(found, Look::Ring(Read::Behind { .. }));
+            draining && !behind && !w.removed && matches!(w.reader.source, Source::Ring)
+        };
+        let entitled: Vec<bool> = self.watchers.iter().map(in_ring).collect();
+        self.end = Some(end);
+        self.feed.end(end);
+        self.call();
+        // The store may be away: streams end all the same.
+        let store_answers = rng.bool();
+        self.rest(rng, store_answers).await;
+        for (watcher, entitled) in self.watchers.iter().zip(entitled) {
+            assert!(watcher.ended.is_some(), "{watcher:?} did not see {end:?}");
+            assert!(!entitled || watcher.cursor >= self.published, "P9");
+        }
+    }
+}
+
+impl Watcher {
+    fn new(reader: Reader) -> Self {
+        Self {
+            cursor: reader.cursor,
+            reader,
+            flag: Flag::raised(),
+            from_history: None,
+            answers: 0,
+            removed: false,
+            ended: None,
+        }
+    }
+
+    fn read(&mut self, mut frames: Bytes) {
+        while !frames.is_empty() {
+            let length = u32::from_be_bytes(frames[1..PREFIX_LEN].try_into().unwrap());
+            let frame = frames.split_to(PREFIX_LEN + length as usize);
+            let message = proto::Message::decode(&frame[PREFIX_LEN..]).unwrap();
+            assert_eq!(message.seq, self.cursor + 1, "P4");
+            self.cursor += 1;
+            let own = message.from == **self.reader.slot().user();
+            assert!(own || message.client_message_id.is_empty(), "P7");
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = self.flag.times.load(Ordering::SeqCst);
+        write!(f, "{:?}, woken {times} times", self.reader)
+    }
+}
+
+/// Of a future that does not wait.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    futures_util::FutureExt::now_or_never(future).expect("memory does not wait")
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    // Without tokio's budget, which would make its own parts pretend to wait.
+    runtime.block_on(tokio::task::unconstrained(test));
+}
+
+#[test]
+fn p4_readers_between_ring_and_history_in_random_schedules() {
+    let mut total = Seen::default();
+    for_seeds(12_000, |rng| {
+        let mut world = World::new(rng);
+        run(async {
+            for _ in 0..rng.usize(1..4) {
+                world.join(rng);
+            }
+            for _ in 0..rng.usize(20..150) {
+                world.step(rng).await;
+            }
+            world.finish(rng).await;
+        });
+        assert_eq!(world.feed.readers(), world.watchers.len());
+        world.watchers.clear();
+        assert_eq!(world.feed.readers(), 0);
+        let seen = world.seen;
+        total.ring += seen.ring;
+        total.history += seen.history;
+        total.to_history += seen.to_history;
+        total.to_ring += seen.to_ring;
+        total.ahead += seen.ahead;
+        total.faults += seen.faults;
+        total.answers += seen.answers;
+        total.ends += seen.ends;
+        total.stalls += seen.stalls;
+    });
+    println!("{total:?}");
+    if std::env::var("CHAT_TEST_SEED").is_err() {
+        assert!(total.ring > 10_000 && total.history > 10_000);
+        assert!(total.to_history > 5_000 && total.to_ring > 5_000);
+        assert!(total.ahead > 500 && total.faults > 1_000 && total.stalls > 1_000);
+        assert!(total.answers > 1_000 && total.ends > 1_000);
+    }
+}
+
+/// A world with one reader that waits for history, which does not answer.
+fn behind(rng: &mut Rng) -> World {
+    let mut world = World::new(rng);
+    world.bound.messages = 1;
+    let bound = world.bound;
+    world.feed = Arc::new(Feed::new(
+        world.chat,
+        world.published,
+        bound,
+        world.wakes.cores(),
+    ));
+    for _ in 0..3 {
+        world.commit(rng, 0);
+        world.committed += 1;
+        let row = row(world.chat, world.committed, "alice", "x");
+        world.unpublished.push_back(row.clone());
+        now(world.memory.append(0, Arc::new(vec![row]), 0..1)).unwrap();
+        world.publish_one();
+    }
+    let slot = Arc::new(Slot::new(user("carol"), 1));
+    let reader = Reader::join(world.feed.clone(), slot, 0, 0, world.history.clone());
+    world.watchers.push(Watcher::new(reader));
+    world.poll(0, 10);
+    assert_eq!(world.asked.lock().unwrap().len(), 1);
+    world
+}
+
+#[test]
+fn p8_p9_a_reader_that_waits_for_history_sees_the_end() {
+    for end in [End::Deleted, End::Draining] {
+        let mut rng = Rng::with_seed(1);
+        run(async {
+            let mut world = behind(&mut rng);
+            world.end = Some(end);
+            world.feed.end(end);
+            world.call();
+            world.rest(&mut rng, false).await;
+            assert_eq!(world.watchers[0].ended, Some(end));
+        });
+    }
+}

@@ -1,0 +1,115 @@
+//! Everything that is asked of a shard besides posts.
+
+use std::sync::Arc;
+
+use super::{MAX_WAITING_COMMANDS, Shard, ShardSettings, adjust};
+use crate::{
+    domain::{ChatId, Seq, UserName},
+    shard::{
+        active::{Active, Place, refuse},
+        cursor::{History, Reader},
+        handle::{ChatCommand, Command, ShardError},
+        post::Refusal,
+        slot::Slot,
+    },
+};
+
+impl Shard {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Chat(id, command) => self.chat_command(id, command),
+            Command::Drain(drained) => {
+                self.state.draining = true;
+                self.state.drained.push(drained);
+            }
+        }
+    }
+
+    pub(super) fn chat_command(&mut self, id: ChatId, command: ChatCommand) {
+        // Those that waited for a chat come too late as well: a stream that
+        // joined now would miss the end of all streams (P9).
+        if self.state.draining {
+            return refuse(command, |_| ShardError::Draining);
+        }
+        let now = self.history.clock.now();
+        let full = self.state.waiting_commands >= MAX_WAITING_COMMANDS;
+        let active = match self.place(id) {
+            Place::Active(active) => active,
+            Place::Loading(_) if full => return refuse_busy(command),
+            Place::Loading(waiting) => {
+                waiting.commands.push(command);
+                self.state.waiting_commands += 1;
+                return;
+            }
+        };
+        active.touched = now;
+        match command {
+            ChatCommand::Get { caller, answer } => {
+                let seen = active.check_may_see(&caller);
+                _ = answer.send(seen.map(|()| active.chat.record()));
+            }
+            ChatCommand::Join {
+                user,
+                after_seq,
+                core,
+                answer,
+            } if !active.is_ending() => {
+                let (settings, history) = (self.settings, self.history.clone());
+                let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+                    return;
+                };
+                let joined = join(active, user, after_seq, core, settings, history);
+                _ = answer.send(joined);
+            }
+            command if active.change.is_some() => {
+                if full {
+                    return refuse_busy(command);
+                }
+                active.waiting.push_back(command);
+                self.state.waiting_commands += 1;
+            }
+            command => {
+                let max = self.settings.max_members;
+                let store = self.history.store.clone();
+                let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+                    return;
+                };
+                let next = active.begin(command, max, &store);
+                if active.is_ending() {
+                    let before = active.chat.load();
+                    let effects = &mut self.state.effects;
+                    active.chat.refuse_queued(Refusal::Unavailable, effects);
+                    adjust(&mut self.state.load, before, active.chat.load());
+                    self.answer_effects();
+                }
+                self.go_on(id, next);
+            }
+        }
+    }
+}
+
+fn join(
+    active: &Active,
+    user: UserName,
+    after_seq: Option<Seq>,
+    core: usize,
+    settings: ShardSettings,
+    history: History,
+) -> Result<Reader, ShardError> {
+    if !active.chat.members().contains(&user) {
+        return Err(ShardError::NotMember);
+    }
+    let last_seq = active.chat.last_seq();
+    let cursor = after_seq.unwrap_or(last_seq);
+    if cursor > last_seq {
+        return Err(ShardError::AheadOfChat { last_seq });
+    }
+    let slot = Arc::new(Slot::new(user, settings.stream_posts));
+    let feed = active.feed.clone();
+    Ok(Reader::join(feed, slot, core, cursor, history))
+}
+
+fn refuse_busy(command: ChatCommand) {
+    let queue = "commands on a chat";
+    refuse(command, |_| ShardError::Busy { queue });
+}

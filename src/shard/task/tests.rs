@@ -1,0 +1,492 @@
+//! Shards as tasks, with a store that goes away.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::{
+    domain::{Draft, Timestamp},
+    shard::{Caller, Delivery, End, PostResult, ShardError, ShardPlan, Shards, start},
+    store::{NewChat, Store, memory::MemoryStore},
+    testing::{Fault, Op, ScriptStore, TestClock, chat_id, key, user},
+    writer::{Lane, LaneSettings},
+};
+
+/// What the store does at the next calls of each kind; `None` holds a call
+/// until [`World::let_go`].
+#[derive(Default)]
+struct Script {
+    appends: Vec<Option<Fault>>,
+    loads: Vec<Option<Fault>>,
+    deletes: Vec<Option<Fault>>,
+    members: Vec<Option<Fault>>,
+}
+
+struct World {
+    shards: Shards,
+    memory: Arc<MemoryStore>,
+    script: Arc<Mutex<Script>>,
+    held: Arc<tokio::sync::Notify>,
+    loads: Arc<AtomicUsize>,
+}
+
+const CHAT: i64 = 1;
+
+fn settings() -> ShardSettings {
+    ShardSettings {
+        mailbox: 64,
+        pending: Load {
+            posts: 8,
+            bytes: 1 << 20,
+        },
+        batch: Room {
+            rows: 100,
+            bytes: 1 << 20,
+        },
+        ring: RingBound {
+            messages: 4,
+            bytes: 1 << 20,
+        },
+        idle: Duration::from_secs(60),
+        patience: Duration::from_secs(10),
+        max_members: 5,
+        stream_posts: 4,
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let memory = Arc::new(MemoryStore::new());
+        let chat = NewChat {
+            created_by: user("alice"),
+            created_at: Timestamp(0),
+            members: vec![user("alice"), user("bob")],
+        };
+        memory.create_chat(chat).await.unwrap();
+        let script: Arc<Mutex<Script>> = Arc::default();
+        let held = Arc::new(tokio::sync::Notify::new());
+        let loads = Arc::new(AtomicUsize::new(0));
+        let (scripted, hold, counted) = (script.clone(), held.clone(), loads.clone());
+        let store: Arc<dyn Store> = Arc::new(ScriptStore::new(memory.clone(), move |op| {
+            let mut script = scripted.lock().unwrap();
+            let faults = match op {
+                Op::Append(_) => &mut script.appends,
+                Op::Load => {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    &mut script.loads
+                }
+                Op::Delete => &mut script.deletes,
+                Op::Members => &mut script.members,
+                Op::Page(_) => return Box::pin(std::future::ready(Fault::None)),
+            };
+            let fault = if faults.is_empty() {
+                Some(Fault::None)
+            } else {
+                faults.remove(0)
+            };
+            let hold = hold.clone();
+            Box::pin(async move {
+                match fault {
+                    Some(fault) => fault,
+                    None => {
+                        hold.notified().await;
+                        Fault::None
+                    }
+                }
+            })
+        }));
+        let clock: Arc<dyn crate::domain::Clock> = Arc::new(TestClock::default());
+        let telemetry = crate::telemetry::Telemetry::quiet(1);
+        let wakes = Arc::new(Wakes::new(1));
+        let lane = LaneSettings {
+            batch_rows: 100,
+            batch_bytes: 1 << 20,
+        };
+        let (lane, sender) = {
+            let (store, clock) = (store.clone(), clock.clone());
+            Lane::new(0, 1, lane, store, clock, telemetry.clone())
+        };
+        let runtime = tokio::runtime::Handle::current();
+        runtime.spawn(lane.run());
+        runtime.spawn(wakes.clone().run(0));
+        let plan = ShardPlan {
+            settings: settings(),
+            core: 0,
+            lane: sender,
+            wakes,
+            history: History {
+                store,
+                clock,
+                metrics: telemetry.metrics,
+            },
+        };
+        let shards = start(vec![plan], |_, task| drop(runtime.spawn(task)));
+        Self {
+            shards,
+            memory,
+            script,
+            held,
+            loads,
+        }
+    }
+
+    fn script(&self, write: impl FnOnce(&mut Script)) {
+        write(&mut self.script.lock().unwrap());
+    }
+
+    fn let_go(&self) {
+        self.held.notify_one();
+    }
+
+    fn post(&self, text: &str, wait: Duration) -> tokio::task::JoinHandle<PostResult> {
+        self.post_with_key(text, "", wait)
+    }
+
+    fn post_with_key(
+        &self,
+        text: &str,
+        id: &str,
+        wait: Duration,
+    ) -> tokio::task::JoinHandle<PostResult> {
+        let shards = self.shards.clone();
+        let draft = Draft {
+            text: text.into(),
+            client_message_id: key(id),
+        };
+        let deadline = tokio::time::Instant::now().into_std() + wait;
+        tokio::runtime::Handle::current().spawn(async move {
+            shards
+                .post(chat_id(CHAT), user("bob"), draft, deadline, None)
+                .await
+        })
+    }
+
+    /// The drain waits for all that the shard's account still holds: it ends at
+    /// once, or the account is wrong.
+    async fn end(self) {
+        let drain = tokio::time::timeout(SECOND, self.shards.drain());
+        drain.await.expect("nothing is left in the account");
+    }
+
+    fn alice(&self) -> Caller {
+        Caller {
+            user: user("alice"),
+            admin: false,
+        }
+    }
+
+    async fn stored(&self) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let page = crate::store::Page::After(0);
+        let rows = self.memory.page(chat_id(CHAT), page, 100, deadline).await;
+        rows.unwrap()
+            .iter()
+            .map(|row| row.text.to_string())
+            .collect()
+    }
+
+    async fn members(&self) -> Vec<String> {
+        let chat = self.shards.get(chat_id(CHAT), self.alice()).await.unwrap();
+        chat.members.iter().map(|user| user.to_string()).collect()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Lets everything that can go on do so, without time going by.
+async fn turn() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p8_sends_get_their_answer_by_the_deadline_while_the_store_is_away() {
+    let world = World::new().await;
+    world.script(|script| script.appends = vec![None]);
+    let with_store = world.post("first", SECOND);
+    turn().await;
+    let queued: Vec<_> = (0..5)
+        .map(|n| world.post(&format!("queued {n}"), 2 * SECOND))
+        .collect();
+    let began = tokio::time::Instant::now();
+    assert_eq!(with_store.await.unwrap(), Err(Refusal::OutcomeUnknown));
+    assert!(began.elapsed() < SECOND + Duration::from_millis(10));
+    for post in queued {
+        assert_eq!(post.await.unwrap(), Err(Refusal::Expired));
+    }
+    assert!(began.elapsed() < 2 * SECOND + Duration::from_millis(10));
+    world.let_go();
+    assert!(world.post("after", SECOND).await.unwrap().is_ok());
+    assert_eq!(world.stored().await, ["first", "after"]);
+    world.end().await;
+}
+
+/// A batch may be as large as all that may be pending. It does not keep those
+/// behind it from their answers.
+#[tokio::test(start_paused = true)]
+async fn p8_a_large_batch_that_hangs_holds_no_answer_back() {
+    let world = World::new().await;
+    let warm = world.post("warm", SECOND);
+    assert!(warm.await.unwrap().is_ok());
+    world.script(|script| script.appends = vec![None]);
+    let batch: Vec<_> = (0..12)
+        .map(|n| world.post(&format!("{n}"), 10 * SECOND))
+        .collect();
+    turn().await;
+    let late: Vec<_> = (0..20).map(|_| world.post("late", SECOND)).collect();
+    let began = tokio::time::Instant::now();
+    for post in late {
+        let answer = tokio::time::timeout(8 * SECOND, post)
+            .await
+            .expect("an answer");
+        assert_eq!(answer.unwrap(), Err(Refusal::Expired));
+    }
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+    world.let_go();
+    for post in batch {
+        assert!(post.await.unwrap().is_ok());
+    }
+    // All room is there again: more than may be pending at a time goes through.
+    for n in 0..20 {
+        assert!(
+            world
+                .post(&format!("again {n}"), SECOND)
+                .await
+                .unwrap()
+                .is_ok()
+        );
+    }
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p8_posts_to_a_chat_that_cannot_be_loaded_expire() {
+    let world = World::new().await;
+    world.script(|script| script.loads = vec![Some(Fault::Unavailable); 1_000]);
+    let posts: Vec<_> = (0..30).map(|_| world.post("x", SECOND)).collect();
+    let joined = world.shards.join(chat_id(CHAT), user("bob"), None, 0).await;
+    assert_eq!(joined.unwrap_err(), ShardError::Unavailable);
+    for post in posts {
+        assert_eq!(post.await.unwrap(), Err(Refusal::Expired));
+    }
+    world.script(|script| script.loads.clear());
+    assert!(world.post("back", SECOND).await.unwrap().is_ok());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
+    let world = World::new().await;
+    for (fault, there) in [(Fault::Lost, false), (Fault::DoneAndLost, true)] {
+        world.script(|script| {
+            script.members = vec![Some(fault)];
+            script.loads = vec![Some(Fault::Unavailable); 3];
+        });
+        let name = format!("new-{there}");
+        let add = world
+            .shards
+            .add_members(chat_id(CHAT), world.alice(), vec![user(&name)]);
+        assert_eq!(add.await.unwrap_err(), ShardError::Unavailable);
+        tokio::time::sleep(10 * SECOND).await;
+        assert_eq!(world.members().await.contains(&name), there);
+    }
+    let mut bob = world
+        .shards
+        .join(chat_id(CHAT), user("bob"), None, 0)
+        .await
+        .unwrap();
+    world.script(|script| script.members = vec![Some(Fault::DoneAndLost)]);
+    let remove = world
+        .shards
+        .remove_members(chat_id(CHAT), world.alice(), vec![user("bob")]);
+    assert_eq!(remove.await.unwrap_err(), ShardError::Unavailable);
+    let end = std::future::poll_fn(|cx| bob.poll_next(cx)).await;
+    assert!(matches!(end, Delivery::End(End::Removed)), "{end:?}");
+    assert_eq!(
+        world.post("x", SECOND).await.unwrap(),
+        Err(Refusal::NotMember)
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_waits_for_what_is_with_the_writer() {
+    let world = World::new().await;
+    let mut reader = world
+        .shards
+        .join(chat_id(CHAT), user("bob"), None, 0)
+        .await
+        .unwrap();
+    world.script(|script| script.appends = vec![None]);
+    let in_flight = world.post("in flight", 10 * SECOND);
+    turn().await;
+    let queued = world.post("queued", 10 * SECOND);
+    turn().await;
+    let (shards, alice) = (world.shards.clone(), world.alice());
+    let deletion = tokio::runtime::Handle::current()
+        .spawn(async move { shards.delete(chat_id(CHAT), alice).await });
+    assert_eq!(queued.await.unwrap(), Err(Refusal::Unavailable));
+    assert_eq!(
+        world.post("too late", SECOND).await.unwrap(),
+        Err(Refusal::Unavailable)
+    );
+    assert!(!in_flight.is_finished() && !deletion.is_finished());
+    world.let_go();
+    assert!(in_flight.await.unwrap().is_ok());
+    assert_eq!(deletion.await.unwrap(), Ok(()));
+    let end = async {
+        loop {
+            if let Delivery::End(end) = std::future::poll_fn(|cx| reader.poll_next(cx)).await {
+                return end;
+            }
+        }
+    };
+    assert_eq!(end.await, End::Deleted);
+    assert_eq!(
+        world.post("gone", SECOND).await.unwrap(),
+        Err(Refusal::NotMember)
+    );
+    world.end().await;
+}
+
+/// The chat turns out to be gone while messages of it are with the writer: they
+/// are answered, and nothing of them is left in the shard's account.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
+    let world = World::new().await;
+    let mut reader = world
+        .shards
+        .join(chat_id(CHAT), user("bob"), None, 0)
+        .await
+        .unwrap();
+    world.script(|script| {
+        script.deletes = vec![Some(Fault::DoneAndLost)];
+        script.loads = vec![Some(Fault::Unavailable); 3];
+        script.appends = vec![None];
+    });
+    let deletion = world.shards.delete(chat_id(CHAT), world.alice()).await;
+    assert_eq!(deletion, Err(ShardError::Unavailable));
+    let in_flight = world.post("in flight", 100 * SECOND);
+    turn().await;
+    let queued: Vec<_> = (0..6).map(|_| world.post("queued", 100 * SECOND)).collect();
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(!in_flight.is_finished());
+    world.let_go();
+    _ = in_flight.await.unwrap();
+    for post in queued {
+        assert_eq!(post.await.unwrap(), Err(Refusal::NotMember));
+    }
+    let end = async {
+        loop {
+            if let Delivery::End(end) = std::future::poll_fn(|cx| reader.poll_next(cx)).await {
+                return end;
+            }
+        }
+    };
+    assert_eq!(end.await, End::Deleted);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_nobody_joins_after_the_drain() {
+    let world = World::new().await;
+    world.script(|script| script.loads = vec![None]);
+    let (shards, bob) = (world.shards.clone(), user("bob"));
+    let joining = tokio::runtime::Handle::current()
+        .spawn(async move { shards.join(chat_id(CHAT), bob, None, 0).await });
+    turn().await;
+    world.shards.drain().await;
+    world.let_go();
+    assert_eq!(joining.await.unwrap().unwrap_err(), ShardError::Draining);
+    let late = world.shards.get(chat_id(CHAT), world.alice()).await;
+    assert_eq!(late.unwrap_err(), ShardError::Draining);
+    assert_eq!(
+        world.post("x", SECOND).await.unwrap(),
+        Err(Refusal::Draining)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_a_drain_waits_for_what_was_accepted() {
+    let world = World::new().await;
+    let mut reader = world
+        .shards
+        .join(chat_id(CHAT), user("bob"), None, 0)
+        .await
+        .unwrap();
+    world.script(|script| script.appends = vec![None]);
+    let posts: Vec<_> = (0..3)
+        .map(|n| world.post(&format!("{n}"), 60 * SECOND))
+        .collect();
+    turn().await;
+    let shards = world.shards.clone();
+    let drain = tokio::runtime::Handle::current().spawn(async move { shards.drain().await });
+    tokio::time::sleep(SECOND).await;
+    assert!(!drain.is_finished());
+    world.let_go();
+    drain.await.unwrap();
+    for post in posts {
+        assert!(post.await.unwrap().is_ok());
+    }
+    let frames = std::future::poll_fn(|cx| reader.poll_next(cx)).await;
+    assert!(
+        matches!(frames, Delivery::Frames(_)),
+        "first what the ring has"
+    );
+    let end = std::future::poll_fn(|cx| reader.poll_next(cx)).now_or_never();
+    assert!(matches!(end, Some(Delivery::End(End::Draining))), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_idle_chats_are_let_go_and_used_ones_are_not() {
+    let world = World::new().await;
+    let loads = || world.loads.load(Ordering::Relaxed);
+    assert!(
+        world
+            .post_with_key("one", "k", SECOND)
+            .await
+            .unwrap()
+            .is_ok()
+    );
+    for _ in 0..10 {
+        tokio::time::sleep(30 * SECOND).await;
+        world.members().await;
+    }
+    assert_eq!(loads(), 1, "in use");
+    let reader = world.shards.join(chat_id(CHAT), user("bob"), None, 0).await;
+    tokio::time::sleep(1_000 * SECOND).await;
+    world.members().await;
+    assert_eq!(loads(), 1, "it has a reader");
+    drop(reader);
+    tokio::time::sleep(200 * SECOND).await;
+    let again = world
+        .post_with_key("one", "k", SECOND)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(loads(), 2, "let go");
+    assert!(again.duplicate && again.seq == 1, "P5");
+    assert_eq!(world.stored().await, ["one"]);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn posts_that_wait_for_their_chat_are_accounted_for() {
+    let world = World::new().await;
+    world.script(|script| script.loads = vec![None]);
+    let posts: Vec<_> = (0..5)
+        .map(|n| world.post(&format!("{n}"), 10 * SECOND))
+        .collect();
+    let late = world.post("late", SECOND);
+    assert_eq!(late.await.unwrap(), Err(Refusal::Expired));
+    world.let_go();
+    for (post, seq) in posts.into_iter().zip(1..) {
+        assert_eq!(post.await.unwrap().unwrap().seq, seq);
+    }
+    world.end().await;
+}

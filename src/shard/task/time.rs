@@ -1,0 +1,132 @@
+//! What time brings: deadlines, idle chats, the end of a drain.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Shard, State, adjust, refuse_posts};
+use crate::{
+    runtime::trim_heap,
+    shard::{
+        active::Place,
+        feed::Feed,
+        post::{Load, Refusal},
+        slot::End,
+    },
+};
+
+/// Deadlines are looked at no more often than this: each look goes over every
+/// chat that holds posts.
+const EXPIRY_STEP: Duration = Duration::from_millis(5);
+
+/// After chats were let go: their memory goes back together, not one by one.
+const TRIM_DELAY: Duration = Duration::from_secs(1);
+
+impl Shard {
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let idle = self.state.idle.first();
+        let idle = idle.map(|touched| touched + self.settings.idle);
+        let timers = [idle, self.state.next_expiry, self.state.trim_at];
+        timers.into_iter().flatten().min()
+    }
+
+    /// A post has come that is to be answered by `deadline`.
+    pub(super) fn expect_expiry(&mut self, deadline: Instant) {
+        let last = self.state.last_expiry;
+        let soonest = last.map_or(deadline, |last| deadline.max(last + EXPIRY_STEP));
+        let next = self.state.next_expiry;
+        self.state.next_expiry = Some(next.map_or(soonest, |next| next.min(soonest)));
+    }
+
+    /// Answers whoever waits past a deadline.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.state.next_expiry.is_none_or(|next| next > now) {
+            return;
+        }
+        self.state.last_expiry = Some(now);
+        let State {
+            chats,
+            load,
+            effects,
+            next_expiry,
+            ..
+        } = &mut self.state;
+        *next_expiry = None;
+        let mut earliest = |deadline: Option<Instant>| {
+            let deadline = deadline.map(|deadline| deadline.max(now + EXPIRY_STEP));
+            *next_expiry = deadline.into_iter().chain(*next_expiry).min();
+        };
+        for place in chats.values_mut() {
+            match place {
+                Place::Loading(waiting) => {
+                    let before = waiting.load();
+                    let late = waiting.posts.extract_if(.., |post| post.deadline <= now);
+                    refuse_posts(late.collect(), &Refusal::Expired);
+                    adjust(load, before, waiting.load());
+                    earliest(waiting.posts.iter().map(|post| post.deadline).min());
+                }
+                Place::Active(active) if active.chat.load() != Load::default() => {
+                    let before = active.chat.load();
+                    active.chat.expire(now, effects);
+                    adjust(load, before, active.chat.load());
+                    earliest(active.chat.earliest_deadline());
+                }
+                Place::Active(_) => {}
+            }
+        }
+        self.answer_effects();
+    }
+
+    /// Lets go of chats that nobody has used for a while.
+    pub(super) fn let_go(&mut self, now: Instant) {
+        let idle = self.settings.idle;
+        let Some(before) = now.checked_sub(idle) else {
+            return;
+        };
+        let mut gone = false;
+        while let Some(id) = self.state.idle.pop_before(before) {
+            let Some(Place::Active(active)) = self.state.chats.get(&id) else {
+                continue;
+            };
+            if active.touched <= before && active.is_idle() {
+                self.state.chats.remove(&id);
+                self.history.metrics.chat_let_go();
+                gone = true;
+            } else {
+                // In use: it has to be idle for the whole time from now on.
+                let seen = active.touched.max(before + Duration::from_nanos(1));
+                let again = if active.is_idle() { seen } else { now };
+                self.state.idle.push(again, id);
+            }
+        }
+        if gone {
+            self.state.trim_at.get_or_insert(now + TRIM_DELAY);
+        }
+        if self.state.trim_at.take_if(|at| *at <= now).is_some() {
+            trim_heap();
+        }
+        if gone && self.state.chats.len() < self.state.chats.capacity() / 4 {
+            self.state.chats.shrink_to_fit();
+        }
+    }
+
+    /// Ends the streams once all that was accepted has its answer.
+    pub(super) fn finish_drain(&mut self) {
+        if self.state.drained.is_empty() || self.state.load.posts > 0 {
+            return;
+        }
+        let places = self.state.chats.values();
+        let feeds: Vec<&Arc<Feed>> = places
+            .filter_map(|place| match place {
+                Place::Active(active) => Some(&active.feed),
+                Place::Loading(_) => None,
+            })
+            .collect();
+        feeds.iter().for_each(|feed| feed.end(End::Draining));
+        self.wakes.wake(self.core, feeds.into_iter());
+        for drained in self.state.drained.drain(..) {
+            _ = drained.send(());
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! From a password to a message with one binary: client, Auth Service, chat.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+const PASSWORD: &str = "correct horse battery staple";
+
+fn chatd(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatd"));
+    command
+        .args(args)
+        .env_clear()
+        .env("HOME", dir)
+        .current_dir(dir);
+    command
+}
+
+fn run(dir: &Path, args: &[&str], stdin: &str) -> Output {
+    let mut child = chatd(dir, args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A client that fails at once does not read it.
+    _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(output: Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A server process, the address it has, and in the end all it has logged.
+struct Server(
+    Child,
+    #[expect(dead_code, reason = "closed, the server would fail to print")] BufReader<ChildStdout>,
+    String,
+);
+
+impl Server {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut child = chatd(dir, args)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(dir.join(format!("{}.log", args[0]))).unwrap())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("it listens");
+        Self(child, stdout, address.to_owned())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+#[test]
+fn p7_from_a_password_to_a_message() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let hash = text(run(dir, &["auth", "hash"], &format!("{PASSWORD}\n")));
+    assert!(hash.starts_with("$argon2id$"));
+    let user = |name: &str| format!("[users.{name}]\npassword = '{hash}'\n");
+    fs::write(dir.join("users.toml"), user("bob") + &user("eve")).unwrap();
+
+    let auth = [
+        "auth",
+        "--auth-port",
+        "0",
+        "--access-ttl",
+        "31s",
+        "--max-logins",
+        "2",
+        "-l",
+        "trace",
+    ];
+    let auth = Server::start(dir, &auth);
+    let port = auth.2.rsplit_once(':').unwrap().1;
+    let serve = [
+        "serve",
+        "--grpc-port",
+        "0",
+        "--store",
+        "memory",
+        "--access-client-host",
+        "localhost",
+        "--access-client-port",
+        port,
+        "--auth-cache-ttl",
+        "500ms",
+        "-l",
+        "trace",
+    ];
+    let chat = Server::start(dir, &serve);
+    let addr = ["--addr", chat.2.as_str()];
+    let login =
+        |name: &str, password: &str| run(dir, &["login", name, "--auth-addr", &auth.2], password);
+
+    let nobody = run(dir, &[&["create"][..], &addr].concat(), "");
+    assert_eq!(nobody.status.code(), Some(2), "nobody has logged in");
+    let wrong = String::from_utf8(login("bob", "guess\n").stderr).unwrap();
+    assert!(
+        wrong.contains("the name or the password is wrong"),
+        "{wrong}"
+    );
+    text(login("bob", PASSWORD));
+    let third = String::from_utf8(login("bob", PASSWORD).stderr).unwrap();
+    assert!(third.contains("too many logins"), "{third}");
+
+    let file = dir.join(".config/chatd/tokens.json");
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let tokens: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let token = |name: &str| tokens[name].as_str().unwrap().to_owned();
+    let id = text(run(dir, &[&["create"][..], &addr].concat(), ""));
+    text(run(dir, &[&["send", &id, "hello"][..], &addr].concat(), ""));
+    let history = text(run(dir, &[&["history", &id][..], &addr].concat(), ""));
+    assert!(history.ends_with("bob: hello"), "{history}");
+
+    // A refresh token is no access token.
+    let refresh = token("refresh_token");
+    let misused = run(
+        dir,
+        &[&["create", "--token", &refresh][..], &addr].concat(),
+        "",
+    );
+    let why = String::from_utf8(misused.stderr).unwrap();
+    assert!(why.contains("Unauthenticated"), "{why}");
+    // What has little left to live is replaced before it is used.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    text(run(dir, &[&["create"][..], &addr].concat(), ""));
+    assert!(
+        !fs::read_to_string(&file)
+            .unwrap()
+            .contains(&token("access_token"))
+    );
+    // A user who is struck off the list is out, within the TTL.
+    fs::write(dir.join("users.toml"), user("eve")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1800));
+    let out = run(
+        dir,
+        &[&["create", "--token", &token("access_token")][..], &addr].concat(),
+        "",
+    );
+    assert_eq!(out.status.code(), Some(1));
+
+    drop((auth, chat));
+    for log in ["auth.log", "serve.log"] {
+        let mut logged = String::new();
+        fs::File::open(dir.join(log))
+            .unwrap()
+            .read_to_string(&mut logged)
+            .unwrap();
+        assert!(logged.contains("listening"), "{log} has the log");
+        let secret = fs::read_to_string(dir.join("token.secret")).unwrap();
+        assert!(!logged.contains(PASSWORD) && !logged.contains(secret.trim()));
+        for token in [token("access_token"), refresh.clone()] {
+            for part in token.split('.').skip(1) {
+                assert!(!logged.contains(part), "a token is in {log}");
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! `--auth service` against an Auth Service that is slow, refuses, flaps, hangs
+//! or is down: what the client gets, and how often the Auth Service is asked.
+
+use std::time::{Duration, Instant};
+
+use chat_service::app::App;
+use futures_util::{StreamExt as _, stream};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::guarded::{
+    assert_unlogged, client, connect, create,
+    keys::Key,
+    outcome,
+    peer::{Answer, Peer},
+    reason, send, start, stop, with_token,
+};
+
+const SECRET: &str = "the chat server never needs this";
+
+fn token(user: &str) -> String {
+    Key::hs(SECRET).token(user, "0", 3600)
+}
+
+async fn server(peer: &Peer, more: &[&str]) -> App {
+    let flags = peer.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    start(&[&flags[..], more].concat()).await
+}
+
+/// One call by a new token each: the peer's answer, what the client gets, and
+/// how many checks the peer has seen.
+#[tokio::test]
+async fn p7_a_refusal_is_no_failure_and_a_failure_is_no_refusal() {
+    use Answer::{Flap, Hang, Http, No, Slow, Yes};
+    let ok = (Code::Ok, "");
+    let invalid = (Code::Unauthenticated, "TOKEN_INVALID");
+    let denied = (Code::PermissionDenied, "NOT_ALLOWED");
+    let failed = (Code::Unavailable, "AUTH_UNAVAILABLE");
+    let table = [
+        (Yes, ok, 1),
+        (Slow(Duration::from_millis(100)), ok, 1),
+        (Flap, ok, 2),
+        (No(Code::Unauthenticated, "no"), invalid, 1),
+        (No(Code::PermissionDenied, "no"), denied, 1),
+        (No(Code::Unknown, "access token is invalid"), invalid, 1),
+        (No(Code::Unknown, "Access Denied"), denied, 1),
+        (No(Code::Unavailable, "no"), failed, 2),
+        (No(Code::ResourceExhausted, "rate limit"), failed, 1),
+        (No(Code::DeadlineExceeded, "no"), failed, 1),
+        (No(Code::Cancelled, "no"), failed, 1),
+        (No(Code::Internal, "no"), failed, 1),
+        (No(Code::Unimplemented, "no"), failed, 1),
+        (No(Code::InvalidArgument, "no"), failed, 1),
+        (No(Code::NotFound, "no"), failed, 1),
+        (No(Code::DataLoss, "no"), failed, 1),
+        (No(Code::Aborted, "no"), failed, 1),
+        (Http(500), failed, 1),
+        (Http(503), failed, 2),
+        (Http(401), failed, 1),
+        (Hang, failed, 1),
+    ];
+    let mut tokens = Vec::new();
+    for (answer, expected, checks) in table {
+        // A server each: no breaker has seen an earlier row.
+        let peer = Peer::start(answer).await;
+        let app = server(&peer, &["--auth-timeout", "400ms"]).await;
+        let token = token("bob");
+        let result = create(&client(&app), &token, &[]).await;
+        let (code, reason) = outcome(&result);
+        assert_eq!((code, reason.as_str()), expected, "{answer:?}");
+        assert_eq!(peer.checks(), checks, "{answer:?}");
+        if let Err(status) = result {
+            let retry = status.get_details_retry_info();
+            assert_eq!(retry.is_some(), code == Code::Unavailable, "{answer:?}");
+            assert!(!status.message().contains("access"), "{status:?}");
+        }
+        tokens.push(token);
+        stop(app).await;
+    }
+    assert_unlogged(&tokens.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn p7_what_cannot_be_a_token_is_not_asked_about() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &[]).await;
+    let client = client(&app);
+    let expired = Key::hs(SECRET).token("bob", "0", -1);
+    for (token, reason) in [
+        ("garbage", "TOKEN_INVALID"),
+        ("a.b.c", "TOKEN_INVALID"),
+        (expired.as_str(), "TOKEN_EXPIRED"),
+    ] {
+        let result = create(&client, token, &[]).await;
+        assert_eq!(outcome(&result), (Code::Unauthenticated, reason.into()));
+    }
+    assert_eq!(peer.checks(), 0);
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn the_peer_gets_the_token_the_method_and_the_trace() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &[]).await;
+    let (mut client, token) = (client(&app), token("bob"));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut request = with_token(chat_service::proto::CreateRequest::default(), &token);
+    let value = trace.parse().unwrap();
+    request.metadata_mut().insert("traceparent", value);
+    client.create(request).await.unwrap();
+    let bearer = format!("Bearer {token}");
+    let method = "/chat_v1.ChatV1/Create".to_owned();
+    assert_eq!(peer.last(), [bearer, method, trace.to_owned()]);
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_a_user_is_checked_once_a_method_and_ttl() {
+    const USERS: usize = 100;
+    const SENDS: usize = 100;
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &[]).await;
+    let client = client(&app);
+    let users = (0..USERS).map(|n| {
+        let (client, token) = (client.clone(), token(&format!("user{n}")));
+        async move {
+            let chat = create(&client, &token, &[]).await.unwrap();
+            let sends =
+                stream::iter(0..SENDS).map(|n| send(&client, &token, chat, n.to_string().leak()));
+            let sends = sends.buffer_unordered(10).collect::<Vec<_>>().await;
+            assert!(sends.iter().all(Result::is_ok));
+        }
+    });
+    let began = Instant::now();
+    stream::iter(users)
+        .buffer_unordered(USERS)
+        .collect::<()>()
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(25), "within one TTL");
+    assert_eq!(peer.checks(), USERS * 2, "Create and SendMessage");
+    assert_eq!(peer.most_of_one(), 1);
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_a_thousand_first_calls_of_one_token_are_one_check() {
+    let peer = Peer::start(Answer::Slow(Duration::from_millis(300))).await;
+    let app = server(&peer, &[]).await;
+    let (client, token) = (client(&app), token("bob"));
+    let calls = (0..1000).map(|_| create(&client, &token, &[]));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(peer.checks(), 1);
+
+    // A failure too is one for all who wait for it, and is then forgotten.
+    peer.answers(Answer::Hang);
+    peer.take_checks();
+    let other = Key::hs(SECRET).token("eve", "0", 3600);
+    let calls = (0..1000).map(|_| create(&client, &other, &[]));
+    let began = Instant::now();
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.iter().all(|a| outcome(a).0 == Code::Unavailable));
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "nobody waits twice"
+    );
+    assert_eq!(peer.take_checks(), 1);
+    peer.answers(Answer::Yes);
+    create(&client, &other, &[]).await.unwrap();
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p7_refusals_are_remembered_for_a_moment_and_failures_not_at_all() {
+    let peer = Peer::start(Answer::No(Code::Unauthenticated, "")).await;
+    let app = server(&peer, &["--auth-refusal-ttl", "500ms"]).await;
+    let (client, token) = (client(&app), token("bob"));
+    for _ in 0..5 {
+        assert!(create(&client, &token, &[]).await.is_err());
+    }
+    assert_eq!(peer.take_checks(), 1);
+    peer.answers(Answer::No(Code::Internal, ""));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for _ in 0..3 {
+        let failed = create(&client, &token, &[]).await;
+        assert_eq!(outcome(&failed).0, Code::Unavailable);
+    }
+    assert_eq!(peer.take_checks(), 3);
+    peer.answers(Answer::Yes);
+    create(&client, &token, &[]).await.unwrap();
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_a_peer_that_is_down_is_left_alone_and_found_again() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &["--auth-timeout", "300ms"]).await;
+    let client = client(&app);
+    create(&client, &token("bob"), &[]).await.unwrap();
+    peer.answers(Answer::Hang);
+    peer.take_checks();
+    let mut quick = 0;
+    for n in 0..30 {
+        let began = Instant::now();
+        let result = create(&client, &token(&format!("u{n}")), &[]).await;
+        assert_eq!(outcome(&result).1, "AUTH_UNAVAILABLE");
+        quick += usize::from(began.elapsed() < Duration::from_millis(100));
+    }
+    assert!(quick >= 15, "the breaker answers at once, {quick} of 30");
+    assert!(peer.take_checks() <= 15);
+
+    peer.down();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(create(&client, &token("eve"), &[]).await.is_err());
+    peer.answers(Answer::Yes);
+    peer.up().await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    create(&client, &token("eve"), &[]).await.unwrap();
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn an_allowed_token_outlasts_an_outage_if_it_may() {
+    for (stale, expected) in [("0s", Code::Unavailable), ("1h", Code::Ok)] {
+        let peer = Peer::start(Answer::Yes).await;
+        let app = server(&peer, &["--auth-cache-ttl", "200ms", "--auth-stale", stale]).await;
+        let client = client(&app);
+        let (lasting, short) = (token("bob"), Key::hs(SECRET).token("eve", "0", 3));
+        create(&client, &lasting, &[]).await.unwrap();
+        create(&client, &short, &[]).await.unwrap();
+        peer.down();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let result = create(&client, &lasting, &[]).await;
+        assert_eq!(outcome(&result).0, expected, "--auth-stale {stale}");
+        let result = create(&client, &token("new"), &[]).await;
+        assert_eq!(outcome(&result).0, Code::Unavailable);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let result = create(&client, &short, &[]).await;
+        assert_eq!(outcome(&result).1, "TOKEN_EXPIRED");
+        stop(app).await;
+    }
+}
+
+#[tokio::test]
+async fn p7_a_revoked_token_ends_its_streams_and_posts_within_the_ttl() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &["--auth-cache-ttl", "1s"]).await;
+    let (client, token) = (client(&app), token("bob"));
+    let chat = create(&client, &token, &[]).await.unwrap();
+    let mut reading = connect(&client, &token, chat).await.unwrap();
+    let posting = connect(&client, &token, chat).await.unwrap();
+    // Checked again and again, the streams go on.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(peer.checks() >= 3);
+    posting.post("still here").await;
+    let message = reading.messages.message().await.unwrap().unwrap();
+    assert_eq!(message.text, "still here");
+
+    peer.answers(Answer::No(Code::PermissionDenied, ""));
+    let began = Instant::now();
+    let end = reading.end().await;
+    assert!(began.elapsed() < Duration::from_millis(1300));
+    assert_eq!(
+        (end.code(), reason(&end).as_str()),
+        (Code::PermissionDenied, "NOT_ALLOWED")
+    );
+    // The other stream is not read; its posts come to nothing all the same.
+    posting.try_post("too late").await;
+    peer.answers(Answer::Yes);
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let admin = Key::hs(SECRET).token("root", "1", 60);
+    let request = with_token(chat_service::proto::GetRequest { id: chat }, &admin);
+    let chat = client.clone().get(request).await.unwrap().into_inner().chat;
+    assert_eq!(chat.unwrap().last_seq, 1);
+    stop(app).await;
+    assert_unlogged(&[&token, &admin]);
+}
+
+#[tokio::test]
+async fn streams_outlast_a_short_outage_of_the_peer() {
+    let peer = Peer::start(Answer::Yes).await;
+    let flags = ["--auth-cache-ttl", "1s", "--auth-timeout", "200ms"];
+    let app = server(&peer, &flags).await;
+    let (client, token) = (client(&app), token("bob"));
+    let chat = create(&client, &token, &[]).await.unwrap();
+    let mut stream = connect(&client, &token, chat).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    peer.down();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    peer.up().await;
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    stream.post("after").await;
+    assert_eq!(stream.messages.message().await.unwrap().unwrap().seq, 1);
+    // A long one they do not.
+    peer.down();
+    assert_eq!(reason(&stream.end().await), "AUTH_UNAVAILABLE");
+    stop(app).await;
+}

@@ -1,0 +1,170 @@
+//! An Auth Service that does what a test tells it to.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chat_service::proto::access::{
+    CheckRequest,
+    access_v1_server::{AccessV1, AccessV1Server},
+};
+use hyper::{Response as HttpResponse, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpListener, task::JoinSet};
+use tonic::{Code, Request, Response, Status};
+use tower_service::Service as _;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Yes,
+    Slow(Duration),
+    Hang,
+    /// A status and its text.
+    No(Code, &'static str),
+    /// No gRPC, but an HTTP status.
+    Http(u16),
+    /// Every other call fails, beginning with the first.
+    Flap,
+}
+
+#[derive(Clone)]
+pub struct Peer(Arc<State>);
+
+struct State {
+    answer: Mutex<Answer>,
+    checks: AtomicUsize,
+    /// The last one's `authorization`, method and `traceparent`.
+    last: Mutex<[String; 3]>,
+    /// Checks by token and method.
+    seen: Mutex<HashMap<[String; 2], usize>>,
+    address: Mutex<Option<SocketAddr>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Peer {
+    pub async fn start(answer: Answer) -> Self {
+        let peer = Self(Arc::new(State {
+            answer: Mutex::new(answer),
+            checks: AtomicUsize::new(0),
+            last: Mutex::default(),
+            seen: Mutex::default(),
+            address: Mutex::default(),
+            tasks: Mutex::default(),
+        }));
+        peer.up().await;
+        peer
+    }
+
+    /// The flags with which a server asks this peer.
+    pub fn flags(&self) -> Vec<String> {
+        let address = self.0.address.lock().unwrap().unwrap();
+        let host = address.ip().to_string();
+        let port = address.port().to_string();
+        let mode = ["--auth", "service", "--access-client-host", &host];
+        let port = ["--access-client-port", &port];
+        let flags = mode.iter().chain(&port);
+        flags.map(|flag| (*flag).to_owned()).collect()
+    }
+
+    pub fn answers(&self, answer: Answer) {
+        *self.0.answer.lock().unwrap() = answer;
+    }
+
+    pub fn checks(&self) -> usize {
+        self.0.checks.load(Ordering::SeqCst)
+    }
+
+    /// The checks since the last time this was asked.
+    pub fn take_checks(&self) -> usize {
+        self.0.checks.swap(0, Ordering::SeqCst)
+    }
+
+    pub fn last(&self) -> [String; 3] {
+        self.0.last.lock().unwrap().clone()
+    }
+
+    /// The most checks of one token and method.
+    pub fn most_of_one(&self) -> usize {
+        let seen = self.0.seen.lock().unwrap();
+        seen.values().copied().max().unwrap_or(0)
+    }
+
+    /// Ends the process, so to speak.
+    pub fn down(&self) {
+        *self.0.tasks.lock().unwrap() = JoinSet::new();
+    }
+
+    /// Begins to listen, on the port it had.
+    pub async fn up(&self) {
+        let known = *self.0.address.lock().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = TcpListener::bind(known.unwrap_or(any)).await.unwrap();
+        *self.0.address.lock().unwrap() = Some(listener.local_addr().unwrap());
+        let peer = self.clone();
+        self.0.tasks.lock().unwrap().spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let peer = peer.clone();
+                let service = service_fn(move |request| {
+                    let peer = peer.clone();
+                    async move {
+                        if let Answer::Http(status) = peer.answer() {
+                            peer.0.checks.fetch_add(1, Ordering::SeqCst);
+                            let mut response = HttpResponse::new(tonic::body::Body::empty());
+                            *response.status_mut() = status.try_into().unwrap();
+                            return Ok::<_, Infallible>(response);
+                        }
+                        AccessV1Server::new(peer).call(request).await
+                    }
+                });
+                connections.spawn(async move {
+                    let builder = http2::Builder::new(TokioExecutor::new());
+                    _ = builder
+                        .serve_connection(TokioIo::new(socket), service)
+                        .await;
+                });
+            }
+        });
+    }
+
+    fn answer(&self) -> Answer {
+        *self.0.answer.lock().unwrap()
+    }
+}
+
+#[tonic::async_trait]
+impl AccessV1 for Peer {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<()>, Status> {
+        let number = self.0.checks.fetch_add(1, Ordering::SeqCst);
+        let header = |name| {
+            let value = request.metadata().get(name);
+            value.map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+        };
+        let (token, trace) = (header("authorization"), header("traceparent"));
+        let method = request.get_ref().endpoint_address.clone();
+        *self.0.last.lock().unwrap() = [token.clone(), method.clone(), trace];
+        *self
+            .0
+            .seen
+            .lock()
+            .unwrap()
+            .entry([token, method])
+            .or_default() += 1;
+        match self.answer() {
+            Answer::Yes | Answer::Http(_) => {}
+            Answer::Slow(time) => tokio::time::sleep(time).await,
+            Answer::Hang => std::future::pending().await,
+            Answer::Flap if number % 2 == 1 => {}
+            Answer::Flap => return Err(Status::unavailable("flapping")),
+            Answer::No(code, text) => return Err(Status::new(code, text)),
+        }
+        Ok(Response::new(()))
+    }
+}

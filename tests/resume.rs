@@ -1,0 +1,128 @@
+//! Streams that begin where another has ended.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::server::{Client, Server, assert_dense, soon};
+
+/// Many times the ring, which is the smallest that may be.
+const STORED: i64 = 300;
+const WRITERS: usize = 4;
+const CONNECTIONS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_stream_resumes_at_every_seq_while_the_chat_goes_on() {
+    let server = Server::start(&["--ring", "16"]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&["reader"]).await;
+    for n in 1..=STORED {
+        alice.send(chat, &format!("m{n}"), "").await.unwrap();
+    }
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        writers.spawn(write(server.client("alice").await, chat, stop.clone()));
+    }
+    let joined = Arc::new(AtomicUsize::new(0));
+    let mut readers = JoinSet::new();
+    for connection in 0..CONNECTIONS as i64 {
+        let channel = server.connect().await;
+        for after in (connection..=STORED).step_by(CONNECTIONS) {
+            let client = Client::new(channel.clone(), "reader");
+            let joined = joined.clone();
+            readers.spawn(async move {
+                let mut frames = client.read(chat, Some(after)).await;
+                let mut messages = vec![frames.next().await.unwrap()];
+                joined.fetch_add(1, Ordering::Relaxed);
+                messages.extend(frames.until("end").await);
+                (after, messages)
+            });
+        }
+    }
+    let all_joined = async {
+        while joined.load(Ordering::Relaxed) <= STORED as usize {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("all readers", all_joined).await;
+    stop.store(true, Ordering::Relaxed);
+    soon("the writers", writers.join_all()).await;
+    let last = alice.send(chat, "end", "").await.unwrap().seq;
+    assert!(last > STORED + 1, "nothing was written meanwhile");
+
+    let mut resumed = soon("the readers", readers.join_all()).await;
+    resumed.sort_by_key(|(after, _)| *after);
+    assert_eq!(resumed.len() as i64, STORED + 1);
+    for (after, messages) in resumed {
+        assert_dense(&messages, after + 1);
+        assert_eq!(messages.len() as i64, last - after);
+    }
+}
+
+async fn write(client: Client, chat: i64, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        client.send(chat, "more", "").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_stream_resumes_across_a_restart() {
+    let mut server = Server::start(&["--ring", "16"]).await;
+    let chat = server.client("alice").await.create(&["bob"]).await;
+    let mut seen = 0;
+    for kill in [true, false, true] {
+        let alice = server.client("alice").await;
+        let bob = server.client("bob").await;
+        let mut frames = bob.read(chat, Some(seen)).await;
+        for _ in 0..50 {
+            alice.send(chat, "x", "").await.unwrap();
+        }
+        for _ in 0..25 {
+            seen += 1;
+            frames.expect(seen).await;
+        }
+        if kill {
+            server.kill9();
+        } else {
+            assert_eq!(server.terminate().await, Some(0));
+        }
+        server.restart().await;
+    }
+    let mut frames = server.client("bob").await.read(chat, Some(seen)).await;
+    for seq in seen + 1..=150 {
+        frames.expect(seq).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_seq_ahead_of_the_chat_is_refused() {
+    let server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    for newest in 0..3 {
+        for ahead in [newest + 1, newest + 1000, i64::MAX] {
+            let status = alice.read(chat, Some(ahead)).await.end().await;
+            assert_eq!(status.code(), Code::OutOfRange);
+            let details = status.get_error_details();
+            let violations = &details.bad_request().unwrap().field_violations;
+            assert_eq!(violations[0].field, "after_seq");
+            let info = details.error_info().unwrap();
+            assert_eq!(info.reason, "AFTER_SEQ_AHEAD");
+            assert_eq!(info.metadata["last_seq"], newest.to_string());
+        }
+        // The newest itself is not ahead.
+        let mut frames = alice.read(chat, Some(newest)).await;
+        let sent = alice.send(chat, "x", "").await.unwrap();
+        frames.expect(sent.seq).await;
+    }
+}

@@ -1,0 +1,127 @@
+//! Sends that are repeated under one client_message_id.
+
+use chat_service::proto::Message;
+use tonic::Code;
+
+use crate::server::{Server, assert_dense, post, soon};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_retry_gets_the_first_answer_also_after_a_restart() {
+    let mut server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&["bob"]).await;
+    let first = alice.send(chat, "hello", "k").await.unwrap();
+    assert!(!first.duplicate);
+    alice.send(chat, "another", "").await.unwrap();
+
+    let retry = alice.send(chat, "hello", "k").await.unwrap();
+    let same = |answer: &chat_service::proto::SendMessageResponse| {
+        assert!(answer.duplicate);
+        assert_eq!((answer.seq, answer.created_at), (1, first.created_at));
+    };
+    same(&retry);
+    server.kill9();
+    server.restart().await;
+    let alice = server.client("alice").await;
+    same(&alice.send(chat, "hello", "k").await.unwrap());
+    assert_eq!(server.terminate().await, Some(0));
+    server.restart().await;
+    let alice = server.client("alice").await;
+    same(&alice.send(chat, "hello", "k").await.unwrap());
+    let stored = alice.history(chat).await;
+    let texts: Vec<_> = stored.iter().map(|m| m.text.as_str()).collect();
+    assert_eq!(texts, ["hello", "another"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_two_calls_at_once_are_stored_once() {
+    let server = Server::start(&[]).await;
+    // Connections on their own, so that either may be first, and on another
+    // core.
+    let [one, two] = [server.client("alice").await, server.client("alice").await];
+    let chat = one.create(&[]).await;
+    for n in 0..100 {
+        let key = format!("k{n}");
+        let (a, b) = tokio::join!(one.send(chat, "x", &key), two.send(chat, "x", &key));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        assert_eq!((a.seq, a.created_at), (b.seq, b.created_at));
+        assert!(a.duplicate != b.duplicate, "one of them was first");
+    }
+    assert_eq!(one.get(chat).await.unwrap().last_seq, 100);
+    assert_dense(&one.history(chat).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_retry_on_a_stream_comes_back_rejected() {
+    let mut server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    let stored = alice.send(chat, "hello", "k").await.unwrap();
+    let already = |frame: Message| {
+        let rejected = frame.rejected.expect("a rejection");
+        assert_eq!(rejected.code, Code::AlreadyExists as i32);
+        assert_eq!((rejected.seq, frame.seq), (stored.seq, 0));
+        assert_eq!(rejected.reason, "DUPLICATE");
+        assert_eq!(frame.client_message_id, "k");
+        assert_eq!((frame.chat_id, frame.text.as_str()), (chat, ""));
+    };
+
+    let (posts, mut frames) = alice.open(chat, Some(1)).await;
+    posts.send(post("hello", "k")).await.unwrap();
+    already(frames.next().await.unwrap());
+    // The stream goes on, and a retry of its own post is one as well.
+    posts.send(post("more", "m")).await.unwrap();
+    assert_eq!(frames.expect(2).await.client_message_id, "m");
+    posts.send(post("more", "m")).await.unwrap();
+    let again = frames.next().await.unwrap();
+    assert_eq!(again.rejected.unwrap().seq, 2);
+
+    server.kill9();
+    server.restart().await;
+    let alice = server.client("alice").await;
+    let (posts, mut frames) = alice.open(chat, None).await;
+    posts.send(post("hello", "k")).await.unwrap();
+    already(frames.next().await.unwrap());
+    // A call after the stream's post is told the same.
+    let call = soon("a call", alice.send(chat, "more", "m")).await.unwrap();
+    assert!(call.duplicate && call.seq == 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_another_sender_or_chat_is_no_retry() {
+    let server = Server::start(&[]).await;
+    let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+    let chat = alice.create(&["bob"]).await;
+    let other = alice.create(&["bob"]).await;
+    for (client, chat, seq) in [(&alice, chat, 1), (&bob, chat, 2), (&alice, other, 1)] {
+        let sent = client.send(chat, "hello", "k").await.unwrap();
+        assert_eq!((sent.seq, sent.duplicate), (seq, false));
+    }
+    // Without an id there is nothing to recognise.
+    for seq in [3, 4] {
+        let sent = alice.send(chat, "hello", "").await.unwrap();
+        assert_eq!((sent.seq, sent.duplicate), (seq, false));
+    }
+}
+
+/// The window is at least the ring, whose lower bound this takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_the_window_is_at_least_the_ring_also_after_a_restart() {
+    let mut server = Server::start(&["--ring", "16"]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    for n in 1..=16 {
+        alice.send(chat, "x", &format!("k{n}")).await.unwrap();
+    }
+    for restarted in [false, true] {
+        if restarted {
+            assert_eq!(server.terminate().await, Some(0));
+            server.restart().await;
+        }
+        let alice = server.client("alice").await;
+        for n in 1..=16 {
+            let retry = alice.send(chat, "x", &format!("k{n}")).await.unwrap();
+            assert_eq!((retry.seq, retry.duplicate), (n, true));
+        }
+    }
+}
