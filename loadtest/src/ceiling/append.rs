@@ -9,10 +9,11 @@ use std::{
 
 use chat_service::{
     domain::{ChatId, ClientMessageId, Clock as _, MessageId, Row, Seq, UserName},
-    runtime::SystemClock,
+    runtime::{Cores, SystemClock},
     store::{
         NewChat, Store,
         memory::MemoryStore,
+        postgres::{self, PostgresStore},
         sqlite::{self, SqliteStore},
     },
     telemetry::Telemetry,
@@ -92,14 +93,23 @@ pub struct Rows {
 
 pub fn run(options: &Options) -> Result<()> {
     let Bare { rate, cpu_each } = block_on(async {
-        if options.store.starts_with("postgres") {
+        let postgres = options.store.starts_with("postgres");
+        if postgres && options.way == Way::Store {
             return copy::measure(options).await;
         }
+        // Runs the database's connections; on this thread, since it asks.
+        let cores = Cores::start(1)?;
         let store: Arc<dyn Store> = match options.store.strip_prefix("sqlite:") {
             Some(path) => Arc::new(SqliteStore::open(
                 path.as_ref(),
                 sqlite::Settings::default(),
             )?),
+            None if postgres => {
+                let spawn = Arc::new(cores.spawner_here());
+                let mut settings = postgres::Settings::new(&options.store, spawn);
+                settings.lanes = options.writers;
+                Arc::new(PostgresStore::open(settings).await?)
+            }
             None => Arc::new(MemoryStore::new()),
         };
         let chats = create(&store, options.chats).await?;
