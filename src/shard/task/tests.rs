@@ -60,6 +60,10 @@ fn settings() -> ShardSettings {
 
 impl World {
     async fn new() -> Self {
+        Self::with(settings()).await
+    }
+
+    async fn with(settings: ShardSettings) -> Self {
         let memory = Arc::new(MemoryStore::new());
         let chat = NewChat {
             created_by: user("alice"),
@@ -114,7 +118,7 @@ impl World {
         runtime.spawn(lane.run());
         runtime.spawn(wakes.clone().run(0));
         let plan = ShardPlan {
-            settings: settings(),
+            settings,
             core: 0,
             lane: sender,
             wakes,
@@ -152,6 +156,16 @@ impl World {
         id: &str,
         wait: Duration,
     ) -> tokio::task::JoinHandle<PostResult> {
+        self.post_to(CHAT, text, id, wait)
+    }
+
+    fn post_to(
+        &self,
+        chat: i64,
+        text: &str,
+        id: &str,
+        wait: Duration,
+    ) -> tokio::task::JoinHandle<PostResult> {
         let shards = self.shards.clone();
         let draft = Draft {
             text: text.into(),
@@ -160,7 +174,7 @@ impl World {
         let deadline = tokio::time::Instant::now().into_std() + wait;
         tokio::runtime::Handle::current().spawn(async move {
             shards
-                .post(chat_id(CHAT), user("bob"), draft, deadline, None)
+                .post(chat_id(chat), user("bob"), draft, deadline, None)
                 .await
         })
     }
@@ -487,6 +501,41 @@ async fn posts_that_wait_for_their_chat_are_accounted_for() {
     world.let_go();
     for (post, seq) in posts.into_iter().zip(1..) {
         assert_eq!(post.await.unwrap().unwrap().seq, seq);
+    }
+    world.end().await;
+}
+
+/// A chat whose queue fills every batch lets the others into the next one.
+#[tokio::test(start_paused = true)]
+async fn a_long_queue_keeps_no_other_chat_waiting() {
+    let mut settings = settings();
+    settings.batch.rows = 2;
+    let world = World::with(settings).await;
+    let other = NewChat {
+        created_by: user("bob"),
+        created_at: Timestamp(0),
+        members: vec![user("bob")],
+    };
+    let other = world.memory.create_chat(other).await.unwrap().get();
+    world.script(|script| script.appends = vec![None, None, None, None]);
+
+    let long: Vec<_> = (0..7)
+        .map(|n| world.post_to(CHAT, &format!("{n}"), "", 10 * SECOND))
+        .collect();
+    turn().await;
+    let short = world.post_to(other, "mine", "", 10 * SECOND);
+    turn().await;
+    // The batch under way, one that the long queue fills, one with the other's.
+    for _ in 0..3 {
+        assert!(!short.is_finished());
+        world.let_go();
+        turn().await;
+    }
+    assert!(short.is_finished(), "still behind the long queue");
+    assert!(!long[6].is_finished(), "the queue was not long enough");
+    world.let_go();
+    for post in long {
+        assert!(post.await.unwrap().is_ok());
     }
     world.end().await;
 }
