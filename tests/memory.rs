@@ -53,14 +53,14 @@ async fn p6_memory_of_10_000_chats_comes_back() {
     }
     eprintln!("active {active:?} kB, let go {idle:?} kB");
     let start = idle[..2].iter().max().unwrap();
-    // Which pages a few long-lived allocations pin differs from round to round
-    // by some megabytes; chats that stayed would be there every time.
+    // Which pages a few long-lived allocations pin differs from round to round;
+    // chats that stayed would be there every time.
     let end = idle[2..].iter().min().unwrap();
     let bound = start + start / 10;
     assert!(*end <= bound, "P6: from {start} kB to {end} kB");
-    // They were in memory, and much of it was theirs.
+    // They were in memory, and most of it was theirs.
     let peak = active.iter().max().unwrap();
-    assert!(end * 4 < peak * 3, "P6: {peak} kB, then {end} kB");
+    assert!(end * 3 < *peak, "P6: {peak} kB, then {end} kB");
 }
 
 /// Does something with each chat, some at once.
