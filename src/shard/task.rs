@@ -87,6 +87,7 @@ pub(super) struct State {
     last_expiry: Option<Instant>,
     /// When freed memory is to go back to the operating system.
     trim_at: Option<Instant>,
+    last_trim_at: Option<Instant>,
     draining: bool,
     drained: Vec<oneshot::Sender<()>>,
     effects: Vec<Effect<Reply>>,

@@ -21,13 +21,22 @@ use crate::{
 const EXPIRY_STEP: Duration = Duration::from_millis(5);
 
 /// After chats were let go: their memory goes back together, not one by one.
+/// And once more after that, for what other threads have freed in between: only
+/// the thread that allocated can give it back.
 const TRIM_DELAY: Duration = Duration::from_secs(1);
+const LAST_TRIM_DELAY: Duration = Duration::from_secs(2);
 
 impl Shard {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let idle = self.state.idle.first();
         let idle = idle.map(|touched| touched + self.settings.idle);
-        let timers = [idle, self.state.next_expiry, self.state.trim_at];
+        let State {
+            next_expiry,
+            trim_at,
+            last_trim_at,
+            ..
+        } = self.state;
+        let timers = [idle, next_expiry, trim_at, last_trim_at];
         timers.into_iter().flatten().min()
     }
 
@@ -100,14 +109,25 @@ impl Shard {
                 self.state.idle.push(again, id);
             }
         }
-        if gone {
-            self.state.trim_at.get_or_insert(now + TRIM_DELAY);
-        }
-        if self.state.trim_at.take_if(|at| *at <= now).is_some() {
-            trim_heap();
-        }
         if gone && self.state.chats.len() < self.state.chats.capacity() / 4 {
             self.state.chats.shrink_to_fit();
+        }
+        self.trim(now, gone);
+    }
+
+    fn trim(&mut self, now: Instant, gone: bool) {
+        let State {
+            trim_at,
+            last_trim_at,
+            ..
+        } = &mut self.state;
+        if gone {
+            trim_at.get_or_insert(now + TRIM_DELAY);
+            *last_trim_at = Some(now + LAST_TRIM_DELAY);
+        }
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(trim_at) || due(last_trim_at) {
+            trim_heap();
         }
     }
 

@@ -81,21 +81,16 @@ impl<T> Clone for Jobs<T> {
 }
 
 impl<T> Jobs<T> {
-    /// The next job. If none comes for a while, the thread's free memory goes
-    /// back first.
+    /// The next job. While none comes, the thread's free memory goes back: at
+    /// first its own, later what others had from it and freed.
     pub(super) fn recv_at_rest(&self) -> Result<T, RecvError> {
-        match self.recv_by(Instant::now() + REST) {
-            Ok(job) => Ok(job),
-            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
-            Err(RecvTimeoutError::Timeout) => {
-                trim_heap();
-                self.recv()
+        loop {
+            match self.recv_by(Instant::now() + REST) {
+                Ok(job) => return Ok(job),
+                Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+                Err(RecvTimeoutError::Timeout) => trim_heap(),
             }
         }
-    }
-
-    pub(super) fn recv(&self) -> Result<T, RecvError> {
-        self.0.recv().map(|admitted| admitted.job)
     }
 
     pub(super) fn recv_by(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
@@ -146,7 +141,7 @@ mod tests {
         queue.send(1, soon()).await.unwrap();
         let refused = queue.send(2, soon()).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))));
-        assert_eq!(jobs.recv(), Ok(1));
+        assert_eq!(jobs.recv_at_rest(), Ok(1));
         queue.send(3, soon()).await.unwrap();
     }
 
@@ -157,7 +152,7 @@ mod tests {
         queue.send(1, deadline).await.unwrap();
         queue.close();
         assert!(queue.send(2, deadline).await.is_err());
-        assert_eq!(jobs.recv(), Ok(1));
-        assert!(jobs.recv().is_err());
+        assert_eq!(jobs.recv_at_rest(), Ok(1));
+        assert!(jobs.recv_at_rest().is_err());
     }
 }
