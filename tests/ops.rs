@@ -96,12 +96,12 @@ async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16
     (status, body.to_owned())
 }
 
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     http(address, "GET", path, "").await
 }
 
 /// The value of one line of `/metrics`.
-fn value(metrics: &str, name: &str) -> f64 {
+pub fn value(metrics: &str, name: &str) -> f64 {
     let line = metrics
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
