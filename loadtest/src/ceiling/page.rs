@@ -75,9 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
         for chat in &chats {
             let mut rows = Source::new(vec![*chat], &text, BATCH)?;
             for _ in 0..options.messages.div_ceil(BATCH) {
-                let batch = rows.batch();
-                let count = batch.len();
-                store.append(0, Arc::new(batch), 0..count).await?;
+                store.append(0, Arc::new(rows.batch())).await?;
             }
         }
         let until = Instant::now() + Duration::from_secs_f64(options.seconds);
