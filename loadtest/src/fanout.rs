@@ -161,9 +161,6 @@ impl Shape {
             let turns = Turns::new(chats.len(), self.zipf)?;
             posters.push(Poster::open(load.clone(), server.address, chats, turns).await?);
         }
-        for poster in &mut posters {
-            poster.post_everywhere().await?;
-        }
         load.delivered(self.readers as u64).await?;
         let rate = self.rate / posters.len() as f64;
         let (rate, window) = match self.window {

@@ -16,12 +16,10 @@ use crate::{
     ceiling::page,
     options::Common,
     pace::put_on,
-    posts::{self, CONNECT, POSTER},
+    posts::{self, CONNECT, LIST, POSTER},
     report::{CEILING, CHATD},
     wire::{Conn, Deframer, Event, frame},
 };
-
-const LIST: &str = "/chat_v1.ChatV1/ListMessages";
 
 /// Posts under way while the chats are filled: a stream's most.
 const WINDOW: usize = 1_024;

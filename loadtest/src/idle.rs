@@ -61,7 +61,6 @@ fn measure(common: &Common, options: &Options, each: usize, report: &mut Report)
         let turns = Turns::new(options.chats, None)?;
         let mut poster = Poster::open(load.clone(), child.address, &load.chats, turns).await?;
         // The chats are in memory from here on.
-        poster.post_everywhere().await?;
         tokio::time::sleep(SETTLE).await;
         let before = child.usage()?.rss;
         let mut connections = JoinSet::new();

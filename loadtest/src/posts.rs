@@ -13,7 +13,7 @@ use crate::{
 pub const SEND: &str = "/chat_v1.ChatV1/SendMessage";
 pub const CONNECT: &str = "/chat_v1.ChatV1/ConnectChat";
 const CREATE: &str = "/chat_v1.ChatV1/Create";
-const GET: &str = "/chat_v1.ChatV1/Get";
+pub const LIST: &str = "/chat_v1.ChatV1/ListMessages";
 const ADD: &str = "/chat_v1.ChatV1/AddMembers";
 
 /// Who makes the chats and posts to them.
@@ -122,11 +122,17 @@ pub async fn create_chats(address: SocketAddr, members: &[Vec<String>]) -> Resul
 /// The newest seq of each chat.
 pub async fn last_seqs(address: SocketAddr, chats: &[i64]) -> Result<Vec<i64>> {
     let mut conn = Conn::open(address).await?;
-    let gets = chats.iter().map(|id| frame(&proto::GetRequest { id: *id }));
+    let newest = chats.iter().map(|chat| {
+        frame(&proto::ListMessagesRequest {
+            chat_id: *chat,
+            page_size: 1,
+            ..Default::default()
+        })
+    });
     let mut seqs = Vec::with_capacity(chats.len());
-    for answer in call_all(&mut conn, GET, gets.collect()).await? {
-        let got: proto::GetResponse = prost::Message::decode(&answer[..])?;
-        seqs.push(got.chat.unwrap_or_default().last_seq);
+    for answer in call_all(&mut conn, LIST, newest.collect()).await? {
+        let page: proto::ListMessagesResponse = prost::Message::decode(&answer[..])?;
+        seqs.push(page.messages.first().map_or(0, |message| message.seq));
     }
     Ok(seqs)
 }

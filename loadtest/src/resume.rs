@@ -71,6 +71,9 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
+/// How long a message may be under way that nobody waits for any more.
+const LATE: Duration = Duration::from_millis(500);
+
 async fn storm(
     common: &Common,
     options: &Options,
@@ -105,11 +108,20 @@ async fn storm(
 
     // Whoever lost a message or had one twice does not end where its chat does.
     let sent = senders.stop()?;
-    let last = posts::last_seqs(server.address, &chats).await?;
+    let mut last = posts::last_seqs(server.address, &chats).await?;
+    // What was under way when the senders stopped may be stored still.
+    loop {
+        readers.reach(&last).await?;
+        tokio::time::sleep(LATE).await;
+        let now = posts::last_seqs(server.address, &chats).await?;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
     if (last.iter().sum::<i64>() as u64) < sent {
         return Err("acknowledged messages are lost".into());
     }
-    readers.reach(&last).await?;
     present.leave().await?;
     readers.are_at(&last)?;
 

@@ -46,12 +46,18 @@ pub fn run(options: &Options) -> Result<()> {
     let mut next = Instant::now();
     loop {
         for connection in &mut connections {
-            connection.write_all(&bytes)?;
+            // The load has been taken off.
+            if connection.write_all(&bytes).is_err() {
+                return Ok(());
+            }
         }
         next += interval;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }
+
+/// How often it is looked whether all connections have had something.
+const LOOK: Duration = Duration::from_millis(10);
 
 pub fn measure(common: &Common, connections: usize, text: usize, rate: f64) -> Result<Measured> {
     let bytes = delivery(text);
@@ -66,6 +72,9 @@ pub fn measure(common: &Common, connections: usize, text: usize, rate: f64) -> R
         let mut readers = JoinSet::new();
         for _ in 0..connections {
             readers.spawn(read(child.address, bytes, meter.clone()));
+        }
+        while meter.count() < connections as u64 {
+            tokio::time::sleep(LOOK).await;
         }
         tokio::select! {
             measured = meter.measure(&child, common) => measured,

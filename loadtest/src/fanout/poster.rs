@@ -1,4 +1,4 @@
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io, net::SocketAddr, ops::Range, sync::Arc, time::Instant};
 
 use super::{Turns, readers::Load};
 use crate::{
@@ -20,39 +20,51 @@ pub struct Poster {
     returned: u64,
 }
 
+/// Streams that begin at a time: h2 takes thousands of small frames that nobody
+/// has read yet for an attack.
+const BATCH: usize = 500;
+
 impl Poster {
+    /// Joins the chats, and posts one message to each.
     pub async fn open(
         load: Arc<Load>,
         address: SocketAddr,
         chats: &[i64],
         mut turns: Turns,
     ) -> io::Result<Self> {
-        let mut conn = Conn::open(address).await?;
-        let mut streams = Vec::with_capacity(chats.len());
-        for chat in chats {
-            let join = posts::join(*chat, None);
-            loop {
-                if let Some(stream) = conn.call(CONNECT, POSTER, &join, false) {
-                    streams.push(stream);
-                    break;
-                }
-                conn.step(|_| {}).await?;
-            }
-        }
-        Ok(Self {
+        let mut poster = Self {
             load,
-            conn,
-            streams,
+            conn: Conn::open(address).await?,
+            streams: Vec::with_capacity(chats.len()),
             next: turns.turn(),
             turns,
             posted: 0,
             returned: 0,
-        })
+        };
+        for chats in chats.chunks(BATCH) {
+            let first = poster.streams.len();
+            for chat in chats {
+                let join = posts::join(*chat, None);
+                let stream = loop {
+                    match poster.conn.call(CONNECT, POSTER, &join, false) {
+                        Some(stream) => break stream,
+                        None => poster.step().await?,
+                    }
+                };
+                poster.streams.push(stream);
+            }
+            poster.post_to(first..poster.streams.len()).await?;
+        }
+        Ok(poster)
     }
 
     /// Posts one message a chat, and waits until they have come back.
     pub async fn post_everywhere(&mut self) -> io::Result<()> {
-        for at in 0..self.streams.len() {
+        self.post_to(0..self.streams.len()).await
+    }
+
+    async fn post_to(&mut self, streams: Range<usize>) -> io::Result<()> {
+        for at in streams {
             while !self.post(self.streams[at], Instant::now()) {
                 self.step().await?;
             }
