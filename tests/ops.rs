@@ -2,6 +2,7 @@
 
 mod doctor;
 mod health;
+mod logs;
 mod metrics;
 mod page;
 mod traces;
@@ -96,7 +97,7 @@ async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16
     (status, body.to_owned())
 }
 
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     http(address, "GET", path, "").await
 }
 

@@ -10,7 +10,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{gate::ConnectionPlace, io::Gathered, service::Service};
-use crate::runtime::{Spawner, Tls, TlsStream};
+use crate::{
+    runtime::{Spawner, Tls, TlsStream},
+    telemetry::log_limited,
+};
 
 /// HTTP/2 flow-control windows for what clients send. Requests are small; a
 /// connection carries many.
@@ -76,7 +79,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    tracing::debug!(%peer, "connection accepted");
+                    log_limited!(DEBUG, %peer, "connection accepted");
                     // Without room there is nothing to say it with: the gRPC
                     // client sees a lost connection and comes back later.
                     if let Some(place) = self.service.connection() {
@@ -130,8 +133,8 @@ impl Server {
             match begun {
                 Ok(Ok(Begun::Plain(stream))) => calls.serve(stream).await,
                 Ok(Ok(Begun::Tls(stream))) => calls.serve(stream).await,
-                Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
-                Err(_) => tracing::debug!("handshake not done in time"),
+                Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
+                Err(_) => log_limited!(DEBUG, "handshake not done in time"),
             }
         }
     }
@@ -182,7 +185,7 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
+            log_limited!(DEBUG, %error, "connection ended");
         }
     }
 }
