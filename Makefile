@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults history tools
+.PHONY: help run test faults history upgrade image sbom tools
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,9 @@ help:
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
 	@echo 'make history times pages of a ten-million-row table'
+	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
+	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
+	@echo 'make sbom   what the server is made of, for CycloneDX readers: target/chatd.cdx.json'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -34,6 +37,26 @@ faults: tools
 history: tools
 	cargo test --release --test promises ten_million -- --ignored --nocapture
 
+# In the same target folder, so that only this package is built again.
+UPGRADE_REV ?= HEAD~1
+upgrade: tools
+	rm -rf $(TARGET)/upgrade && mkdir -p $(TARGET)/upgrade/source
+	git archive $(UPGRADE_REV) | tar -x -C $(TARGET)/upgrade/source
+	CARGO_TARGET_DIR=$(abspath $(TARGET)) cargo build --locked --bin chatd --manifest-path $(TARGET)/upgrade/source/Cargo.toml
+	mv $(TARGET)/debug/chatd $(TARGET)/upgrade/chatd
+	UPGRADE_FROM=$(abspath $(TARGET))/upgrade/chatd cargo test --test promises an_upgrade -- --nocapture
+
+image: tools
+	IMAGE_BUILD=1 cargo test --test promises the_images_steps -- --nocapture
+
+# In a folder of its own, because the tool writes beside the manifest.
+sbom:
+	cargo install --quiet --locked --root $(TARGET)/tools cargo-cyclonedx@0.5.9
+	rm -rf $(TARGET)/sbom && mkdir -p $(TARGET)/sbom
+	git archive HEAD | tar -x -C $(TARGET)/sbom
+	cd $(TARGET)/sbom && $(abspath $(TARGET))/tools/bin/cargo-cyclonedx cyclonedx --format json --override-filename chatd.cdx
+	mv $(TARGET)/sbom/chatd.cdx.json $(TARGET)/chatd.cdx.json
+
 tools:
 	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }
 	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then \
@@ -48,5 +71,12 @@ tools:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; \
 	  else \
 	    echo 'make: chromium is needed for the tests: install the package "chromium" of your distribution' >&2; exit 1; \
+	  fi; \
+	fi
+	@if ! command -v sqlite3 >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends sqlite3; \
+	  else \
+	    echo 'make: sqlite3 is needed for the tests: install the package "sqlite3" of your distribution' >&2; exit 1; \
 	  fi; \
 	fi
