@@ -10,10 +10,10 @@ use std::{
 const LINES: u64 = 5;
 
 /// How many lines a place in the code has logged in this second, and how many it
-/// has left out since the last one. See [`log_limited`].
+/// has left out since the last one. See `log_limited!`.
 #[derive(Debug, Default)]
 pub struct LineLimit {
-    /// The second, and in the low byte the lines in it, one more than [`LINES`]
+    /// The second, and in the low byte the lines in it, one more than `LINES`
     /// at most.
     window: AtomicU64,
     left_out: AtomicU64,
