@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults history upgrade image sbom tools
+.PHONY: help run test faults history upgrade image tools
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,6 @@ help:
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
 	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
-	@echo 'make sbom   what the server is made of, for CycloneDX readers: target/chatd.cdx.json'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -48,14 +47,6 @@ upgrade: tools
 
 image: tools
 	IMAGE_BUILD=1 cargo test --test promises the_images_steps -- --nocapture
-
-# In a folder of its own, because the tool writes beside the manifest.
-sbom:
-	cargo install --quiet --locked --root $(TARGET)/tools cargo-cyclonedx@0.5.9
-	rm -rf $(TARGET)/sbom && mkdir -p $(TARGET)/sbom
-	git archive HEAD | tar -x -C $(TARGET)/sbom
-	cd $(TARGET)/sbom && $(abspath $(TARGET))/tools/bin/cargo-cyclonedx cyclonedx --format json --override-filename chatd.cdx
-	mv $(TARGET)/sbom/chatd.cdx.json $(TARGET)/chatd.cdx.json
 
 tools:
 	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }
