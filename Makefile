@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults fuzz history tools
+.PHONY: help run test faults fuzz history upgrade image tools
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
 	@echo 'make fuzz   a million random inputs for each parser of what comes from outside; FUZZ_RUNS=N: so many'
 	@echo 'make history times pages of a ten-million-row table'
+	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
+	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -39,6 +41,18 @@ fuzz:
 history: tools
 	cargo test --release --test promises ten_million -- --ignored --nocapture
 
+# In the same target folder, so that only this package is built again.
+UPGRADE_REV ?= HEAD~1
+upgrade: tools
+	rm -rf $(TARGET)/upgrade && mkdir -p $(TARGET)/upgrade/source
+	git archive $(UPGRADE_REV) | tar -x -C $(TARGET)/upgrade/source
+	CARGO_TARGET_DIR=$(abspath $(TARGET)) cargo build --locked --bin chatd --manifest-path $(TARGET)/upgrade/source/Cargo.toml
+	mv $(TARGET)/debug/chatd $(TARGET)/upgrade/chatd
+	UPGRADE_FROM=$(abspath $(TARGET))/upgrade/chatd cargo test --test promises an_upgrade -- --nocapture
+
+image: tools
+	IMAGE_BUILD=1 cargo test --test promises the_images_steps -- --nocapture
+
 tools:
 	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }
 	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then \
@@ -53,5 +67,12 @@ tools:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; \
 	  else \
 	    echo 'make: chromium is needed for the tests: install the package "chromium" of your distribution' >&2; exit 1; \
+	  fi; \
+	fi
+	@if ! command -v sqlite3 >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends sqlite3; \
+	  else \
+	    echo 'make: sqlite3 is needed for the tests: install the package "sqlite3" of your distribution' >&2; exit 1; \
 	  fi; \
 	fi

@@ -12,10 +12,12 @@
 //!    this machine.
 //! 3. Connections, requests and what they may hold are bounded (P6).
 
+mod ask;
 mod health;
 mod routes;
 mod server;
 
+pub use ask::ask;
 pub use health::{CoresProbe, Health};
 pub use routes::Routes;
 pub use server::AdminServer;

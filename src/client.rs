@@ -24,6 +24,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     config::{ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, PeerConfig, SendConfig},
     proto::{self, chat_v1_client::ChatV1Client},
+    telemetry::SpanRef,
 };
 
 pub use login::{hash_password, login};
@@ -201,6 +202,8 @@ struct Peer {
     shown: Shown,
     authorization: MetadataValue<Ascii>,
     addr: String,
+    /// The command's: its calls are one trace, if the server traces.
+    trace: SpanRef,
 }
 
 impl Peer {
@@ -214,6 +217,7 @@ impl Peer {
             authorization: shown.authorization()?,
             shown,
             addr: config.addr.clone(),
+            trace: SpanRef::new_trace(),
         })
     }
 
@@ -235,9 +239,11 @@ impl Peer {
     /// A request whose answer has no end.
     fn stream_request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request
-            .metadata_mut()
-            .insert("authorization", self.authorization.clone());
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", self.authorization.clone());
+        if let Ok(trace) = self.trace.sibling().traceparent().parse() {
+            metadata.insert("traceparent", trace);
+        }
         request
     }
 

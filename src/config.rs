@@ -9,6 +9,7 @@
 
 mod dotenv;
 mod guard;
+mod health;
 mod options;
 mod read;
 mod sources;
@@ -20,6 +21,7 @@ mod value;
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 pub use guard::{AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig};
+pub use health::HealthConfig;
 pub use read::{command, process_environment, read_log_level, serve_from};
 pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
 
@@ -30,6 +32,8 @@ pub enum Command {
     /// Say what keeps a server with this configuration from working, be it the
     /// configuration itself.
     Doctor(Result<Box<ServeConfig>, Refusal>),
+    /// Ask a server that runs.
+    Health(HealthConfig),
     /// Bring the database up to date.
     Migrate(StoreChoice),
     Create(CreateConfig),

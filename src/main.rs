@@ -9,7 +9,7 @@ use std::{
 };
 
 use chat_service::{
-    app, client,
+    admin, app, client,
     config::{self, Command},
     reference, telemetry,
 };
@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         Command::Serve(config) => init_logs(&config.log_level, config.log_format)
             .and_then(|level| app::run(*config, level).map_err(|e| e.to_string())),
         Command::Doctor(config) => app::doctor(config),
+        Command::Health(config) => {
+            let path = if config.ready { "/ready" } else { "/live" };
+            admin::ask(config.address, path)
+        }
         Command::Auth(config) => init_logs(&config.log_level, config.log_format)
             .and_then(|_| reference::run(config).map_err(|e| e.to_string())),
         Command::HashPassword => client::hash_password().map_err(|e| e.to_string()),

@@ -10,6 +10,7 @@
 //!    look at two words; trouble with the exporter is counted and goes no further.
 
 mod exposition;
+mod limit;
 mod logs;
 mod metrics;
 pub mod names;
@@ -22,6 +23,8 @@ mod traces;
 use std::sync::Arc;
 
 pub use exposition::{CONTENT_TYPE, text_of};
+pub use limit::LineLimit;
+pub(crate) use limit::log_limited;
 pub use logs::{LogError, LogFormat, LogLevel, init_logs};
 pub use metrics::{AuthOutcome, Depths, Method, Metrics};
 pub use request::RequestId;

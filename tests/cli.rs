@@ -178,3 +178,23 @@ fn help_lists_every_option() {
         }
     }
 }
+
+#[test]
+fn health_asks_the_port_it_is_told() {
+    let line = refusal(&chatd(&["health"], &[("HTTP_PORT", "off")], None));
+    assert!(
+        line.starts_with("HTTP_PORT: off: there is no such port"),
+        "{line}"
+    );
+    // Nobody listens there. A server on every address is asked on loopback.
+    for (host, asked) in [("0.0.0.0", "127.0.0.1:1: "), ("::", "[::1]:1: ")] {
+        let output = chatd(
+            &["health", "--http-host", host, "--http-port", "1"],
+            &[],
+            None,
+        );
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.starts_with(&format!("chatd: {asked}")), "{stderr}");
+    }
+}

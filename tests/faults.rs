@@ -8,6 +8,7 @@
 mod check;
 mod commits;
 mod database;
+mod handover;
 mod history;
 mod kills;
 mod load;

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod health;
+mod logs;
 mod metrics;
 mod page;
 mod traces;

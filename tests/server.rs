@@ -38,8 +38,12 @@ impl Server {
     /// Starts a server with these options of `chatd serve`, and waits until it
     /// listens.
     pub async fn start(options: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), options).await
+    }
+
+    /// The same in a folder that may have data already.
+    pub async fn start_in(dir: TempDir, options: &[&str]) -> Self {
         let options: Vec<_> = options.iter().map(|text| (*text).to_owned()).collect();
-        let dir = tempfile::tempdir().unwrap();
         let mut child = spawn(dir.path(), &options);
         let address = listening(dir.path(), &mut child).await;
         Self {

@@ -1,22 +1,20 @@
 //! What would keep a server with some configuration from working: one line a
 //! check, and how to mend it.
 
+mod peers;
+
 use std::{
     fmt::Display,
     fs, io,
-    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    net::SocketAddr,
     path::Path,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{AppError, plan};
 use crate::{
-    config::{AuthChoice, Refusal, ServeConfig, StoreChoice},
-    domain::Clock,
-    runtime::{self, Cores, SystemClock},
+    config::{Refusal, ServeConfig, StoreChoice},
+    runtime::{self, Cores},
     store::postgres,
-    telemetry::Metrics,
 };
 
 /// Fewer open files than this are too few to serve anybody …
@@ -29,8 +27,6 @@ const SKEW_WARN: Duration = Duration::from_secs(1);
 
 /// A clock before this program was written is wrong (2026-01-01).
 const EPOCH_2026: Duration = Duration::from_secs(1_767_225_600);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -79,13 +75,13 @@ pub fn doctor(config: Result<Box<ServeConfig>, Refusal>) -> Result<(), String> {
             );
             ports(&config, &mut report);
             store(&config, &mut report);
-            auth(&config, &mut report);
-            tls(&config, &mut report);
-            traces(&config, &mut report);
+            peers::auth(&config, &mut report);
+            peers::tls(&config, &mut report);
+            peers::traces(&config, &mut report);
         }
     }
     files(&mut report);
-    clock(&mut report);
+    clock(SystemTime::now(), &mut report);
     match report.failed {
         0 => Ok(()),
         1 => Err("1 check failed".into()),
@@ -230,84 +226,6 @@ fn writable(path: &Path) -> io::Result<()> {
     fs::remove_file(probe)
 }
 
-fn auth(config: &ServeConfig, report: &mut Report) {
-    let made = || -> Result<(), AppError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let cores = Cores::start(1)?;
-        let metrics = Metrics::new(1);
-        plan::auth(config, &clock, cores.spawner(0), &metrics).map(drop)
-    };
-    match (made(), &config.auth) {
-        (Err(error), _) => report.line(Verdict::Fail, "auth", error),
-        (Ok(()), AuthChoice::Dev) => {
-            let text = "development mode: any name is believed; for this machine only";
-            report.line(Verdict::Warn, "auth", text);
-        }
-        (Ok(()), AuthChoice::Service(access)) => {
-            let (host, port) = (&access.host, access.port);
-            match reach(host, port) {
-                Ok(()) => {
-                    let text = format!("the Auth Service at {host}:{port} accepts connections");
-                    report.line(Verdict::Ok, "auth", text);
-                }
-                Err(error) => {
-                    let text = format!(
-                        "the Auth Service at {host}:{port}: {error}: start it or correct \
-                         --access-client-host; calls are UNAVAILABLE until then"
-                    );
-                    report.line(Verdict::Warn, "auth", text);
-                }
-            }
-        }
-        (Ok(()), AuthChoice::Jwt(_)) => report.line(Verdict::Ok, "auth", "the keys can be read"),
-    }
-}
-
-fn tls(config: &ServeConfig, report: &mut Report) {
-    match plan::tls(config) {
-        Err(error) => report.line(Verdict::Fail, "tls", error),
-        Ok(Some(_)) => report.line(Verdict::Ok, "tls", "certificate and key can be read"),
-        Ok(None) if config.grpc_host.to_canonical().is_loopback() => {
-            report.line(Verdict::Ok, "tls", "off");
-        }
-        Ok(None) => {
-            let text = "off: tokens and messages can be read on their way; --tls-cert and \
-                        --tls-key turn it on";
-            report.line(Verdict::Warn, "tls", text);
-        }
-    }
-}
-
-fn traces(config: &ServeConfig, report: &mut Report) {
-    let Some(endpoint) = &config.otlp_endpoint else {
-        return report.line(Verdict::Ok, "traces", "off");
-    };
-    match reach_url(endpoint) {
-        Ok(()) => report.line(Verdict::Ok, "traces", format!("{endpoint} accepts connections")),
-        Err(error) => report.line(
-            Verdict::Warn,
-            "traces",
-            format!("{endpoint}: {error}: start the collector or correct --otlp-endpoint; traffic does not need it"),
-        ),
-    }
-}
-
-fn reach_url(endpoint: &str) -> Result<(), String> {
-    let url: http::Uri = endpoint.parse().map_err(|_| "not a URL".to_owned())?;
-    let host = url.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    reach(host, url.port_u16().unwrap_or(80))
-}
-
-fn reach(host: &str, port: u16) -> Result<(), String> {
-    let addresses = (host, port).to_socket_addrs();
-    let address = addresses.map_err(|e| e.to_string())?.next();
-    let address = address.ok_or("the name has no address")?;
-    TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
-        .map(drop)
-        .map_err(|e| e.to_string())
-}
-
 fn files(report: &mut Report) {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
@@ -332,9 +250,49 @@ fn files(report: &mut Report) {
     report.line(verdict, "open files", text);
 }
 
-fn clock(report: &mut Report) {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
+fn clock(now: SystemTime, report: &mut Report) {
+    match now.duration_since(UNIX_EPOCH) {
         Ok(now) if now > EPOCH_2026 => report.line(Verdict::Ok, "clock", "set"),
         _ => report.line(Verdict::Fail, "clock", "not set: run an NTP client"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_never_set_fails() {
+        let mut report = Report::default();
+        clock(
+            UNIX_EPOCH + EPOCH_2026 + Duration::from_secs(1),
+            &mut report,
+        );
+        assert_eq!(report.failed, 0);
+        clock(UNIX_EPOCH + Duration::from_secs(60), &mut report);
+        clock(UNIX_EPOCH - Duration::from_secs(60), &mut report);
+        assert_eq!(report.failed, 2);
+    }
+
+    #[test]
+    fn a_database_is_judged_by_what_it_says() {
+        let judged = |change: fn(&mut postgres::Inspection)| {
+            let mut found = postgres::Inspection {
+                server_version: "15.1".into(),
+                applied: 2,
+                known: 2,
+                fsync_off: false,
+                skew: Duration::ZERO,
+            };
+            change(&mut found);
+            let mut report = Report::default();
+            database(&found, &mut report);
+            (report.failed, report.warned)
+        };
+        assert_eq!(judged(|_| {}), (0, 0));
+        assert_eq!(judged(|found| found.applied = 1), (0, 1));
+        assert_eq!(judged(|found| found.applied = 3), (1, 0));
+        assert_eq!(judged(|found| found.fsync_off = true), (1, 0));
+        assert_eq!(judged(|found| found.skew = Duration::from_secs(2)), (0, 1));
     }
 }

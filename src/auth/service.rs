@@ -13,6 +13,7 @@ use crate::{
     domain::Clock,
     proto::access::{CheckRequest, access_v1_client::AccessV1Client},
     runtime::Spawner,
+    telemetry::log_limited,
 };
 
 /// Checks under way at a time; more wait, within their deadline.
@@ -102,7 +103,7 @@ impl AccessClient {
         let permit = permit.ok_or(AuthError::Unavailable)?;
         let answer = tokio::time::timeout(self.timeout, self.ask_twice(ask)).await;
         let answer = answer.unwrap_or_else(|_| {
-            tracing::debug!("the Auth Service did not answer in time");
+            log_limited!(DEBUG, "the Auth Service did not answer in time");
             Err(AuthError::Unavailable)
         });
         permit.done(answer == Err(AuthError::Unavailable), self.clock.now());
@@ -201,7 +202,7 @@ fn meaning(status: &Status) -> AuthError {
         | Code::DataLoss => AuthError::Unavailable,
     };
     if error == AuthError::Unavailable {
-        tracing::debug!(?code, "the Auth Service could not be asked");
+        log_limited!(DEBUG, ?code, "the Auth Service could not be asked");
     }
     error
 }

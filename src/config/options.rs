@@ -58,7 +58,7 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
 pub(super) fn env_name(id: &str) -> Option<String> {
     match id {
         "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
-        | "limit" | "after_seq" | "exit_on_eof" | "name" | "tls" => None,
+        | "limit" | "after_seq" | "exit_on_eof" | "name" | "tls" | "ready" => None,
         // The bare words would mean something else in most environments.
         "addr" => Some("CHAT_ADDR".into()),
         "token" => Some("CHAT_TOKEN".into()),
@@ -125,6 +125,9 @@ enum Sub {
     /// Say what would keep a server with these options from working, and how to
     /// mend it; exit code 1 if something would
     Doctor(Box<Serve>),
+    /// Ask the server that runs on this machine whether it lives; exit code 1 if
+    /// it does not
+    Health(Health),
     /// Bring the database of --store or PG_DSN up to date, as a start of the
     /// server would
     Migrate(Migrate),
@@ -301,4 +304,21 @@ struct Migrate {
     /// [default: none]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+}
+
+#[derive(Args)]
+#[allow(dead_code, reason = "values are read by id, see sources.rs")]
+struct Health {
+    /// Address of the server's HTTP port
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    http_host: String,
+
+    /// The server's HTTP port
+    #[arg(long, value_name = "PORT", default_value = "8093")]
+    http_port: String,
+
+    /// Ask also whether it should be sent work: whether the store answers, and
+    /// the server is not draining [default: only whether it lives]
+    #[arg(long)]
+    ready: bool,
 }

@@ -11,7 +11,7 @@ use clap::{ArgMatches, error::ErrorKind};
 
 use super::{
     Command, ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, LogFormat, PeerConfig,
-    Refusal, Secret, SendConfig, ServeConfig, StoreChoice, guard, options,
+    Refusal, Secret, SendConfig, ServeConfig, StoreChoice, guard, health, options,
     sources::{Environment, Sources},
     tokens,
     value::quote,
@@ -55,6 +55,7 @@ pub fn command(
         "migrate" => Command::Migrate(store(&sources)?),
         "serve" => Command::Serve(Box::new(serve(&sources)?)),
         "doctor" => Command::Doctor(serve(&sources).map(Box::new)),
+        "health" => Command::Health(health::health(&sources)?),
         "create" => Command::Create(CreateConfig {
             peer: peer(&sources)?,
             with: names(&sources, "with")?,

@@ -15,7 +15,10 @@ use governor::{
 };
 
 use super::status::{Limit, Problem};
-use crate::{domain::UserName, telemetry::Metrics};
+use crate::{
+    domain::UserName,
+    telemetry::{Metrics, log_limited},
+};
 
 /// How often the counts of users who have sent nothing of late are let go.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -159,10 +162,12 @@ impl Gate {
 
     fn count(&self, limit: Limit) {
         let before = self.refused[limit as usize].fetch_add(1, Ordering::Relaxed);
-        // The counts tell the rest; a line each would be a flood of its own.
-        if before.is_power_of_two() || before == 0 {
-            tracing::warn!(limit = limit.reason(), count = before + 1, "over a limit");
-        }
+        log_limited!(
+            WARN,
+            limit = limit.reason(),
+            count = before + 1,
+            "over a limit"
+        );
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<UserName, usize, ahash::RandomState>> {

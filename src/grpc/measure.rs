@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{ChatId, UserName},
     runtime::Spawner,
-    telemetry::{CallSpan, Method, Metrics, RequestId, SpanRef},
+    telemetry::{CallSpan, Method, Metrics, RequestId, SpanRef, log_limited},
 };
 
 /// gRPC's number for a call that its caller gave up.
@@ -60,7 +60,7 @@ impl Measured {
         }
         if let Some(Ended { code, reason }) = ended.filter(|ended| !ended.reason.is_empty()) {
             self.metrics.refused(reason);
-            tracing::debug!(method = self.method.name(), code, reason,
+            log_limited!(DEBUG, method = self.method.name(), code, reason,
                 request_id = %self.id.request, trace_id = self.id.trace_id(), "call refused");
         }
     }
@@ -71,6 +71,9 @@ impl Measured {
     }
 
     pub fn stream_opened(&self, chat: ChatId, user: &UserName, after_seq: Option<i64>) {
+        if after_seq > Some(0) {
+            self.metrics.stream_resumed();
+        }
         tracing::debug!(%chat, %user, after_seq, request_id = %self.id.request,
             trace_id = self.id.trace_id(), "stream opened");
     }

@@ -16,7 +16,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{gate::ConnectionPlace, io::Http2, service::Service, unary::refused};
-use crate::runtime::{Spawner, Tls, TlsStream};
+use crate::{
+    runtime::{Spawner, Tls, TlsStream},
+    telemetry::log_limited,
+};
 
 /// HTTP/2 flow-control windows for what clients send. Requests are small; a
 /// connection carries many.
@@ -89,7 +92,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    tracing::debug!(%peer, "connection accepted");
+                    log_limited!(DEBUG, %peer, "connection accepted");
                     if let Some(place) = self.service.connection() {
                         let connection = self.connection(stream, place);
                         self.spawner
@@ -145,8 +148,8 @@ impl Server {
             match begun {
                 Ok(Ok(Begun::Plain(stream))) => Box::pin(calls.serve(stream)).await,
                 Ok(Ok(Begun::Tls(stream))) => Box::pin(calls.serve(stream)).await,
-                Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
-                Err(_) => tracing::debug!("handshake not done in time"),
+                Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
+                Err(_) => log_limited!(DEBUG, "handshake not done in time"),
             }
         }
     }
@@ -207,7 +210,7 @@ impl Connection {
             () = tokio::time::sleep(TURN_AWAY), if turn_away => return,
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
+            log_limited!(DEBUG, %error, "connection ended");
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     auth::{Ask, Authenticator, Identity, Token},
     proto,
     runtime::Spawner,
-    telemetry::Telemetry,
+    telemetry::{SpanRef, Telemetry},
 };
 
 pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
@@ -212,7 +212,10 @@ impl Shared {
             Ok(place) => place,
             Err(problem) => return refused(&problem),
         };
-        let (token, identity) = match self.identify(&head.headers, path).await {
+        // Who is asked about the token is asked by the call, if that has a span.
+        let span = id.span.map(SpanRef::traceparent);
+        let asked = self.identify(&head.headers, path, span.as_deref()).await;
+        let (token, identity) = match asked {
             Ok(known) => known,
             Err(problem) => return refused(&problem),
         };
@@ -264,13 +267,14 @@ impl Shared {
         &self,
         headers: &'a HeaderMap,
         method: &str,
+        span: Option<&str>,
     ) -> Result<(Token<'a>, Arc<Identity>), Problem> {
         let token = Token(bearer(headers).ok_or_else(Problem::no_token)?);
-        let trace = headers.get("traceparent");
+        let given = || headers.get("traceparent")?.to_str().ok();
         let ask = Ask {
             token,
             method,
-            trace: trace.and_then(|trace| trace.to_str().ok()),
+            trace: span.or_else(given),
         };
         let identity = self.guards.auth.check(ask).answer().await?;
         Ok((token, identity))

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     domain::{ChatId, Clock, Row, UserName},
     store::{ChatRecord, Store, StoreError, StoreResult, retry_delays},
+    telemetry::log_limited,
 };
 
 /// How long one read of a chat may take before it is tried again.
@@ -171,7 +172,7 @@ impl Active {
         };
         if let Err(error) = &result {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(chat = %self.chat.id(), error, "change of a chat failed");
+            log_limited!(WARN, chat = %self.chat.id(), error, "change of a chat failed");
         }
         let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
         let result = result.map_err(|_| ShardError::Unavailable);
@@ -260,7 +261,7 @@ pub(super) fn load(
             let late = give_up.is_some_and(|at| at <= clock.now());
             match found {
                 Err(StoreError::Unavailable(error)) if !late => {
-                    tracing::debug!(%chat, %error, "chat not read, trying again");
+                    log_limited!(DEBUG, %chat, %error, "chat not read, trying again");
                     tokio::time::sleep(delay()).await;
                 }
                 found => return StoreAnswer::Loaded(chat, found),

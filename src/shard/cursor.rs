@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{Clock, Frame, Row, Seq, UserName},
     store::{Page, Store, retry_delays},
-    telemetry::Metrics,
+    telemetry::{Metrics, log_limited},
 };
 
 /// Messages that a reader behind the ring takes from history at a time.
@@ -197,8 +197,8 @@ impl Reader {
                 let page = Page::After(cursor);
                 match history.store.page(chat, page, rows, deadline).await {
                     Ok(rows) if !rows.is_empty() => return rows,
-                    Ok(_) => tracing::debug!(%chat, cursor, "history has no next message yet"),
-                    Err(error) => tracing::debug!(%chat, cursor, %error, "history not read"),
+                    Ok(_) => log_limited!(DEBUG, %chat, cursor, "history has no next message yet"),
+                    Err(error) => log_limited!(DEBUG, %chat, cursor, %error, "history not read"),
                 }
                 tokio::time::sleep(delay()).await;
             }

@@ -88,6 +88,7 @@ pub(super) struct Places {
     pub auth: [Sum; AUTH_OUTCOMES.len()],
     pub deliveries: Sum,
     pub readers: Sum,
+    pub resumes: Sum,
     pub chats: Sum,
     pub lane_depth: Sum,
     pub stored: Sum,
@@ -115,6 +116,7 @@ impl Metrics {
             auth: std::array::from_fn(|_| l.counter()),
             deliveries: l.counter(),
             readers: l.counter(),
+            resumes: l.counter(),
             chats: l.counter(),
             lane_depth: l.counter(),
             stored: l.counter(),
@@ -187,6 +189,11 @@ impl Metrics {
 
     pub fn reader_joined(&self) {
         self.sheet.add(self.places.readers, 1);
+    }
+
+    /// A stream was opened behind a message, and not at the start or the end.
+    pub fn stream_resumed(&self) {
+        self.sheet.add(self.places.resumes, 1);
     }
 
     pub fn reader_left(&self) {

@@ -36,6 +36,7 @@ metrics! {
     REFUSALS: Counter "chat_refusals" "Connections, calls, streams and posts on streams that were refused, by reason as in ErrorInfo";
     DELIVERIES: Counter "chat_deliveries" "Messages handed to readers' connections";
     READERS: Gauge "chat_readers" "Streams that read a chat";
+    RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
     MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";
     LANE_DEPTH: Gauge "chat_lane_depth" "Batches that wait for their writer lane or are with it, all lanes together";

@@ -216,6 +216,20 @@ impl SpanRef {
         )
     }
 
+    /// A span of a new trace, for who calls and exports nothing.
+    pub fn new_trace() -> Self {
+        Self {
+            trace: fastrand::u128(1..),
+            span: fastrand::u64(1..),
+        }
+    }
+
+    /// Another span of the same trace.
+    pub fn sibling(self) -> Self {
+        let span = fastrand::u64(1..);
+        Self { span, ..self }
+    }
+
     /// The trace's id, as tools show it.
     pub fn trace_id(self) -> String {
         format!("{:032x}", self.trace)

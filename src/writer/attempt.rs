@@ -9,7 +9,7 @@ use super::Landed;
 use crate::{
     domain::{ChatId, Clock, Row, Seq},
     store::{Page, Store, StoreError, StoreResult, retry_delays},
-    telemetry::Metrics,
+    telemetry::{Metrics, log_limited},
 };
 
 /// How long one look-up may take before it is tried again.
@@ -80,7 +80,7 @@ impl<'a> Attempt<'a> {
                 Ok(()) => return self.stored(piece),
                 Err(StoreError::Unavailable(source)) => {
                     self.metrics.lane_retried();
-                    tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
+                    log_limited!(WARN, lane = self.lane, rows = piece.len(), error = %source,
                         "store unavailable, batch waits");
                     tokio::time::sleep(delay()).await;
                 }
@@ -129,7 +129,7 @@ impl<'a> Attempt<'a> {
             return;
         }
         for row in piece {
-            tracing::warn!(lane = self.lane, chat = %row.chat, seq = row.seq,
+            log_limited!(WARN, lane = self.lane, chat = %row.chat, seq = row.seq,
                 error = error as &dyn std::error::Error, "store refuses a message");
             self.landed.push(Landed::Refused {
                 chat: row.chat,
@@ -154,7 +154,7 @@ impl<'a> Attempt<'a> {
                 rest.extend(rows);
                 continue;
             }
-            tracing::warn!(lane = self.lane, %chat, seq = first, theirs = foreign.len(),
+            log_limited!(WARN, lane = self.lane, %chat, seq = first, theirs = foreign.len(),
                 "another writer has used our seqs, renumbering behind it");
             rest.extend(self.make_way_for(foreign, rows));
             explained = true;
@@ -193,7 +193,7 @@ impl<'a> Attempt<'a> {
         for later in self.todo.iter_mut().rev() {
             rows.extend(later.extract_if(.., |row| row.chat == chat));
         }
-        tracing::warn!(lane = self.lane, %chat, rows = rows.len(),
+        log_limited!(WARN, lane = self.lane, %chat, rows = rows.len(),
             "the chat was deleted by another server, its messages are not stored");
         let lost = rows.into_iter();
         self.landed
@@ -267,7 +267,7 @@ impl<'a> Attempt<'a> {
             match question(self.clock.now() + LOOKUP_TIMEOUT).await {
                 Ok(answer) => return answer,
                 Err(error) => {
-                    tracing::warn!(lane = self.lane, %chat,
+                    log_limited!(WARN, lane = self.lane, %chat,
                         error = &error as &dyn std::error::Error, "look-up failed, trying again");
                     tokio::time::sleep(delay()).await;
                 }

@@ -35,6 +35,10 @@ pub struct Plan {
     /// Callers hang up after a few milliseconds now and then, and try again at
     /// the next server.
     pub impatient: bool,
+    /// The readers of a chat share a connection.
+    pub readers_share: bool,
+    /// Longest pause of a client between two messages, in milliseconds.
+    pub pause: u64,
     pub seed: u64,
 }
 
@@ -48,6 +52,8 @@ impl Plan {
             readers: 2,
             server_dies: false,
             impatient: false,
+            readers_share: false,
+            pause: 4,
             seed,
         }
     }
@@ -71,8 +77,8 @@ impl Plan {
 type Targets = Option<Arc<HashMap<i64, i64>>>;
 
 pub struct Load {
+    pub book: Book,
     plan: Plan,
-    book: Book,
     chats: Vec<i64>,
     senders: JoinSet<()>,
     readers: JoinSet<()>,
@@ -100,6 +106,7 @@ impl Load {
         };
         let mut random = fastrand::Rng::with_seed(load.plan.seed);
         for _ in 0..load.plan.chats {
+            let shared = load.plan.peer(0, "");
             let chat = load.plan.peer(0, "owner").create(&others).await;
             load.chats.push(chat);
             for (nth, user) in others.iter().enumerate() {
@@ -115,7 +122,13 @@ impl Load {
                 match user.as_bytes()[0] {
                     b'c' => drop(load.senders.spawn(sender::call(task, stopped))),
                     b'p' => drop(load.senders.spawn(sender::post(task, stopped))),
-                    _ => drop(load.readers.spawn(read(task, target))),
+                    _ => {
+                        let mut peer = load.plan.peer(nth, user);
+                        if load.plan.readers_share {
+                            peer.client = shared.client.clone();
+                        }
+                        load.readers.spawn(read(task, peer, target));
+                    }
                 }
             }
         }
@@ -212,7 +225,9 @@ pub struct Client {
 pub type Stream = (Streaming<proto::Message>, mpsc::Sender<ConnectChatRequest>);
 
 impl Client {
-    pub async fn join(&self, peer: &mut Peer, after: Option<i64>) -> Result<Stream, Status> {
+    /// Opens a stream behind what it has seen.
+    pub async fn join(&self, peer: &mut Peer, seen: usize) -> Result<Stream, Status> {
+        let after = self.book.open().seen[seen].last();
         let (posts, mut queue) = mpsc::channel(4);
         let join = ConnectChatRequest {
             chat_id: self.chat.to_string(),
@@ -223,6 +238,7 @@ impl Client {
         let request = peer.request(frames);
         let answer = timeout(HANG, peer.client.connect_chat(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("join hangs")))?;
+        self.book.open().seen[seen].opened = Some(std::time::Instant::now());
         Ok((answer.into_inner(), posts))
     }
 
@@ -261,9 +277,8 @@ fn async_stream(
 
 /// Reads until it has seen the target; the odd ones begin with what comes from
 /// now on.
-async fn read(client: Client, mut target: watch::Receiver<Targets>) {
+async fn read(mut client: Client, mut peer: Peer, mut target: watch::Receiver<Targets>) {
     let after = client.nth.is_multiple_of(2).then_some(0);
-    let mut peer = client.plan.peer(client.nth, &client.user);
     let seen = client.book.reader(Seen {
         chat: client.chat,
         user: client.user.clone(),
@@ -273,8 +288,7 @@ async fn read(client: Client, mut target: watch::Receiver<Targets>) {
     });
     let mut give_up = None;
     loop {
-        let last = client.book.open().seen[seen].last();
-        let status = match client.join(&mut peer, last).await {
+        let status = match client.join(&mut peer, seen).await {
             // The sender of posts stays open, as a client's does that may post.
             Ok((mut messages, _posts)) => loop {
                 let aim = target.borrow_and_update().clone();
@@ -304,6 +318,7 @@ async fn read(client: Client, mut target: watch::Receiver<Targets>) {
             return;
         }
         client.ended(seen, &status);
-        sleep(Duration::from_millis(30)).await;
+        // Not all at once.
+        sleep(Duration::from_millis(client.random.u64(10..60))).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tonic::Code;
@@ -17,6 +17,8 @@ pub struct Record {
     pub faults: Vec<String>,
     /// The longest that a call took to be answered, one way or the other.
     pub slowest: Duration,
+    /// When a message was acknowledged, to whomever.
+    pub acked: Vec<Instant>,
 }
 
 /// A message that a client wants to have stored, once, however often it tries.
@@ -57,8 +59,18 @@ pub struct Seen {
     pub lines: Vec<Line>,
     /// How its streams ended that it did not end itself.
     pub ends: Vec<Code>,
+    /// When it last had a stream opened.
+    pub opened: Option<Instant>,
     /// It stays until it has seen everything.
     pub stays: bool,
+}
+
+impl Record {
+    /// The longest time in which nothing was acknowledged.
+    pub fn longest_silence(&self) -> Duration {
+        let pauses = self.acked.windows(2).map(|pair| pair[1] - pair[0]);
+        pauses.max().unwrap_or_default()
+    }
 }
 
 impl Seen {
@@ -93,7 +105,9 @@ impl Book {
 
     pub fn ack(&self, attempt: usize, seq: i64, duplicate: bool) {
         let ack = Ack { seq, duplicate };
-        self.open().attempts[attempt].acks.push(ack);
+        let mut record = self.open();
+        record.attempts[attempt].acks.push(ack);
+        record.acked.push(Instant::now());
     }
 
     pub fn fail(&self, attempt: usize, code: Code) {

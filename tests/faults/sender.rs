@@ -86,7 +86,7 @@ pub async fn call(mut client: Client, stopped: watch::Receiver<bool>) {
                 break;
             }
         }
-        client.pause(4).await;
+        client.pause(client.plan.pause).await;
     }
 }
 
@@ -103,8 +103,7 @@ pub async fn post(mut client: Client, mut stopped: watch::Receiver<bool>) {
     let mut ids = HashMap::new();
     let mut current = None;
     while !*stopped.borrow() {
-        let last = client.book.open().seen[seen].last();
-        let status = match client.join(&mut peer, last).await {
+        let status = match client.join(&mut peer, seen).await {
             Err(status) => status,
             Ok((mut messages, posts)) => loop {
                 if current.is_none() {
@@ -137,7 +136,7 @@ pub async fn post(mut client: Client, mut stopped: watch::Receiver<bool>) {
                                 && let Some((settled, again)) = settled
                                 && settled == *attempt
                             {
-                                client.pause(if again { 40 } else { 4 }).await;
+                                client.pause(if again { 40 } else { client.plan.pause }).await;
                                 *posted = false;
                                 if !again {
                                     current = None;

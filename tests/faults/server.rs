@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -18,6 +19,8 @@ use tonic::{
 /// Short times, and a window (P5) that holds all that a chat gets in one test:
 /// some retries come late.
 const SETTINGS: &[&str] = &[
+    "--http-port",
+    "off",
     "--cores",
     "2",
     "--send-timeout",
@@ -28,7 +31,11 @@ const SETTINGS: &[&str] = &[
     "16384",
 ];
 
+/// The server that is tested.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_chatd");
+
 pub struct Chatd {
+    binary: PathBuf,
     dsn: String,
     extra: Vec<String>,
     home: TempDir,
@@ -46,11 +53,18 @@ struct Running {
 impl Chatd {
     /// `extra` overrides [`SETTINGS`].
     pub fn start(dsn: &str, extra: &[&str]) -> Self {
+        let any_port = ([127, 0, 0, 1], 0).into();
+        Self::start_at(any_port, Path::new(BINARY), dsn, extra)
+    }
+
+    /// The same of any binary, at an address of one's own choice.
+    pub fn start_at(address: SocketAddr, binary: &Path, dsn: &str, extra: &[&str]) -> Self {
         let mut chatd = Self {
+            binary: binary.into(),
             dsn: dsn.into(),
             extra: extra.iter().map(|s| (*s).into()).collect(),
             home: TempDir::with_prefix("chatd-").unwrap(),
-            address: ([127, 0, 0, 1], 0).into(),
+            address,
             running: None,
         };
         chatd.start_again();
@@ -65,11 +79,10 @@ impl Chatd {
     pub fn start_again(&mut self) {
         let log = self.home.path().join("log");
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chatd"));
+        let mut command = Command::new(&self.binary);
         command
             .arg("serve")
             .args(["--grpc-port", &self.address.port().to_string()])
-            .args(["--http-port", "off"])
             .args(["--config-path", ""]);
         let given = |flag: &str| self.extra.iter().any(|extra| extra == flag);
         for setting in SETTINGS.chunks(2).filter(|setting| !given(setting[0])) {
@@ -115,13 +128,14 @@ impl Chatd {
         running.child.wait().unwrap();
     }
 
-    /// SIGTERM. Returns once it has drained.
+    /// SIGTERM. Returns once it has drained, which it says with code 0.
     pub fn terminate(&mut self) {
         if let Some(running) = &mut self.running {
             let pid = running.child.id().to_string();
             let kill = Command::new("kill").args(["-TERM", &pid]).status();
             assert!(kill.unwrap().success());
-            running.child.wait().unwrap();
+            let status = running.child.wait().unwrap();
+            assert!(status.success(), "{status}");
             // Nothing is left that the watchdog could kill.
             let (shell, _) = &mut running.watchdog;
             shell.kill().unwrap();

@@ -1,10 +1,28 @@
-use std::process::{Command, Output};
+use std::{
+    fs,
+    process::{Command, Output},
+    time::{Duration, SystemTime},
+};
 
-use crate::pg;
+use rcgen::{CertificateParams, KeyPair};
+use tokio::task::block_in_place;
+use tonic::Code;
+
+use crate::{
+    guarded::peer::{Answer, Peer},
+    pg,
+};
 
 fn doctor(args: &[&str], vars: &[(&str, &str)]) -> (Output, String) {
+    doctor_with("20000", args, vars)
+}
+
+/// With so many open files at most.
+fn doctor_with(files: &str, args: &[&str], vars: &[(&str, &str)]) -> (Output, String) {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_chatd"))
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -S -n \"$0\" && exec \"$@\"", files])
+        .arg(env!("CARGO_BIN_EXE_chatd"))
         .args(["doctor", "--grpc-port", "0", "--config-path", ""])
         .args(args)
         .env_clear()
@@ -52,4 +70,119 @@ async fn the_doctor_looks_at_a_database_and_changes_nothing() {
     pg::open(&dsn).await;
     let (_, text) = doctor(&[], &[("PG_DSN", &dsn)]);
     assert!(text.contains("ok   migrations: up to date"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_asks_the_auth_service_about_a_token() {
+    let auth = Peer::start(Answer::No(Code::Unauthenticated, "no")).await;
+    let flags = auth.flags();
+    let args: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let port = args[args
+        .iter()
+        .position(|arg| *arg == "--access-client-port")
+        .unwrap()
+        + 1];
+    let ask = || block_in_place(|| doctor(&args, &[]));
+    let (output, text) = ask();
+    let place = format!("auth: the Auth Service at 127.0.0.1:{port}");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains(&format!("ok   {place} answers")), "{text}");
+    assert_eq!(auth.checks(), 1);
+
+    // One that believes everybody.
+    auth.answers(Answer::Yes);
+    let (output, text) = ask();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains(&format!("fail {place} let an unsigned token pass")),
+        "{text}"
+    );
+    auth.answers(Answer::Http(404));
+    let (output, text) = ask();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "calls are UNAVAILABLE, the server starts"
+    );
+    assert!(
+        text.contains(&format!("warn {place} accepts connections and")),
+        "{text}"
+    );
+    auth.down();
+    let (_, text) = ask();
+    assert!(
+        text.contains(&format!("warn {place}: Connection refused")),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_doctor_looks_at_the_dates_of_certificates() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (
+        folder.path().join("cert.pem"),
+        folder.path().join("key.pem"),
+    );
+    let args = [
+        "--tls-cert",
+        cert.to_str().unwrap(),
+        "--tls-key",
+        key.to_str().unwrap(),
+    ];
+    let now = SystemTime::now();
+    let write = |from: SystemTime, to: SystemTime| {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+    };
+    for (from, to, code, expected) in [
+        (
+            now - DAY,
+            now + 90 * DAY,
+            0,
+            "ok   tls: certificate and key can be read, and are valid",
+        ),
+        (
+            now - DAY,
+            now + 3 * DAY,
+            0,
+            "warn tls: a certificate expires within 14 days",
+        ),
+        (
+            now - 9 * DAY,
+            now - 3 * DAY,
+            1,
+            "expired 3 days ago: renew it",
+        ),
+        (now + DAY, now + 9 * DAY, 1, "not valid yet"),
+    ] {
+        write(from, to);
+        let (output, text) = doctor(&args, &[]);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    fs::write(&cert, "nothing").unwrap();
+    let (output, text) = doctor(&args, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("fail tls: "), "{text}");
+}
+
+#[test]
+fn the_doctor_looks_at_the_limit_of_open_files() {
+    let (output, text) = doctor_with("200", &[], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("fail open files: at most 200: raise it"),
+        "{text}"
+    );
+    let (output, text) = doctor_with("1024", &[], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        text.contains("warn open files: at most 1024, and"),
+        "{text}"
+    );
+    assert!(text.contains("ok   clock: set"), "{text}");
 }

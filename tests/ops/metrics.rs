@@ -47,6 +47,20 @@ async fn metrics_sum_to_what_the_clients_counted() {
             assert_eq!(reader.message().await.unwrap().unwrap().seq, seq);
         }
     }
+    let behind = ConnectChatRequest {
+        chat_id: chat.to_string(),
+        after_seq: Some((SENDERS * SENDS) as i64 - 1),
+        ..Default::default()
+    };
+    let resumed = client.connect_chat(by("bob", once(behind))).await;
+    let mut resumed = resumed.unwrap().into_inner();
+    assert!(resumed.message().await.unwrap().is_some());
+    drop(resumed);
+    until("one more stream was resumed, and given up", async || {
+        let (_, metrics) = get(address, "/metrics").await;
+        value(&metrics, "chat_readers") == READERS as f64
+    })
+    .await;
     let stranger = client.send_message(by("mallory", text(chat, "hi"))).await;
     assert!(
         stranger
@@ -73,7 +87,8 @@ async fn metrics_sum_to_what_the_clients_counted() {
         ("chat_refusals_total{reason=\"NOT_A_MEMBER\"}", 1.0),
         ("chat_messages_stored_total", sends),
         ("chat_batch_rows_sum", sends),
-        ("chat_deliveries_total", sends * READERS as f64),
+        ("chat_deliveries_total", sends * READERS as f64 + 1.0),
+        ("chat_stream_resumes_total", 1.0),
         ("chat_readers", READERS as f64),
         ("chat_chats_active", 1.0),
         ("chat_lane_depth", 0.0),
@@ -99,7 +114,7 @@ async fn metrics_sum_to_what_the_clients_counted() {
         let (_, metrics) = get(address, "/metrics").await;
         let cancelled = "chat_calls_total{method=\"ConnectChat\",code=\"CANCELLED\"}";
         metrics.contains(cancelled)
-            && value(&metrics, cancelled) == READERS as f64
+            && value(&metrics, cancelled) == (READERS + 1) as f64
             && value(&metrics, "chat_readers") == 0.0
     })
     .await;

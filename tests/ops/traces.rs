@@ -15,6 +15,10 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tonic::{Response, Status};
 
 use super::*;
+use crate::guarded::{
+    keys::Key,
+    peer::{Answer, Peer},
+};
 
 /// A collector that keeps what it is sent.
 #[derive(Clone, Default)]
@@ -75,15 +79,33 @@ async fn one_trace_goes_from_the_callers_traceparent_to_the_commit() {
         metadata.insert("traceparent", parent.parse().unwrap());
         client.send_message(send).await.unwrap();
     }
+    // The terminal client has a trace of its own for each command.
+    let (at, id) = (app.address().to_string(), chat.to_string());
+    let args = ["send", &id, "typed", "--as", "alice", "--addr", &at];
+    let typed = tokio::process::Command::new(env!("CARGO_BIN_EXE_chatd"))
+        .args(args)
+        .args(["--config-path", ""])
+        .env_clear()
+        .output()
+        .await;
+    assert!(typed.unwrap().status.success());
     drop(client);
     // The drain sends the last spans, too.
     app.drain(PATIENCE).await;
 
-    let spans = collector.0.lock().unwrap().clone();
+    let (spans, typed): (Vec<Span>, Vec<Span>) = collector
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .cloned()
+        .partition(|span| hex(&span.trace_id) == TRACE);
+    assert_eq!(typed.len(), 2, "{typed:?}");
+    assert_eq!(typed[0].trace_id, typed[1].trace_id);
+    assert!(typed.iter().all(|span| !span.parent_span_id.is_empty()));
     let mut names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["chat_v1.ChatV1/SendMessage", "commit batch"]);
-    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));
     let call = spans
         .iter()
         .find(|span| span.name != "commit batch")
@@ -98,6 +120,88 @@ async fn one_trace_goes_from_the_callers_traceparent_to_the_commit() {
     assert_eq!(batch.links[0].span_id, call.span_id);
     assert!(batch.start_time_unix_nano >= call.start_time_unix_nano);
     assert!(batch.end_time_unix_nano <= call.end_time_unix_nano + 50_000_000);
+}
+
+/// While one commit is under way the next batch grows, and its span names every
+/// send in it.
+#[tokio::test]
+async fn a_batchs_span_links_to_the_sends_it_carried() {
+    const SENDS: usize = 40;
+    let collector = Collector::default();
+    let (address, _tasks) = start(collector.clone()).await;
+    let endpoint = format!("http://{address}");
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("chat.db").display());
+    let flags = [
+        "--grpc-port",
+        "0",
+        "--otlp-endpoint",
+        &endpoint,
+        "--trace-sample",
+        "1",
+    ];
+    let config = serve_from(&[&flags[..], &["--store", &store]].concat());
+    let app = App::start(config.unwrap()).await.unwrap();
+    let mut client = client(&app).await;
+    let chat = create(&mut client).await;
+    let mut sends = JoinSet::new();
+    for n in 0..SENDS {
+        let mut client = client.clone();
+        sends.spawn(async move {
+            client
+                .send_message(by("alice", text(chat, &n.to_string())))
+                .await
+        });
+    }
+    for sent in sends.join_all().await {
+        sent.unwrap();
+    }
+    drop(client);
+    app.drain(PATIENCE).await;
+
+    let spans = collector.0.lock().unwrap().clone();
+    let (batches, calls): (Vec<_>, Vec<_>) =
+        spans.iter().partition(|span| span.name == "commit batch");
+    let mut linked: Vec<&[u8]> = Vec::new();
+    for batch in &batches {
+        linked.extend(batch.links.iter().map(|link| &*link.span_id));
+        let parent = calls
+            .iter()
+            .find(|call| call.span_id == batch.parent_span_id);
+        assert_eq!(parent.unwrap().name, "chat_v1.ChatV1/SendMessage");
+    }
+    let sends = calls
+        .iter()
+        .filter(|call| call.name == "chat_v1.ChatV1/SendMessage");
+    let mut sent: Vec<&[u8]> = sends.map(|call| &*call.span_id).collect();
+    linked.sort_unstable();
+    sent.sort_unstable();
+    assert_eq!(sent.len(), SENDS);
+    assert_eq!(linked, sent);
+    assert!(batches.len() < SENDS, "no batch carried two");
+}
+
+/// The Auth Service is part of the trace: its caller is the call's span.
+#[tokio::test]
+async fn the_auth_service_is_asked_by_the_calls_span() {
+    let collector = Collector::default();
+    let (address, _tasks) = start(collector.clone()).await;
+    let endpoint = format!("http://{address}");
+    let auth = Peer::start(Answer::Yes).await;
+    let flags = auth.flags();
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--otlp-endpoint", &endpoint, "--trace-sample", "1"]);
+    let app = server(&flags).await;
+    let token = Key::hs("any secret: the Auth Service says yes").token("alice", "0", 600);
+    let mut client = client(&app).await;
+    let created = client.create(by(&token, CreateRequest::default())).await;
+    created.unwrap();
+    drop(client);
+    app.drain(PATIENCE).await;
+    let spans = collector.0.lock().unwrap().clone();
+    assert_eq!(spans.len(), 1);
+    let (trace, span) = (hex(&spans[0].trace_id), hex(&spans[0].span_id));
+    assert_eq!(auth.last()[2], format!("00-{trace}-{span}-01"));
 }
 
 /// Nobody listens: sends are answered as ever, and what failed is counted.

@@ -16,6 +16,7 @@ use crate::{
         ring::Entry,
     },
     store::{ChatRecord, StoreResult},
+    telemetry::log_limited,
 };
 
 impl Shard {
@@ -111,7 +112,7 @@ impl Shard {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(chat = %id, error, "chat could not be loaded");
+                log_limited!(WARN, chat = %id, error, "chat could not be loaded");
                 for command in waiting.commands {
                     refuse(command, |_| ShardError::Unavailable);
                 }

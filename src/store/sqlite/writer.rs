@@ -19,6 +19,7 @@ use super::{
 use crate::{
     domain::{ChatId, Row, UserName},
     store::{NewChat, StoreError, StoreResult},
+    telemetry::log_limited,
 };
 
 /// Rows a purge step removes: some milliseconds.
@@ -166,7 +167,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, jobs = batch.len(), "writing one by one");
+                log_limited!(DEBUG, %error, jobs = batch.len(), "writing one by one");
                 for job in batch {
                     let alone = self.transact(std::slice::from_ref(&job));
                     let answer = alone.map(|answers| answers.first().copied().unwrap_or(0));
