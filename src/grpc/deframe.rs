@@ -1,15 +1,15 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 
-use super::status::Problem;
+use super::{request::RequestBody, status::Problem};
 use crate::domain::PREFIX_LEN;
 
 /// Takes the messages of a request body out of their gRPC frames. A message
 /// that came in one piece is not copied.
 #[derive(Debug)]
 pub struct Deframer {
-    body: Incoming,
+    body: RequestBody,
     /// What has been received and not taken.
     rest: Bytes,
     max: usize,
@@ -32,7 +32,7 @@ impl From<Problem> for Broken {
 
 impl Deframer {
     /// `max` bounds a message, in bytes.
-    pub fn new(body: Incoming, max: usize) -> Self {
+    pub fn new(body: RequestBody, max: usize) -> Self {
         Self {
             body,
             rest: Bytes::new(),

@@ -1,7 +1,10 @@
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
 use futures_util::FutureExt as _;
-use hyper::{server::conn::http2, service::service_fn};
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -9,7 +12,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{gate::ConnectionPlace, io::Gathered, service::Service};
+use super::{
+    gate::ConnectionPlace,
+    protocol::{Protocol, alpn, keep_alive, spoken},
+    io::Gathered,
+    service::Service,
+};
 use crate::runtime::{Spawner, Tls, TlsStream};
 
 /// HTTP/2 flow-control windows for what clients send. Requests are small; a
@@ -31,6 +39,10 @@ const MAX_LOCAL_RESETS: usize = 1_024;
 /// A connection that does not answer a PING is gone, and with it its streams.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// hyper's HTTP/1.1 works with no smaller one, in bytes. It holds a request's
+/// head, and what waits for a slow reader.
+const LEAST_BUFFER: usize = 8 * 1024;
 
 /// Waiting after an `accept` that failed for want of something, files mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -117,10 +129,20 @@ impl Server {
                     Some(tls) => {
                         // Boxed, so that connections without TLS do not pay for it.
                         let stream = Box::pin(tls.accept(stream)).await?;
-                        Ok(Begun::Tls(Box::new(stream)))
+                        let protocol = alpn(&stream);
+                        if protocol == Protocol::Http1 {
+                            keep_alive(stream.get_ref().0);
+                        }
+                        Ok::<_, io::Error>(Begun::Tls(Box::new(stream), protocol))
                     }
                     // The client speaks first.
-                    None => stream.peek(&mut [0]).await.map(|_| Begun::Plain(stream)),
+                    None => {
+                        let protocol = spoken(&stream).await?;
+                        if protocol == Protocol::Http1 {
+                            keep_alive(&stream);
+                        }
+                        Ok(Begun::Plain(stream, protocol))
+                    }
                 }
             };
             let begun = tokio::select! {
@@ -128,8 +150,8 @@ impl Server {
                 () = ending.cancelled() => return,
             };
             match begun {
-                Ok(Ok(Begun::Plain(stream))) => calls.serve(stream).await,
-                Ok(Ok(Begun::Tls(stream))) => calls.serve(stream).await,
+                Ok(Ok(Begun::Plain(stream, protocol))) => calls.serve(stream, protocol).await,
+                Ok(Ok(Begun::Tls(stream, protocol))) => calls.serve(stream, protocol).await,
                 Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
                 Err(_) => tracing::debug!("handshake not done in time"),
             }
@@ -139,8 +161,8 @@ impl Server {
 
 /// A connection whose client has shown that it means to talk.
 enum Begun {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(TcpStream, Protocol),
+    Tls(Box<TlsStream<TcpStream>>, Protocol),
 }
 
 /// What serves one connection.
@@ -153,7 +175,18 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
+    async fn serve<S>(self, stream: S, protocol: Protocol)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match protocol {
+            Protocol::Http2 => self.serve_http2(stream).await,
+            // Boxed, so that other connections do not pay for it.
+            Protocol::Http1 => Box::pin(self.serve_http1(stream)).await,
+        }
+    }
+
+    async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
         let (service, core, spawner) = (self.service, self.core, self.spawner.clone());
         let calls = service_fn(move |request| {
             // Boxed: on its way into its task a future is moved several times.
@@ -172,6 +205,33 @@ impl Connection {
             .max_local_error_reset_streams(MAX_LOCAL_RESETS)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(Gathered(stream)), calls);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    /// For gRPC-Web: one call or stream at a time.
+    async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
+        let (service, core, spawner) = (self.service, self.core, self.spawner);
+        let calls = service_fn(move |request| {
+            let answer = service.clone().answer(request, core, spawner.clone());
+            answer.map(Ok::<_, Infallible>)
+        });
+        let buffer = self.settings.max_header as usize;
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .header_read_timeout(self.settings.handshake)
+            .max_buf_size(buffer.max(LEAST_BUFFER))
             .serve_connection(TokioIo::new(Gathered(stream)), calls);
         let mut connection = pin!(connection);
         let ended = tokio::select! {

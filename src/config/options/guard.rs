@@ -101,6 +101,17 @@ pub(super) struct Guard {
     #[arg(long, value_name = "PATH")]
     tls_client_ca: Option<String>,
 
+    /// Where pages come from that may call over gRPC-Web, comma-separated, as
+    /// https://chat.example.org; at most 32. The chat page on a loopback address
+    /// may in any case [default: none]
+    #[arg(long, value_name = "ORIGINS")]
+    cors_origins: Option<String>,
+
+    /// Where the chat page finds gRPC-Web, as https://chat.example.org [default:
+    /// the host that the page came from, at the gRPC port]
+    #[arg(long, value_name = "URL")]
+    grpc_web_url: Option<String>,
+
     /// Connections open at a time; further ones are closed at once
     #[arg(long, value_name = "N", default_value = "20000")]
     max_connections: String,
