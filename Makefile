@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults history tools
+.PHONY: help run test faults history web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,8 @@ help:
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
 	@echo 'make history times pages of a ten-million-row table'
+	@echo 'make web    builds the chat page anew from web/src, which needs Node'
+	@echo 'make screenshots  makes the pictures of the README anew'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -33,6 +35,13 @@ faults: tools
 
 history: tools
 	cargo test --release --test promises ten_million -- --ignored --nocapture
+
+# What is built is committed, so that nobody else needs Node.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run build
+
+screenshots: tools
+	cargo test --test promises screenshots -- --ignored --nocapture
 
 tools:
 	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }

@@ -19,7 +19,9 @@ mod value;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-pub use guard::{AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig, WebConfig};
+pub use guard::{
+    AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig, WebConfig,
+};
 pub use read::{command, process_environment, read_log_level, serve_from};
 pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
 

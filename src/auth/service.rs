@@ -137,7 +137,10 @@ impl Authenticator for AccessClient {
 }
 
 /// Where and how the Auth Service is called.
-pub(super) fn endpoint(settings: AccessSettings, spawner: Spawner) -> Result<Endpoint, AccessError> {
+pub(super) fn endpoint(
+    settings: AccessSettings,
+    spawner: Spawner,
+) -> Result<Endpoint, AccessError> {
     let scheme = if settings.tls { "https" } else { "http" };
     let host = match settings.host.parse() {
         Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),

@@ -237,5 +237,6 @@ fn origin(text: &str) -> Result<String, String> {
         }
     };
     let shown = quote(text);
-    plain().ok_or_else(|| format!("{shown} is not of the form http(s)://HOST or http(s)://HOST:PORT"))
+    plain()
+        .ok_or_else(|| format!("{shown} is not of the form http(s)://HOST or http(s)://HOST:PORT"))
 }

@@ -1,6 +1,6 @@
 use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::BodyExt as _;
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 
 use super::{request::RequestBody, status::Problem};
 use crate::domain::PREFIX_LEN;

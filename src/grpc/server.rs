@@ -14,8 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     gate::ConnectionPlace,
-    protocol::{Protocol, alpn, keep_alive, spoken},
     io::Gathered,
+    protocol::{Protocol, alpn, keep_alive, spoken},
     service::Service,
 };
 use crate::runtime::{Spawner, Tls, TlsStream};

@@ -33,9 +33,8 @@ const TRAILERS: u8 = 0x80;
 const ASKED: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, grpc-timeout, traceparent, x-grpc-web, x-request-id, x-user-agent",
 );
-const SHOWN: HeaderValue = HeaderValue::from_static(
-    "grpc-status, grpc-message, grpc-status-details-bin, x-request-id",
-);
+const SHOWN: HeaderValue =
+    HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, x-request-id");
 /// Browsers ask again after two hours, the longest that they all keep to.
 const LEAVE: HeaderValue = HeaderValue::from_static("7200");
 
@@ -157,7 +156,9 @@ impl WebBody {
         Poll::Ready(frame.map(|frame| {
             let data = match frame?.into_data() {
                 Ok(data) => data,
-                Err(frame) => frame.into_trailers().map_or_else(|_| Bytes::new(), in_frame),
+                Err(frame) => frame
+                    .into_trailers()
+                    .map_or_else(|_| Bytes::new(), in_frame),
             };
             Ok(Frame::data(match self.form {
                 Form::Binary => data,
@@ -198,7 +199,10 @@ mod tests {
             ("application/grpc-web", Some(Form::Binary)),
             ("application/grpc-web+proto", Some(Form::Binary)),
             ("application/grpc-web-text", Some(Form::Text)),
-            ("application/grpc-web-text+proto;charset=utf-8", Some(Form::Text)),
+            (
+                "application/grpc-web-text+proto;charset=utf-8",
+                Some(Form::Text),
+            ),
             ("application/grpc-web+json", None),
             ("application/grpc-webs", None),
             ("application/grpc", None),

@@ -22,11 +22,11 @@ function signIn(config: Config, why: string): void {
   const error = h("p", { className: "error" }, why);
   error.setAttribute("role", "alert");
   const fields = {
-    dev: [label("Your name", name)],
-    service: [label("Name", name), label("Password", secret)],
-    jwt: [label("Token", secret)],
+    dev: () => [label("Your name", name)],
+    service: () => [label("Name", name), label("Password", secret)],
+    jwt: () => [label("Token", secret)],
   }[config.auth];
-  const form = h("form", { id: "sign-in" }, h("h1", {}, "Chats"), ...fields, error, h("button", {}, "Sign in"));
+  const form = h("form", { id: "sign-in" }, h("h1", {}, "Chats"), ...fields(), error, h("button", {}, "Sign in"));
   form.onsubmit = async (event) => {
     event.preventDefault();
     try {
