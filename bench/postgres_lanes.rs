@@ -107,10 +107,7 @@ impl Run {
         let store = store(&dsn, self.connections).await;
         // Lanes connect before the clock runs, as the raw clients do.
         for lane in 0..self.connections {
-            store
-                .append(lane, Arc::new(Vec::new()), 0..0)
-                .await
-                .unwrap();
+            store.append(lane, Arc::new(Vec::new())).await.unwrap();
         }
         let elapsed = match self.way {
             Way::Lanes => {
@@ -119,10 +116,7 @@ impl Run {
                     let store = &store;
                     async move {
                         for batch in batches {
-                            store
-                                .append(lane, Arc::clone(batch), 0..batch.len())
-                                .await
-                                .unwrap();
+                            store.append(lane, Arc::clone(batch)).await.unwrap();
                         }
                     }
                 }))
@@ -188,7 +182,7 @@ async fn latency(pg: &Pg) {
             raw.push(start.elapsed());
             let rows = Arc::new(vec![row(1, 2 * at + 2)]);
             let start = Instant::now();
-            store.append(0, rows, 0..1).await.unwrap();
+            store.append(0, rows).await.unwrap();
             lane.push(start.elapsed());
         }
         raw.sort();

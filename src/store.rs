@@ -8,13 +8,16 @@
 
 pub mod memory;
 pub mod postgres;
+mod retry;
 pub mod sqlite;
 
-use std::{fmt, ops::Range, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 
 use crate::domain::{ChatId, Row, Seq, Timestamp, UserName};
+
+pub use retry::retry_delays;
 
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -118,14 +121,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>>;
 
-    /// Commits `rows[range]`, all or none. Rows of a chat stand together, dense
+    /// Commits the rows, all or none. Rows of a chat stand together, dense
     /// and ascending. At most one call a lane is under way.
-    async fn append(
-        &self,
-        lane: usize,
-        rows: Arc<Vec<Row>>,
-        range: Range<usize>,
-    ) -> StoreResult<()>;
+    async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()>;
 
     /// At most `limit` messages of a chat; none if there is no such chat.
     async fn page(

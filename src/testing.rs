@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    ops::Range,
     pin::Pin,
     sync::{
         Arc,
@@ -193,14 +192,9 @@ impl Store for ScriptStore {
         self.memory.chats_of(user, behind, limit, deadline).await
     }
 
-    async fn append(
-        &self,
-        lane: usize,
-        rows: Arc<Vec<Row>>,
-        range: Range<usize>,
-    ) -> StoreResult<()> {
-        let fault = (self.script)(Op::Append(&rows[range.clone()])).await;
-        act(fault, self.memory.append(lane, rows, range)).await
+    async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {
+        let fault = (self.script)(Op::Append(&rows)).await;
+        act(fault, self.memory.append(lane, rows)).await
     }
 
     async fn page(

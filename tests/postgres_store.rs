@@ -38,8 +38,7 @@ pub fn rows(chat: ChatId, seqs: std::ops::RangeInclusive<i64>) -> Vec<Row> {
 }
 
 pub async fn append(store: &PostgresStore, rows: Vec<Row>) -> Result<(), StoreError> {
-    let all = 0..rows.len();
-    store.append(0, Arc::new(rows), all).await
+    store.append(0, Arc::new(rows)).await
 }
 
 pub async fn chat(store: &PostgresStore) -> ChatId {

@@ -3,8 +3,6 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use backon::BackoffBuilder as _;
-
 use super::{
     active::Active,
     handle::{Answer, ChatCommand, ShardError},
@@ -12,12 +10,13 @@ use super::{
 };
 use crate::{
     domain::{ChatId, Clock, Row, UserName},
-    store::{ChatRecord, Store, StoreError, StoreResult},
+    store::{ChatRecord, Store, StoreError, StoreResult, retry_delays},
 };
 
 /// How long one read of a chat may take before it is tried again.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A change that is with the store.
 #[derive(Debug)]
@@ -253,12 +252,7 @@ pub(super) fn load(
 ) -> StoreCall {
     Box::pin(async move {
         let give_up = patience.map(|patience| clock.now() + patience);
-        let mut delays = backon::ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(Duration::from_millis(10))
-            .with_max_delay(MAX_RETRY_DELAY)
-            .without_max_times()
-            .build();
+        let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
         loop {
             let deadline = clock.now() + LOAD_TIMEOUT;
             let deadline = give_up.map_or(deadline, |at| at.min(deadline));
@@ -267,7 +261,7 @@ pub(super) fn load(
             match found {
                 Err(StoreError::Unavailable(error)) if !late => {
                     tracing::debug!(%chat, %error, "chat not read, trying again");
-                    tokio::time::sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)).await;
+                    tokio::time::sleep(delay()).await;
                 }
                 found => return StoreAnswer::Loaded(chat, found),
             }

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use backon::BackoffBuilder as _;
 use bytes::{Bytes, BytesMut};
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{Clock, Frame, Row, Seq, UserName},
-    store::{Page, Store},
+    store::{Page, Store, retry_delays},
     telemetry::Metrics,
 };
 
@@ -27,6 +26,9 @@ const PAGE: usize = 256;
 
 /// How long one read of history may take before it is tried again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// One stream's place in a chat: a seq, not a queue. It yields what is behind
 /// it, from the ring if the ring has it and from history if not, and changes
@@ -182,7 +184,7 @@ impl Reader {
         let (chat, cursor) = (self.feed.chat(), self.cursor);
         Source::Asked(Box::pin(async move {
             // A store that is away is no reason to end a stream (P8).
-            let mut delays = retry_delays();
+            let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
             loop {
                 let deadline = history.clock.now() + PAGE_TIMEOUT;
                 let page = Page::After(cursor);
@@ -191,7 +193,7 @@ impl Reader {
                     Ok(_) => tracing::debug!(%chat, cursor, "history has no next message yet"),
                     Err(error) => tracing::debug!(%chat, cursor, %error, "history not read"),
                 }
-                tokio::time::sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)).await;
+                tokio::time::sleep(delay()).await;
             }
         }))
     }
@@ -206,17 +208,6 @@ impl Reader {
         let frames = dense.map(|(row, _)| Entry::new(row).frame_for(viewer));
         Source::Page(frames.collect())
     }
-}
-
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
-
-fn retry_delays() -> impl Iterator<Item = Duration> {
-    backon::ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(MAX_RETRY_DELAY)
-        .without_max_times()
-        .build()
 }
 
 /// Frames from the front, in one chunk; how many they were.

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -186,15 +185,7 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn append(
-        &self,
-        _lane: usize,
-        rows: Arc<Vec<Row>>,
-        range: Range<usize>,
-    ) -> StoreResult<()> {
-        let Some(rows) = rows.get(range) else {
-            return Err(StoreError::Refused("no such range of rows".into()));
-        };
+    async fn append(&self, _lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {
         let mut state = self.state()?;
         let taken = |row: &Row| {
             let chat = state.chats.get(&row.chat);
@@ -203,7 +194,7 @@ impl Store for MemoryStore {
         if rows.iter().any(taken) {
             return Err(StoreError::Conflict);
         }
-        for row in rows {
+        for row in rows.iter() {
             // What a deleted chat still gets goes where its messages went.
             if let Some(chat) = state.chats.get_mut(&row.chat) {
                 chat.messages.insert(row.seq, row.clone());

@@ -27,7 +27,6 @@ mod tls;
 
 use std::{
     fmt,
-    ops::Range,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -240,15 +239,8 @@ impl Store for PostgresStore {
         self.pool.chats_of(user, behind, limit, deadline).await
     }
 
-    async fn append(
-        &self,
-        lane: usize,
-        rows: Arc<Vec<Row>>,
-        range: Range<usize>,
-    ) -> StoreResult<()> {
-        self.lanes[lane % self.lanes.len()]
-            .append(&rows[range])
-            .await
+    async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {
+        self.lanes[lane % self.lanes.len()].append(&rows).await
     }
 
     async fn page(

@@ -23,7 +23,6 @@ mod tests;
 
 use std::{
     fmt,
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -203,16 +202,8 @@ impl Store for SqliteStore {
     }
 
     /// The writer merges what the lanes have queued, so it need not know them.
-    async fn append(
-        &self,
-        _lane: usize,
-        rows: Arc<Vec<Row>>,
-        range: Range<usize>,
-    ) -> StoreResult<()> {
-        if rows.get(range.clone()).is_none() {
-            return Err(StoreError::Refused("no such range of rows".into()));
-        }
-        self.write(Change::Append(rows, range)).await.map(drop)
+    async fn append(&self, _lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {
+        self.write(Change::Append(rows)).await.map(drop)
     }
 
     async fn page(

@@ -4,12 +4,11 @@ use std::{
 };
 
 use ahash::AHashMap;
-use backon::BackoffBuilder as _;
 
 use super::Landed;
 use crate::{
     domain::{ChatId, Clock, Row, Seq},
-    store::{Page, Store, StoreError, StoreResult},
+    store::{Page, Store, StoreError, StoreResult, retry_delays},
     telemetry::Metrics,
 };
 
@@ -19,7 +18,6 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that a look-up reads at a time.
 const LOOKUP_PAGE: usize = 1_000;
 
-/// Jittered, so that lanes do not come back all at once.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -72,13 +70,10 @@ impl<'a> Attempt<'a> {
 
     async fn write_piece(&mut self, piece: Vec<Row>) {
         let piece = Arc::new(piece);
-        let mut delays = retry_delays();
+        let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
         let error = loop {
             let begun = self.clock.now();
-            let appended = self
-                .store
-                .append(self.lane, piece.clone(), 0..piece.len())
-                .await;
+            let appended = self.store.append(self.lane, piece.clone()).await;
             self.attempts += 1;
             self.metrics.commit(self.clock.now() - begun);
             match appended {
@@ -87,7 +82,7 @@ impl<'a> Attempt<'a> {
                     self.metrics.lane_retried();
                     tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
                         "store unavailable, batch waits");
-                    pause(&mut delays).await;
+                    tokio::time::sleep(delay()).await;
                 }
                 Err(StoreError::OutcomeUnknown(source)) => {
                     self.metrics.lane_unknown();
@@ -96,7 +91,7 @@ impl<'a> Attempt<'a> {
                     if self.is_stored(&piece[0]).await {
                         return self.stored(piece);
                     }
-                    pause(&mut delays).await;
+                    tokio::time::sleep(delay()).await;
                 }
                 Err(error @ (StoreError::Conflict | StoreError::Refused(_))) => break error,
             }
@@ -267,14 +262,14 @@ impl<'a> Attempt<'a> {
     where
         F: Future<Output = StoreResult<T>>,
     {
-        let mut delays = retry_delays();
+        let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
         loop {
             match question(self.clock.now() + LOOKUP_TIMEOUT).await {
                 Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(lane = self.lane, %chat,
                         error = &error as &dyn std::error::Error, "look-up failed, trying again");
-                    pause(&mut delays).await;
+                    tokio::time::sleep(delay()).await;
                 }
             }
         }
@@ -299,19 +294,6 @@ fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {
 fn renumber<'r>(rows: impl Iterator<Item = &'r mut Row>, chat: ChatId, shift: Seq) {
     rows.filter(|row| row.chat == chat)
         .for_each(|row| row.seq += shift);
-}
-
-fn retry_delays() -> impl Iterator<Item = Duration> + Send {
-    backon::ExponentialBuilder::default()
-        .with_jitter()
-        .with_min_delay(RETRY_MIN)
-        .with_max_delay(RETRY_MAX)
-        .without_max_times()
-        .build()
-}
-
-async fn pause(delays: &mut impl Iterator<Item = Duration>) {
-    tokio::time::sleep(delays.next().unwrap_or(RETRY_MAX)).await;
 }
 
 #[cfg(test)]

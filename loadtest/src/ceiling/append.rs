@@ -146,11 +146,7 @@ async fn append(writer: usize, store: Arc<dyn Store>, mut rows: Source, until: I
     while Instant::now() < until {
         let batch = rows.batch();
         let count = batch.len();
-        if store
-            .append(writer, Arc::new(batch), 0..count)
-            .await
-            .is_err()
-        {
+        if store.append(writer, Arc::new(batch)).await.is_err() {
             break;
         }
         written += count;

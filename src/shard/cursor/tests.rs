@@ -176,8 +176,7 @@ impl World {
             rows.push(row);
         }
         self.unpublished.extend(rows.iter().cloned());
-        let all = 0..rows.len();
-        now(self.memory.append(0, Arc::new(rows), all)).unwrap();
+        now(self.memory.append(0, Arc::new(rows))).unwrap();
     }
 
     fn publish_one(&mut self) -> bool {
@@ -357,7 +356,7 @@ impl World {
                 continue;
             }
             // Whoever waits before it asks again.
-            tokio::time::advance(MAX_RETRY_DELAY * 2).await;
+            tokio::time::advance(RETRY_MAX * 2).await;
             let busy = self.watchers.iter().any(live);
             if !busy && (!store_answers || self.asked.lock().unwrap().is_empty()) {
                 return;
@@ -508,7 +507,7 @@ fn behind(rng: &mut Rng) -> World {
         world.committed += 1;
         let row = row(world.chat, world.committed, "alice", "x");
         world.unpublished.push_back(row.clone());
-        now(world.memory.append(0, Arc::new(vec![row]), 0..1)).unwrap();
+        now(world.memory.append(0, Arc::new(vec![row]))).unwrap();
         world.publish_one();
     }
     let slot = Arc::new(Slot::new(user("carol"), 1));

@@ -63,8 +63,7 @@ fn job(change: Change) -> (Job, oneshot::Receiver<StoreResult<i64>>) {
 }
 
 fn append(rows: Vec<Row>) -> (Job, oneshot::Receiver<StoreResult<i64>>) {
-    let all = 0..rows.len();
-    job(Change::Append(Arc::new(rows), all))
+    job(Change::Append(Arc::new(rows)))
 }
 
 #[test]
@@ -201,7 +200,7 @@ async fn the_log_does_not_grow_without_end() {
     let chat = store.create_chat(new_chat()).await.unwrap();
     for batch in 0..200 {
         let rows: Vec<_> = (1..=100).map(|i| row(chat, batch * 100 + i)).collect();
-        store.append(0, Arc::new(rows), 0..100).await.unwrap();
+        store.append(0, Arc::new(rows)).await.unwrap();
     }
     let log = std::fs::metadata(folder.path().join("chat.db-wal")).unwrap();
     assert!(log.len() < bound, "{}", log.len());
@@ -252,7 +251,7 @@ async fn append_rate() {
         let mut slowest = Duration::ZERO;
         for rows in batches {
             let start = Instant::now();
-            store.append(lane, rows, 0..BATCH).await.unwrap();
+            store.append(lane, rows).await.unwrap();
             slowest = slowest.max(start.elapsed());
         }
         slowest

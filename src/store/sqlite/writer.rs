@@ -3,7 +3,6 @@
 
 use std::{
     fs::File,
-    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,7 +37,7 @@ pub(super) struct Job {
 }
 
 pub(super) enum Change {
-    Append(Arc<Vec<Row>>, Range<usize>),
+    Append(Arc<Vec<Row>>),
     Create(NewChat),
     Delete(ChatId),
     AddMembers(ChatId, Vec<UserName>),
@@ -48,7 +47,7 @@ pub(super) enum Change {
 impl Change {
     fn rows(&self) -> &[Row] {
         match self {
-            Self::Append(rows, range) => rows.get(range.clone()).unwrap_or_default(),
+            Self::Append(rows) => rows,
             _ => &[],
         }
     }
@@ -56,7 +55,7 @@ impl Change {
     /// Rows written, roughly, for the bound of a transaction.
     fn weight(&self) -> usize {
         match self {
-            Self::Append(_, range) => range.len(),
+            Self::Append(rows) => rows.len(),
             Self::Create(chat) => 1 + chat.members.len(),
             Self::Delete(_) => 2,
             Self::AddMembers(_, users) | Self::RemoveMembers(_, users) => users.len(),
@@ -266,7 +265,7 @@ fn apply(conn: &Connection, batch: &[Job]) -> rusqlite::Result<Vec<i64>> {
     rows.sort_by_key(|row| row.chat);
     changes::insert_rows(conn, &rows)?;
     let answer = |job: &Job| match &job.change {
-        Change::Append(_, range) => Ok(range.len() as i64),
+        Change::Append(rows) => Ok(rows.len() as i64),
         Change::Create(chat) => changes::create_chat(conn, chat),
         Change::Delete(chat) => changes::delete_chat(conn, *chat),
         Change::AddMembers(chat, users) => changes::add_members(conn, *chat, users),

@@ -56,8 +56,7 @@ fn same_post(theirs: &Row, ours: &Row) -> bool {
 }
 
 fn memory_append(memory: &MemoryStore, rows: Vec<Row>) -> bool {
-    let all = 0..rows.len();
-    let done = memory.append(0, Arc::new(rows), all).now_or_never();
+    let done = memory.append(0, Arc::new(rows)).now_or_never();
     done.expect("memory does not wait").is_ok()
 }
 

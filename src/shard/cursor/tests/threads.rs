@@ -128,8 +128,7 @@ fn p4_no_wake_up_is_lost_between_threads() {
         let rows: Vec<Row> = rows.collect();
         seq += rows.len() as Seq;
         let entries: Vec<Entry> = rows.iter().map(Entry::new).collect();
-        let all = 0..rows.len();
-        now(memory.append(0, Arc::new(rows), all)).unwrap();
+        now(memory.append(0, Arc::new(rows))).unwrap();
         feed.append(entries.into_iter());
         wakes.wake(0, std::iter::once(&feed));
         match rng.u8(..8) {
