@@ -16,6 +16,9 @@ const STATES = {
   ended: "ended",
 } as const;
 
+/** After such a pause the sender's name stands there again, in milliseconds. */
+const PAUSE = 5 * 60_000;
+
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
@@ -163,14 +166,17 @@ export class Pane implements Rows {
     return this.room ? this.room.messages.length + this.posts.length : 0;
   }
 
+  name(index: number): string {
+    const message = this.room.messages[index];
+    return message ? String(message.seq) : this.posts[index - this.room.messages.length]!.id;
+  }
+
   key(index: number): string {
     const message = this.room.messages[index];
-    if (!message) {
-      const post = this.posts[index - this.room.messages.length]!;
-      return `${post.id} ${post.state}`;
-    }
     const before = this.room.messages[index - 1];
-    return `${message.seq} ${heads(message, before)} ${newDay(message, before)}`;
+    if (message) return `${message.seq} ${heads(message, before)} ${newDay(message, before)}`;
+    const post = this.posts[index - this.room.messages.length]!;
+    return `${post.id} ${post.state} ${post.why}`;
   }
 
   guess(index: number, width: number): number {
@@ -185,7 +191,7 @@ export class Pane implements Rows {
     const message = this.room.messages[index];
     if (!message) return this.pending(this.posts[index - this.room.messages.length]!);
     const before = this.room.messages[index - 1];
-    const at = dateOf(message);
+    const at = new Date(when(message).at);
     const row = h("article", { className: "row", data: { seq: String(message.seq) } });
     if (newDay(message, before)) row.append(h("div", { className: "day" }, DAY.format(at)));
     if (heads(message, before)) {
@@ -219,21 +225,29 @@ export class Pane implements Rows {
   }
 }
 
-function dateOf(message: Message): Date {
-  const { seconds = 0n, nanos = 0 } = message.createdAt ?? {};
-  return new Date(Number(seconds) * 1000 + nanos / 1e6);
+/** When a message was stored and on which day, in milliseconds; asked for often. */
+function when(message: Message): { at: number; day: number } {
+  let known = times.get(message);
+  if (!known) {
+    const { seconds = 0n, nanos = 0 } = message.createdAt ?? {};
+    const at = Number(seconds) * 1000 + nanos / 1e6;
+    known = { at, day: new Date(at).setHours(0, 0, 0, 0) };
+    times.set(message, known);
+  }
+  return known;
 }
+
+const times = new WeakMap<Message, { at: number; day: number }>();
 
 function time(at: Date): HTMLElement {
   return h("time", { dateTime: at.toISOString() }, TIME.format(at));
 }
 
 function newDay(message: Message, before?: Message): boolean {
-  return !before || dateOf(before).toDateString() !== dateOf(message).toDateString();
+  return !before || when(before).day !== when(message).day;
 }
 
 /** Whether the sender's name stands above the text. */
 function heads(message: Message, before?: Message): boolean {
-  const minutes = before ? (dateOf(message).getTime() - dateOf(before).getTime()) / 60_000 : Infinity;
-  return before?.from !== message.from || minutes > 5 || newDay(message, before);
+  return newDay(message, before) || before!.from !== message.from || when(message).at - when(before!).at > PAUSE;
 }

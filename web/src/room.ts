@@ -14,7 +14,9 @@ export interface RoomEvents {
   signIn(): void;
 }
 
-const PAGE = 200;
+/** Messages at first, and at a time while scrolling up. */
+const NEWEST = 100;
+const OLDER = 500;
 /** A stream that held so long was a good one, in milliseconds. */
 const HELD = 3000;
 
@@ -130,8 +132,8 @@ export class Room {
   }
 
   private page(before?: number) {
-    const beforeSeq = before === undefined ? undefined : BigInt(before);
-    return this.api.chats.listMessages({ chatId: this.id, beforeSeq, pageSize: PAGE });
+    if (before === undefined) return this.api.chats.listMessages({ chatId: this.id, pageSize: NEWEST });
+    return this.api.chats.listMessages({ chatId: this.id, beforeSeq: BigInt(before), pageSize: OLDER });
   }
 
   private become(state: RoomState, why = ""): void {

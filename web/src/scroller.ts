@@ -4,7 +4,9 @@
 
 export interface Rows {
   readonly length: number;
-  /** Says all that a row's looks depend on. */
+  /** Which row it is, for as long as it is there. */
+  name(index: number): string;
+  /** The same, and all that the row's looks depend on. */
   key(index: number): string;
   render(index: number): HTMLElement;
   /** About how high it will be, in pixels. */
@@ -26,7 +28,8 @@ export class Scroller {
   private tops = new Float64Array(1);
   private width = 0;
   private pinned = true;
-  private anchor = { key: "", index: 0, below: 0 };
+  /** The row at the top, and how far its end is from there: its beginning may change. */
+  private anchor = { name: "", index: 0, above: 0 };
 
   constructor(
     readonly box: HTMLElement,
@@ -75,8 +78,8 @@ export class Scroller {
 
   private dropAnchor(): void {
     const index = this.at(this.box.scrollTop);
-    const key = index < this.rows.length ? this.rows.key(index) : "";
-    this.anchor = { key, index, below: this.box.scrollTop - this.tops[index]! };
+    if (index >= this.rows.length) return;
+    this.anchor = { name: this.rows.name(index), index, above: this.tops[index + 1]! - this.box.scrollTop };
   }
 
   private measureAll(): void {
@@ -106,18 +109,18 @@ export class Scroller {
       wanted = Math.max(0, total - this.box.clientHeight);
     } else {
       const index = this.find();
-      if (index >= 0) wanted = this.tops[index]! + this.anchor.below;
+      if (index >= 0) wanted = this.tops[index + 1]! - this.anchor.above;
     }
     if (Math.abs(wanted - this.box.scrollTop) >= 1) this.box.scrollTop = wanted;
   }
 
   /** Where the anchor's row is by now: rows are mostly added above it. */
   private find(): number {
-    const { key, index } = this.anchor;
+    const { name, index } = this.anchor;
     const count = this.rows.length;
     for (let step = 0; step < count; step++) {
-      if (index + step < count && this.rows.key(index + step) === key) return index + step;
-      if (index - step >= 0 && this.rows.key(index - step) === key) return index - step;
+      if (index + step < count && this.rows.name(index + step) === name) return index + step;
+      if (index - step >= 0 && this.rows.name(index - step) === name) return index - step;
     }
     return -1;
   }
