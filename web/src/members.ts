@@ -45,7 +45,7 @@ export function members(
 ): void {
   const mayChange = session.admin || chat.createdBy === session.user;
   const list = h("ul", { className: "people" });
-  const field = h("input", { placeholder: "names, separated by commas" });
+  const field = h("input", { placeholder: "names, separated by commas", autofocus: true });
   field.setAttribute("aria-label", "new members");
   const error = h("p", { className: "error" });
   error.setAttribute("role", "alert");
@@ -95,7 +95,9 @@ export function members(
     });
   const leave = h("button", { id: "leave" }, "Leave");
   leave.onclick = () => end(() => remove([session.user]));
-  const buttons = h("div", { className: "buttons" }, leave, cancel("Close"));
+  const close = cancel("Close");
+  close.autofocus = true;
+  const buttons = h("div", { className: "buttons" }, leave, close);
   if (mayChange) {
     // The first press asks, the second does it.
     const drop = h("button", { id: "delete", className: "danger" }, "Delete");
@@ -110,6 +112,6 @@ export function members(
   void doing(async () => take((await api.chats.get({ id: chat.id })).chat));
 }
 
-function cancel(text = "Cancel"): HTMLElement {
+function cancel(text = "Cancel"): HTMLButtonElement {
   return h("button", { type: "button", onclick: (event) => (event.target as Element).closest("dialog")?.close() }, text);
 }

@@ -49,6 +49,7 @@ export class Outbox {
 
   /** A message with this id has come back: it is stored. */
   came(id: string): void {
+    if (!this.posts.some((post) => post.id === id)) return;
     this.posts = this.posts.filter((post) => post.id !== id);
     this.keep();
   }

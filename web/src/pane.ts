@@ -19,6 +19,9 @@ const STATES = {
 /** After such a pause the sender's name stands there again, in milliseconds. */
 const PAUSE = 5 * 60_000;
 
+/** How long what nobody sees may wait, in milliseconds. */
+const HIDDEN = 200;
+
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
@@ -41,6 +44,8 @@ export class Pane implements Rows {
   private readonly scroller: Scroller;
   private posts: Post[] = [];
   private lastDrawn = 0;
+  private due = false;
+  private closed = false;
 
   constructor(
     private readonly api: Api,
@@ -98,6 +103,7 @@ export class Pane implements Rows {
   }
 
   close(): void {
+    this.closed = true;
     document.removeEventListener("visibilitychange", this.noteSeen);
     this.room.close();
   }
@@ -108,9 +114,17 @@ export class Pane implements Rows {
     members(this.api, this.session, this.chat, left, changed);
   }
 
-  /** Shows what is so by now. */
+  /** Shows soon what is so by then: once for many messages. */
   update(): void {
-    if (!this.room) return;
+    if (this.due) return;
+    this.due = true;
+    if (document.hidden) setTimeout(() => this.draw(), HIDDEN);
+    else requestAnimationFrame(() => this.draw());
+  }
+
+  private draw(): void {
+    this.due = false;
+    if (this.closed) return;
     this.posts = this.outbox.of(this.id);
     const { state, why, last } = this.room;
     this.status.textContent = STATES[state] + (why ? ` (${why})` : "");

@@ -21,6 +21,8 @@ export class Sidebar {
   private open = "";
   private shown = PAGE;
   private more = false;
+  /** What stands in the list's place until it is there. */
+  private missing = "Loading …";
   private drawn = "";
   private read: Record<string, number>;
   private wake = new AbortController();
@@ -32,6 +34,7 @@ export class Sidebar {
     private readonly events: SidebarEvents,
   ) {
     this.read = JSON.parse(localStorage.getItem(this.key) ?? "{}") as Record<string, number>;
+    this.draw();
     void this.run();
   }
 
@@ -78,6 +81,7 @@ export class Sidebar {
         const { chats, nextPageToken } = await this.api.chats.listChats({ pageSize });
         if (this.closed) return;
         this.chats = chats;
+        this.missing = "";
         this.more = nextPageToken !== "" && pageSize < MOST;
         this.draw();
         this.events.listed(chats);
@@ -85,6 +89,8 @@ export class Sidebar {
       } catch (error) {
         const what = failure(error);
         if (what.kind === "sign in" && !this.closed) return this.events.signIn();
+        if (this.missing) this.missing = "The server can’t be reached, trying again …";
+        this.draw();
         wait = backoff.next(what.kind === "again" ? what.atLeast : EVERY);
       }
       await pause(wait, this.wake.signal);
@@ -98,13 +104,14 @@ export class Sidebar {
   private draw(): void {
     // Only what has changed is drawn: the focus stays where it is.
     const now = this.chats.map((chat) => `${chat.id} ${this.unread(chat)} ${titleOf(chat, this.user)}`);
-    const drawn = [this.open, this.more, ...now].join("\n");
+    const drawn = [this.open, this.more, this.missing, ...now].join("\n");
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     const focused = document.activeElement?.closest<HTMLElement>("[data-chat]")?.dataset.chat;
     const items = this.chats.map((chat) => h("li", {}, this.item(chat)));
     if (this.more) items.push(h("li", {}, this.moreButton()));
-    if (items.length === 0) items.push(h("li", { className: "hint" }, "No chats yet."));
+    if (this.missing) items.push(h("li", { className: "missing" }, this.missing));
+    else if (items.length === 0) items.push(h("li", { className: "hint" }, "No chats yet."));
     this.element.replaceChildren(...items);
     if (focused) this.element.querySelector<HTMLElement>(`[data-chat="${focused}"]`)?.focus();
   }
