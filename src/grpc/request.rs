@@ -9,7 +9,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
+use super::body::BodyError;
 
 /// The body of every request.
 #[derive(Debug)]

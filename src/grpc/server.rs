@@ -55,7 +55,7 @@ pub struct ServerSettings {
     pub max_streams: u32,
     /// Bytes of a request's headers.
     pub max_header: u32,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, and over HTTP/1.1 a request's head.
     pub handshake: Duration,
 }
 

@@ -24,7 +24,10 @@ use http::{
 };
 use http_body::{Body as _, Frame};
 
-use super::{body::ResponseBody, status::Problem};
+use super::{
+    body::{BodyError, ResponseBody},
+    status::Problem,
+};
 use crate::domain::PREFIX_LEN;
 
 /// The flag of the frame that holds the trailers.
@@ -151,7 +154,7 @@ impl WebBody {
     pub fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, super::body::BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
             let data = match frame?.into_data() {
@@ -173,7 +176,6 @@ impl WebBody {
 }
 
 /// Trailers as an HTTP/1.1 header block in a frame.
-#[expect(clippy::needless_pass_by_value, reason = "as `map_or_else` gives it")]
 fn in_frame(trailers: HeaderMap) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
     out.put_bytes(0, PREFIX_LEN);

@@ -197,8 +197,11 @@ export class Pane implements Rows {
     const message = this.room.messages[index];
     const text = message?.text ?? this.posts[index - this.room.messages.length]!.text;
     const lines = Math.ceil(text.length / Math.max(20, (width - 48) / 8));
-    const head = !message || heads(message, this.room.messages[index - 1]);
-    return 12 + 21 * lines + (head ? 26 : 0);
+    const before = this.room.messages[index - 1];
+    const head = message && heads(message, before) ? 28 : 0;
+    const day = message && newDay(message, before) ? 37 : 0;
+    const state = message ? 0 : 21;
+    return 16 + 21 * lines + head + day + state;
   }
 
   render(index: number): HTMLElement {

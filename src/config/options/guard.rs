@@ -136,7 +136,7 @@ pub(super) struct Guard {
     #[arg(long, value_name = "SIZE", default_value = "16KiB")]
     max_header: String,
 
-    /// Longest a TLS handshake may take
+    /// Longest a TLS handshake may take, and over HTTP/1.1 the head of a request
     #[arg(long, value_name = "TIME", default_value = "10s")]
     handshake_timeout: String,
 
