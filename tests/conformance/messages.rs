@@ -32,9 +32,10 @@ pub async fn a_message_comes_back_as_it_was(store: &dyn Store) {
 
 pub async fn an_append_of_nothing_changes_nothing(store: &dyn Store) {
     let id = chat_of_one(store).await;
-    append(store, rows(id, 1..=2)).await.unwrap();
+    let written = rows(id, 1..=2);
+    append(store, written.clone()).await.unwrap();
     append(store, vec![]).await.unwrap();
-    assert_eq!(history(store, id).await, rows(id, 1..=2));
+    assert_eq!(history(store, id).await, written);
 }
 
 pub async fn an_append_is_all_or_nothing(store: &dyn Store) {
