@@ -296,7 +296,7 @@ async fn screenshots() {
         (&alice, "It was sent once it was back. Once."),
         (
             &bob,
-            "Then I’ll do it again tomorrow. שלום, 你好, and 👋 to the night shift",
+            "Then I’ll do it again tomorrow. שלום and χαῖρε to the night shift!",
         ),
     ] {
         who.send(chat, text, "").await.unwrap();
@@ -307,8 +307,8 @@ async fn screenshots() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");
     std::fs::create_dir_all(&folder).unwrap();
     for (name, width, height, dark) in [
-        ("chat-light", 900, 560, false),
-        ("chat-dark", 900, 560, true),
+        ("chat-light", 900, 620, false),
+        ("chat-dark", 900, 620, true),
         ("chat-phone", 390, 700, false),
     ] {
         page.look(width, height, dark).await;
