@@ -55,14 +55,14 @@ pub struct TlsConfig {
 /// Whose pages may call, and what the chat page is to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebConfig {
-    /// As browsers write them, at most [`MAX_ORIGINS`].
+    /// As browsers write them, at most 32.
     pub origins: Vec<String>,
     /// `None`: the gRPC port at the host that the page came from.
     pub url: Option<String>,
 }
 
 /// Origins that may be named; each is compared with every page's.
-pub const MAX_ORIGINS: usize = 32;
+const MAX_ORIGINS: usize = 32;
 
 /// What clients may have of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
