@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults fuzz history upgrade image tools
+.PHONY: help run test faults fuzz history upgrade image web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
 	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
+	@echo 'make web    builds the chat page anew from web/src, which needs Node'
+	@echo 'make screenshots  makes the pictures of the README anew'
 	@echo 'make help   this text'
 
 # exec, so that the signals that stop `make run` reach the server itself.
@@ -52,6 +54,13 @@ upgrade: tools
 
 image: tools
 	IMAGE_BUILD=1 cargo test --test promises the_images_steps -- --nocapture
+
+# What is built is committed, so that nobody else needs Node.
+web:
+	cd web && npm ci --no-audit --no-fund && npm run build
+
+screenshots: tools
+	cargo test --test promises screenshots -- --ignored --nocapture
 
 tools:
 	@command -v cargo >/dev/null || { echo 'make: cargo is needed: install Rust from https://rustup.rs' >&2; exit 1; }

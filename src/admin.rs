@@ -1,6 +1,7 @@
 //! HTTP for the people and machines that look after the server, on a port of its
 //! own and a thread of its own: `/live`, `/ready`, `/metrics`, the page of live
-//! plots at `/`, and the log's level.
+//! plots at `/`, and the log's level. For everybody else there is the chat page
+//! at `/chat`, which calls the gRPC port.
 //!
 //! Started by `app`; calls `telemetry`, and the store only to ask whether it
 //! answers.
@@ -13,11 +14,13 @@
 //! 3. Connections, requests and what they may hold are bounded (P6).
 
 mod ask;
+mod chat;
 mod health;
 mod routes;
 mod server;
 
 pub use ask::ask;
+pub use chat::{ChatPage, ChatPageConfig, own_origins};
 pub use health::{CoresProbe, Health};
 pub use routes::Routes;
 pub use server::AdminServer;

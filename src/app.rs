@@ -172,6 +172,7 @@ impl App {
         let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
         let guards = plan::guards(&config, &clock, cores.spawner(0), &telemetry.metrics)?;
+        let guards = plan::for_pages(guards, &config, http.address(), cores.spawner(0))?;
         let spawn = Arc::new(cores.spawner_here());
         let plan::Opened {
             store,
@@ -193,7 +194,13 @@ impl App {
         let ending = CancellationToken::new();
         let service = Service::new(Arc::new(calls), guards, telemetry.clone(), ending.clone())?;
         let metrics = telemetry.metrics.clone();
-        let http = http.serve(&cores, &store, metrics, log_level);
+        let http = http.serve(
+            &cores,
+            &store,
+            metrics,
+            log_level,
+            plan::chat_page(&config, address.port()),
+        );
         let app = Self {
             address,
             http,

@@ -14,6 +14,7 @@ mod crypto;
 mod dev;
 mod jwt;
 mod keys;
+mod logins;
 mod service;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Instant};
@@ -26,6 +27,7 @@ pub use cache::{Cache, CacheSettings};
 pub use dev::DevAuth;
 pub use jwt::{JwtAuth, JwtSettings};
 pub use keys::KeyError;
+pub use logins::Logins;
 pub use service::{AccessClient, AccessError, AccessSettings};
 
 /// Who a token speaks for.

@@ -20,7 +20,9 @@ mod value;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
-pub use guard::{AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig};
+pub use guard::{
+    AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig, WebConfig,
+};
 pub use health::HealthConfig;
 pub use read::{command, process_environment, read_log_level, serve_from};
 pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
@@ -66,6 +68,7 @@ pub struct ServeConfig {
     pub auth_cache: AuthCacheConfig,
     pub tls: Option<TlsConfig>,
     pub limits: LimitConfig,
+    pub web: WebConfig,
     /// Users who are admins in development mode.
     pub dev_admins: Vec<String>,
     pub cores: usize,

@@ -1,4 +1,4 @@
-//! The wire: gRPC over hyper's HTTP/2. Calls are read, checked and validated
+//! The wire: gRPC over hyper's HTTP/2, and gRPC-Web over HTTP/1.1 as well. Calls are read, checked and validated
 //! here, and answered; a stream's frames go from the chat's ring into HTTP/2
 //! DATA frames.
 //!
@@ -15,11 +15,14 @@
 mod body;
 mod calls;
 mod connect;
+mod connection;
 mod deframe;
+mod dispatch;
 mod gate;
 mod io;
 mod measure;
 mod pass;
+mod request;
 mod seat;
 mod server;
 mod service;
@@ -27,8 +30,10 @@ mod status;
 mod timeout;
 mod unary;
 mod validate;
+mod web;
 
 pub use calls::{Calls, Limits};
 pub use gate::{Gate, GateSettings};
 pub use server::{Server, ServerSettings};
 pub use service::{Guards, Service};
+pub use web::Origins;

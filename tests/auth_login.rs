@@ -8,6 +8,11 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
+use chat_service::proto::tokens::{
+    GetAccessTokenRequest, GetRefreshTokenRequest, LoginRequest, auth_v1_client::AuthV1Client,
+};
+use tonic::Code;
+
 const PASSWORD: &str = "correct horse battery staple";
 
 fn chatd(dir: &Path, args: &[&str]) -> Command {
@@ -69,6 +74,34 @@ impl Drop for Server {
     }
 }
 
+/// A browser can't call the Auth Service: the chat port passes its calls on.
+fn through_the_chat_port(address: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let address = format!("http://{address}");
+        let mut auth = AuthV1Client::connect(address).await.unwrap();
+        let login = |name: &str, password: &str| LoginRequest {
+            name: name.into(),
+            password: password.into(),
+        };
+        let refused = auth.login(login("mallory", "guess")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert!(!refused.message().contains("guess"), "{refused:?}");
+        let token = auth.login(login("eve", PASSWORD)).await.unwrap();
+        let refresh_token = token.into_inner().refresh_token;
+        let renew = GetRefreshTokenRequest {
+            refresh_token: refresh_token.clone(),
+        };
+        auth.get_refresh_token(renew).await.unwrap();
+        let access = GetAccessTokenRequest { refresh_token };
+        let access = auth.get_access_token(access).await.unwrap();
+        assert_eq!(access.into_inner().access_token.split('.').count(), 3);
+    });
+}
+
 #[test]
 fn p7_from_a_password_to_a_message() {
     let home = tempfile::tempdir().unwrap();
@@ -108,6 +141,7 @@ fn p7_from_a_password_to_a_message() {
     ];
     let chat = Server::start(dir, &serve);
     let addr = ["--addr", chat.2.as_str()];
+    through_the_chat_port(&chat.2);
     let login =
         |name: &str, password: &str| run(dir, &["login", name, "--auth-addr", &auth.2], password);
 

@@ -32,6 +32,7 @@ pub struct Server {
     options: Vec<String>,
     child: Child,
     address: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 impl Server {
@@ -44,18 +45,24 @@ impl Server {
     /// The same in a folder that may have data already.
     pub async fn start_in(dir: TempDir, options: &[&str]) -> Self {
         let options: Vec<_> = options.iter().map(|text| (*text).to_owned()).collect();
-        let mut child = spawn(dir.path(), &options);
-        let address = listening(dir.path(), &mut child).await;
+        let mut child = spawn(dir.path(), &options, 0);
+        let (address, http) = listening(dir.path(), &mut child).await;
         Self {
             dir,
             options,
             child,
             address,
+            http,
         }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where HTTP is; the options have to ask for it.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.expect("there is an HTTP port")
     }
 
     pub fn folder(&self) -> &Path {
@@ -105,9 +112,18 @@ impl Server {
 
     /// Starts a server that has ended anew, on the same data and another port.
     pub async fn restart(&mut self) {
+        self.start_again(0).await;
+    }
+
+    /// The same, on the same port: for clients that know no other.
+    pub async fn restart_here(&mut self) {
+        self.start_again(self.address.port()).await;
+    }
+
+    async fn start_again(&mut self, port: u16) {
         assert!(self.child.try_wait().unwrap().is_some(), "still running");
-        self.child = spawn(self.dir.path(), &self.options);
-        self.address = listening(self.dir.path(), &mut self.child).await;
+        self.child = spawn(self.dir.path(), &self.options, port);
+        (self.address, self.http) = listening(self.dir.path(), &mut self.child).await;
     }
 
     /// Kilobytes of memory that the process holds, without the pages of files
@@ -150,10 +166,10 @@ impl Drop for Server {
 
 /// `chatd serve` in a folder, with nothing of the developer's environment. What
 /// it prints goes to files there.
-fn spawn(dir: &Path, options: &[String]) -> Child {
+fn spawn(dir: &Path, options: &[String], port: u16) -> Child {
     let append = |path: PathBuf| File::options().create(true).append(true).open(path);
     command(dir)
-        .args(["serve", "--grpc-port", "0"])
+        .args(["serve", "--grpc-port", &port.to_string()])
         .args(options)
         .stdout(File::create(dir.join("stdout")).unwrap())
         .stderr(append(log_path(dir)).unwrap())
@@ -172,15 +188,16 @@ fn log_path(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
-async fn listening(dir: &Path, child: &mut Child) -> SocketAddr {
+async fn listening(dir: &Path, child: &mut Child) -> (SocketAddr, Option<SocketAddr>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let printed = fs::read_to_string(dir.join("stdout")).unwrap();
         // The whole line: it is written in one piece or seen again.
         if let Some(line) = printed.strip_suffix('\n') {
-            let line = line.lines().next().unwrap_or_default();
+            let (line, http) = line.split_once('\n').unwrap_or((line, ""));
             let address = line.strip_prefix("listening on ").expect(line);
-            return address.parse().unwrap();
+            let http = http.strip_prefix("http on ").map(|at| at.parse().unwrap());
+            return (address.parse().unwrap(), http);
         }
         let ended = child.try_wait().unwrap();
         if ended.is_some() || Instant::now() > deadline {

@@ -8,7 +8,7 @@ use http::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
-use super::Health;
+use super::{Health, chat::ChatPage};
 use crate::telemetry::{self, LogLevel, Metrics, Samples};
 
 /// The page; nothing on it comes from elsewhere.
@@ -23,8 +23,8 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
 const MAX_LEVEL: usize = 1_024;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const HTML: &str = "text/html; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -34,6 +34,7 @@ pub struct Routes {
     pub metrics: Arc<Metrics>,
     pub samples: Arc<Samples>,
     pub log_level: LogLevel,
+    pub chat: ChatPage,
 }
 
 impl Routes {
@@ -46,7 +47,7 @@ impl Routes {
         Ok(match request.uri().path() {
             "/log-level" if request.method() == Method::PUT => self.set_level(request, peer).await,
             "/log-level" => not_allowed("PUT"),
-            "/" | "/live" | "/ready" | "/metrics" | "/stats.json" if !read => {
+            "/" | "/live" | "/ready" | "/metrics" | "/stats.json" | "/chat" if !read => {
                 not_allowed("GET, HEAD")
             }
             "/" => page(),
@@ -66,9 +67,12 @@ impl Routes {
                 let json = self.samples.json(after.unwrap_or(0));
                 answer(StatusCode::OK, JSON, json)
             }
+            path if read && (path == "/chat" || path.starts_with("/chat/")) => {
+                self.chat.answer(path)
+            }
             _ => line(
                 StatusCode::NOT_FOUND,
-                "no such page; there are / /live /ready /metrics /stats.json /log-level",
+                "no such page; there are / /chat /live /ready /metrics /stats.json /log-level",
             ),
         })
     }
@@ -122,11 +126,11 @@ fn not_allowed(methods: &'static str) -> Answer {
     refused
 }
 
-fn line(status: StatusCode, text: &str) -> Answer {
+pub(super) fn line(status: StatusCode, text: &str) -> Answer {
     answer(status, TEXT, format!("{text}\n"))
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -8,7 +8,7 @@ use std::{
 
 use super::AppError;
 use crate::{
-    admin::{AdminServer, CoresProbe, Health, Routes},
+    admin::{AdminServer, ChatPage, CoresProbe, Health, Routes},
     config::ServeConfig,
     runtime::{self, Cores, Spawner},
     store::Store,
@@ -57,6 +57,7 @@ impl Http {
         store: &Arc<dyn Store>,
         metrics: Arc<Metrics>,
         log_level: LogLevel,
+        chat: ChatPage,
     ) -> Self {
         let Some(listener) = self.listener.take() else {
             return self;
@@ -72,6 +73,7 @@ impl Http {
             metrics,
             samples,
             log_level,
+            chat,
         };
         let server = AdminServer {
             routes: Arc::new(routes),

@@ -1,18 +1,22 @@
 //! From the configuration to what each room wants to know of it.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use futures_util::future::BoxFuture;
 
 use super::AppError;
 use crate::{
+    admin::{self, ChatPage, ChatPageConfig},
     auth::{
         AccessClient, AccessSettings, Authenticator, Cache, CacheSettings, DevAuth, JwtAuth,
-        JwtSettings,
+        JwtSettings, Logins,
     },
-    config::{AuthChoice, ServeConfig, StoreChoice},
+    config::{AccessConfig, AuthChoice, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
-    grpc::{Gate, GateSettings, Guards, Limits, ServerSettings},
+    grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
     runtime::{Spawner, Tls, TlsFiles},
     shard::{Load, RingBound, Room, ShardSettings},
     store::{
@@ -46,7 +50,55 @@ pub fn guards(
         gate,
         patience: config.auth_cache.ttl + config.auth_cache.stale,
         max_header: limits.header as usize,
+        logins: None,
+        origins: Origins::default(),
     })
+}
+
+/// Lets pages call: those of the origins that are named, and the chat page where
+/// its origin can be nobody else's.
+pub fn for_pages(
+    guards: Guards,
+    config: &ServeConfig,
+    http: Option<SocketAddr>,
+    spawner: &Spawner,
+) -> Result<Guards, AppError> {
+    let logins = match &config.auth {
+        AuthChoice::Service(access) => {
+            let logins = Logins::new(access_settings(access), spawner.clone())?;
+            Some(Arc::new(logins))
+        }
+        AuthChoice::Dev | AuthChoice::Jwt(_) => None,
+    };
+    let own = http.map_or_else(Vec::new, |at| admin::own_origins(at.ip(), at.port()));
+    Ok(Guards {
+        logins,
+        origins: Origins::new(config.web.origins.iter().cloned().chain(own)),
+        ..guards
+    })
+}
+
+pub fn chat_page(config: &ServeConfig, port: u16) -> ChatPage {
+    ChatPage::new(&ChatPageConfig {
+        port,
+        tls: config.tls.is_some(),
+        url: config.web.url.clone(),
+        auth: match config.auth {
+            AuthChoice::Dev => "dev",
+            AuthChoice::Service(_) => "service",
+            AuthChoice::Jwt(_) => "jwt",
+        },
+    })
+}
+
+fn access_settings(access: &AccessConfig) -> AccessSettings {
+    AccessSettings {
+        host: access.host.clone(),
+        port: access.port,
+        tls: access.tls,
+        ca: access.ca.clone(),
+        timeout: access.timeout,
+    }
 }
 
 pub fn auth(
@@ -63,13 +115,7 @@ pub fn auth(
             return Ok(Arc::new(auth));
         }
         AuthChoice::Service(access) => {
-            let settings = AccessSettings {
-                host: access.host.clone(),
-                port: access.port,
-                tls: access.tls,
-                ca: access.ca.clone(),
-                timeout: access.timeout,
-            };
+            let settings = access_settings(access);
             let client = AccessClient::new(settings, clock.clone(), spawner.clone())?;
             (Arc::new(client), true)
         }

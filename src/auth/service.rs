@@ -64,35 +64,11 @@ impl AccessClient {
         clock: Arc<dyn Clock>,
         spawner: Spawner,
     ) -> Result<Self, AccessError> {
-        let scheme = if settings.tls { "https" } else { "http" };
-        let host = match settings.host.parse() {
-            Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
-            _ => settings.host,
-        };
-        let address = format!("{scheme}://{host}:{}", settings.port);
-        let mut endpoint = Endpoint::from_shared(address)
-            .map_err(|_| AccessError::Address(host))?
-            .executor(spawner)
-            .connect_timeout(settings.timeout)
-            .tcp_nodelay(true)
-            .concurrency_limit(MOST_CHECKS)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(5));
-        if settings.tls {
-            let mut tls = ClientTlsConfig::new();
-            tls = match settings.ca {
-                Some(path) => {
-                    let pem = std::fs::read(&path)
-                        .map_err(|e| AccessError::Ca(path.display().to_string(), e))?;
-                    tls.ca_certificate(Certificate::from_pem(pem))
-                }
-                None => tls.with_webpki_roots(),
-            };
-            endpoint = endpoint.tls_config(tls).map_err(AccessError::Tls)?;
-        }
+        let timeout = settings.timeout;
+        let endpoint = endpoint(settings, spawner)?.concurrency_limit(MOST_CHECKS);
         Ok(Self {
             client: AccessV1Client::new(endpoint.connect_lazy()),
-            timeout: settings.timeout,
+            timeout,
             breaker: Breaker::new(clock.now()),
             clock,
         })
@@ -161,9 +137,42 @@ impl Authenticator for AccessClient {
     }
 }
 
+/// Where and how the Auth Service is called.
+pub(super) fn endpoint(
+    settings: AccessSettings,
+    spawner: Spawner,
+) -> Result<Endpoint, AccessError> {
+    let scheme = if settings.tls { "https" } else { "http" };
+    let host = match settings.host.parse() {
+        Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => settings.host,
+    };
+    let address = format!("{scheme}://{host}:{}", settings.port);
+    let mut endpoint = Endpoint::from_shared(address)
+        .map_err(|_| AccessError::Address(host))?
+        .executor(spawner)
+        .connect_timeout(settings.timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(5));
+    if settings.tls {
+        let mut tls = ClientTlsConfig::new();
+        tls = match settings.ca {
+            Some(path) => {
+                let pem = std::fs::read(&path)
+                    .map_err(|e| AccessError::Ca(path.display().to_string(), e))?;
+                tls.ca_certificate(Certificate::from_pem(pem))
+            }
+            None => tls.with_webpki_roots(),
+        };
+        endpoint = endpoint.tls_config(tls).map_err(AccessError::Tls)?;
+    }
+    Ok(endpoint)
+}
+
 /// What an error says: no, or nothing. The text of a peer is never passed on,
 /// nor logged: it may quote the token.
-fn meaning(status: &Status) -> AuthError {
+pub(super) fn meaning(status: &Status) -> AuthError {
     let refused = AuthError::Invalid("the Auth Service refuses it");
     let code = status.code();
     let error = match code {

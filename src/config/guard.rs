@@ -52,6 +52,18 @@ pub struct TlsConfig {
     pub client_ca: Option<PathBuf>,
 }
 
+/// Whose pages may call, and what the chat page is to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebConfig {
+    /// As browsers write them, at most 32.
+    pub origins: Vec<String>,
+    /// `None`: the gRPC port at the host that the page came from.
+    pub url: Option<String>,
+}
+
+/// Origins that may be named; each is compared with every page's.
+const MAX_ORIGINS: usize = 32;
+
 /// What clients may have of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitConfig {
@@ -192,4 +204,49 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
         keep_alive_interval: sources.need_time("keep_alive_interval")?,
         keep_alive_timeout: sources.need_time("keep_alive_timeout")?,
     })
+}
+
+pub(super) fn web(sources: &Sources<'_>) -> Result<WebConfig, Refusal> {
+    let mut origins = Vec::new();
+    if let Some(given) = sources.get("cors_origins")? {
+        for part in given.text.split(',').map(str::trim) {
+            origins.push(origin(part).map_err(|why| given.refuse(why))?);
+        }
+        if origins.len() > MAX_ORIGINS {
+            return Err(given.refuse(format!("names more than {MAX_ORIGINS} origins")));
+        }
+    }
+    let url = match sources.get("grpc_web_url")? {
+        None => None,
+        Some(given) => Some(origin(&given.text).map_err(|why| given.refuse(why))?),
+    };
+    Ok(WebConfig { origins, url })
+}
+
+/// `http://HOST` or `https://HOST`, with a port unless it is the scheme's own: as
+/// a browser writes the origin of a page, so that comparing is enough.
+fn origin(text: &str) -> Result<String, String> {
+    let lower = text.to_ascii_lowercase();
+    let plain = || {
+        let (scheme, authority) = lower.split_once("://")?;
+        let usual = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let parsed: http::uri::Authority = authority.parse().ok()?;
+        let odd = authority.contains(['@', '*']) || parsed.host().is_empty();
+        let port = parsed.port().map(|port| port.as_u16());
+        let host = parsed.host();
+        match port {
+            _ if odd => None,
+            Some(port) if port != usual => Some(format!("{scheme}://{host}:{port}")),
+            Some(_) => Some(format!("{scheme}://{host}")),
+            None if authority == host => Some(lower.clone()),
+            None => None,
+        }
+    };
+    let shown = quote(text);
+    plain()
+        .ok_or_else(|| format!("{shown} is not of the form http(s)://HOST or http(s)://HOST:PORT"))
 }

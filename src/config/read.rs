@@ -124,6 +124,7 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         auth_cache: guard::auth_cache(sources)?,
         tls: guard::tls(sources)?,
         limits: guard::limits(sources)?,
+        web: guard::web(sources)?,
         dev_admins: names(sources, "dev_admins")?,
         cores,
         shards: sources.number_or("shards", cores)?,

@@ -183,6 +183,42 @@ fn names_levels_and_formats_are_checked() {
 }
 
 #[test]
+fn origins_are_written_as_browsers_do() {
+    let config = serve(&[
+        "--cors-origins",
+        "https://Chat.example.org, http://127.0.0.1:8093,https://a.example:443",
+        "--grpc-web-url",
+        "http://[::1]:8083",
+    ]);
+    let web = config.unwrap().web;
+    let origins = [
+        "https://chat.example.org",
+        "http://127.0.0.1:8093",
+        "https://a.example",
+    ];
+    assert_eq!(web.origins, origins);
+    assert_eq!(web.url.as_deref(), Some("http://[::1]:8083"));
+    for bad in [
+        "*",
+        "null",
+        "chat.example.org",
+        "https://*.example.org",
+        "https://a.example/",
+        "https://a.example/path",
+        "https://u@a.example",
+        "ftp://a.example",
+        "https://",
+        "https://a.example:",
+        "https://a.example,,",
+    ] {
+        let why = serve(&["--cors-origins", bad]).unwrap_err();
+        assert!(why.starts_with("--cors-origins: "), "{why}");
+    }
+    let many = vec!["https://a.example"; 33].join(",");
+    assert!(serve(&["--cors-origins", &many]).is_err());
+}
+
+#[test]
 fn a_bad_command_line_is_one_line() {
     for flags in [
         &["--shardz", "1"][..],

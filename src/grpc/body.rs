@@ -9,9 +9,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{connect::ChatStream, status::Problem, unary::ok_trailers};
+use super::{connect::ChatStream, status::Problem, unary::ok_trailers, web::WebBody};
 
-type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of every response.
 pub enum ResponseBody {
@@ -24,6 +24,8 @@ pub enum ResponseBody {
     Chat(Box<ChatStream>),
     /// Of the services that come with tonic, until the server ends.
     Tonic(Pin<Box<WaitForCancellationFutureOwned>>, tonic::body::Body),
+    /// Any of these, for gRPC-Web.
+    Web(Box<WebBody>),
 }
 
 impl ResponseBody {
@@ -55,6 +57,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
         match body {
+            Self::Web(web) => web.poll_data(cx),
             Self::Empty => Poll::Ready(None),
             Self::Message(message) => {
                 let message = message.take();
@@ -87,6 +90,7 @@ impl Body for ResponseBody {
             Self::Empty => true,
             Self::Message(_) | Self::Trailers | Self::Chat(_) => false,
             Self::Tonic(_, body) => body.is_end_stream(),
+            Self::Web(web) => web.is_end_stream(),
         }
     }
 }

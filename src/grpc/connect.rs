@@ -13,7 +13,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -22,6 +21,7 @@ use super::{
     gate::{Gate, StreamPlace},
     measure::Measured,
     pass::Pass,
+    request::RequestBody,
     seat::Seat,
     status::{Problem, duplicate},
     unary::{decode, encode},
@@ -90,7 +90,7 @@ impl ChatStream {
     pub fn open(
         calls: Arc<Calls>,
         entry: Entry,
-        body: Incoming,
+        body: RequestBody,
         core: usize,
         spawner: Spawner,
     ) -> Self {
@@ -222,7 +222,7 @@ impl Joined {
 async fn join(
     calls: &Calls,
     identity: &Identity,
-    body: Incoming,
+    body: RequestBody,
     core: usize,
 ) -> Result<(Join, Reader, Deframer), Problem> {
     let mut frames = Deframer::new(body, calls.limits().max_bytes());

@@ -1,14 +1,14 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
-use super::status::Problem;
+use super::{request::RequestBody, status::Problem};
 use crate::domain::PREFIX_LEN;
 
 /// Takes the messages of a request body out of their gRPC frames. A message
 /// that came in one piece is not copied.
 #[derive(Debug)]
-pub struct Deframer<B = Incoming> {
+pub struct Deframer<B = RequestBody> {
     body: B,
     /// What has been received and not taken.
     rest: Bytes,

@@ -1,10 +1,10 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::{
     body::ResponseBody,
+    request::RequestBody,
     service::{CHAT, Shared},
     status::Problem,
 };
@@ -113,7 +113,7 @@ impl Shared {
     /// Answers a call of the chat service, and counts, times and traces it.
     pub async fn measured(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         core: usize,
         spawner: Spawner,
     ) -> Response<ResponseBody> {

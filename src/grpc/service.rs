@@ -9,8 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -21,13 +20,15 @@ use super::{
     gate::{ConnectionPlace, Gate},
     measure::CallId,
     pass::Pass,
+    request::RequestBody,
     status::{Limit, Problem},
     timeout::grpc_timeout,
     unary::{ok, refused, unary},
     validate::{bearer, size_of_headers, timeout},
+    web::Origins,
 };
 use crate::{
-    auth::{Ask, Authenticator, Identity, Token},
+    auth::{Ask, Authenticator, Identity, Logins, Token},
     proto,
     runtime::Spawner,
     telemetry::{SpanRef, Telemetry},
@@ -47,26 +48,26 @@ const METHODS: [&str; 9] = [
     "AddMembers",
     "RemoveMembers",
 ];
-const HEALTH: &str = "/grpc.health.v1.Health/";
-const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
-const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
+
+/// The longest request for a token, in bytes: a name and a password, or a token.
+const MAX_LOGIN: usize = 8 * 1024;
 
 /// The name that health checks ask for, besides the empty one.
 const SERVICE_NAME: &str = "chat_v1.ChatV1";
 
 /// The services behind every connection. Cheap to clone.
 #[derive(Clone)]
-pub struct Service(Arc<Shared>);
+pub struct Service(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) calls: Arc<Calls>,
-    guards: Guards,
+    pub(super) guards: Guards,
     pub(super) telemetry: Telemetry,
     draining: AtomicBool,
     health: HealthReporter,
-    health_service: Ready,
-    reflection: Ready,
-    reflection_alpha: Ready,
+    pub(super) health_service: Ready,
+    pub(super) reflection: Ready,
+    pub(super) reflection_alpha: Ready,
 }
 
 /// Who decides which calls are answered.
@@ -78,16 +79,20 @@ pub struct Guards {
     pub patience: Duration,
     /// Bytes of a call's headers, as HTTP/2 counts them.
     pub max_header: usize,
+    /// Passes logins on, where there is an Auth Service.
+    pub logins: Option<Arc<Logins>>,
+    /// Whose pages may call.
+    pub origins: Origins,
 }
 
 /// A service that comes with tonic and needs no token.
-type Ready = Box<dyn Fn(Request<Incoming>) -> ReadyFuture + Send + Sync>;
+pub(super) type Ready = Box<dyn Fn(Request<RequestBody>) -> ReadyFuture + Send + Sync>;
 type ReadyFuture = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
 
 fn ready<S>(service: S, ending: CancellationToken) -> Ready
 where
     S: tower_service::Service<
-            Request<Incoming>,
+            Request<RequestBody>,
             Response = Response<tonic::body::Body>,
             Error = Infallible,
             Future: Send + 'static,
@@ -159,39 +164,12 @@ impl Service {
             self.0.health.set_service_status(name, status).await;
         }
     }
-
-    /// Answers one request; `core` and `spawner` are those of its connection.
-    pub async fn answer(
-        self,
-        request: Request<Incoming>,
-        core: usize,
-        spawner: Spawner,
-    ) -> Response<ResponseBody> {
-        if let Some(response) = refuse_other_http(&request) {
-            return response;
-        }
-        let shared = &self.0;
-        let path = request.uri().path();
-        if path.starts_with(CHAT) {
-            return shared.measured(request, core, spawner).await;
-        }
-        if path.starts_with(HEALTH) {
-            return (shared.health_service)(request).await;
-        }
-        if path.starts_with(REFLECTION) {
-            return (shared.reflection)(request).await;
-        }
-        if path.starts_with(REFLECTION_ALPHA) {
-            return (shared.reflection_alpha)(request).await;
-        }
-        refused(&Problem::no_such_method())
-    }
 }
 
 impl Shared {
     pub(super) async fn chat_call(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         core: usize,
         spawner: Spawner,
         id: CallId,
@@ -263,6 +241,41 @@ impl Shared {
         }
     }
 
+    /// A call of the Auth Service, passed on; its own bounds hold as well.
+    pub(super) async fn login_call(
+        &self,
+        method: &str,
+        request: Request<RequestBody>,
+    ) -> Response<ResponseBody> {
+        if self.draining.load(Ordering::Acquire) {
+            return refused(&Problem::draining());
+        }
+        let Some(logins) = &self.guards.logins else {
+            return refused(&Problem::no_such_method());
+        };
+        let _place = match self.guards.gate.call() {
+            Ok(place) => place,
+            Err(problem) => return refused(&problem),
+        };
+        let deadline = self.calls.now() + self.calls.limits().timeout;
+        let (max, body) = (MAX_LOGIN, request.into_body());
+        match method {
+            "Login" => {
+                let call = async |q| Ok(logins.login(q).await?);
+                unary(body, max, deadline, call).await
+            }
+            "GetRefreshToken" => {
+                let call = async |q| Ok(logins.refresh_token(q).await?);
+                unary(body, max, deadline, call).await
+            }
+            "GetAccessToken" => {
+                let call = async |q| Ok(logins.access_token(q).await?);
+                unary(body, max, deadline, call).await
+            }
+            _ => refused(&Problem::no_such_method()),
+        }
+    }
+
     async fn identify<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -311,29 +324,6 @@ impl Shared {
 
 /// Keeps a call that is made now and then from making every call's future as
 /// large as its own.
-fn rare<F: Future>(call: F) -> Pin<Box<F>> {
+pub(super) fn rare<F: Future>(call: F) -> Pin<Box<F>> {
     Box::pin(call)
-}
-
-/// With or without a subtype (`+proto`) and parameters; `application/grpc-web`
-/// is another protocol.
-fn is_grpc(content_type: &[u8]) -> bool {
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
-}
-
-/// gRPC over HTTP/2: any other method or content type is no gRPC call.
-fn refuse_other_http(request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = content_type.is_some_and(|kind| is_grpc(kind.as_bytes()));
-    let status = if request.method() != Method::POST {
-        StatusCode::METHOD_NOT_ALLOWED
-    } else if !is_grpc {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE
-    } else {
-        return None;
-    };
-    let mut response = Response::new(ResponseBody::Empty);
-    *response.status_mut() = status;
-    Some(response)
 }

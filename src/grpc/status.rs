@@ -135,6 +135,12 @@ impl Problem {
         Self::new(Code::Unimplemented, "NO_SUCH_METHOD", "no such method")
     }
 
+    /// A page calls whose origin is not allowed to.
+    pub fn foreign_page() -> Self {
+        let message = "origin: pages from there may not call; see --cors-origins";
+        Self::new(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", message)
+    }
+
     pub fn too_slow(what: &str) -> Self {
         let message = format!("{what} did not come in time");
         Self::new(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", message)

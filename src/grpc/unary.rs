@@ -2,19 +2,19 @@ use std::{future::Future, time::Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
-use hyper::body::Incoming;
 use prost::Message;
 
 use super::{
     body::ResponseBody,
     deframe::{Broken, Deframer},
+    request::RequestBody,
     status::Problem,
 };
 use crate::domain::PREFIX_LEN;
 
 /// Answers a call that has one request and one response.
 pub async fn unary<Q, A, F>(
-    body: Incoming,
+    body: RequestBody,
     max: usize,
     deadline: Instant,
     answer: impl FnOnce(Q) -> F,
@@ -36,7 +36,7 @@ where
     }
 }
 
-async fn read<Q: Message + Default>(body: Incoming, max: usize) -> Result<Q, Problem> {
+async fn read<Q: Message + Default>(body: RequestBody, max: usize) -> Result<Q, Problem> {
     let mut messages = Deframer::new(body, max);
     let first = next(&mut messages).await?;
     let first = first.ok_or_else(|| Problem::malformed("the request message is missing"))?;

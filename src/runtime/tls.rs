@@ -145,7 +145,7 @@ fn load(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let mut config = config
         .with_single_cert(chain, key)
         .map_err(|error| fail(&files.cert, error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

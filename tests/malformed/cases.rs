@@ -492,7 +492,7 @@ fn bad_http(raw: &mut Raw, rng: &mut Rng) -> &'static str {
                 "",
                 "text/html",
                 "application/json",
-                "application/grpc-web",
+                "application/grpc-web+json",
                 "a/b;c=\"d",
             ];
             if rng.bool() {

@@ -104,6 +104,17 @@ pub(super) struct Guard {
     #[arg(long, value_name = "PATH")]
     tls_client_ca: Option<String>,
 
+    /// Where pages come from that may call over gRPC-Web, comma-separated, as
+    /// https://chat.example.org; at most 32. The chat page on a loopback address
+    /// may in any case [default: none]
+    #[arg(long, value_name = "ORIGINS")]
+    cors_origins: Option<String>,
+
+    /// Where the chat page finds gRPC-Web, as https://chat.example.org [default:
+    /// the host that the page came from, at the gRPC port]
+    #[arg(long, value_name = "URL")]
+    grpc_web_url: Option<String>,
+
     /// Connections open at a time; further ones get RESOURCE_EXHAUSTED for a
     /// second and are closed, of more than 64 at a time at once
     #[arg(long, value_name = "N", default_value = "20000")]
@@ -130,8 +141,8 @@ pub(super) struct Guard {
     #[arg(long, value_name = "SIZE", default_value = "16KiB")]
     max_header: String,
 
-    /// Longest a client may take to open a connection: the TLS handshake and
-    /// HTTP/2's first 24 bytes
+    /// Longest a client may take to open a connection: the TLS handshake and its
+    /// first words; over HTTP/1.1 also for the head of each request
     #[arg(long, value_name = "TIME", default_value = "10s")]
     handshake_timeout: String,
 

@@ -1,0 +1,133 @@
+//! Which protocol a request speaks, and whose call it is.
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+
+use super::{
+    body::ResponseBody,
+    request::RequestBody,
+    service::{CHAT, Service, rare},
+    status::Problem,
+    unary::refused,
+    web::{self, Form},
+};
+use crate::runtime::Spawner;
+
+const AUTH: &str = "/auth_v1.AuthV1/";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
+const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
+
+impl Service {
+    /// Answers one request; `core` and `spawner` are those of its connection.
+    pub async fn answer(
+        self,
+        request: Request<Incoming>,
+        core: usize,
+        spawner: Spawner,
+    ) -> Response<ResponseBody> {
+        if is_grpc(&request) && request.version() == Version::HTTP_2 {
+            let request = request.map(RequestBody::plain);
+            return self.call(request, core, spawner).await;
+        }
+        rare(self.answer_web(request, core, spawner)).await
+    }
+
+    /// Answers what is not gRPC, but may be gRPC-Web.
+    async fn answer_web(
+        self,
+        request: Request<Incoming>,
+        core: usize,
+        spawner: Spawner,
+    ) -> Response<ResponseBody> {
+        let origins = &self.0.guards.origins;
+        if web::is_preflight(&request) {
+            return web::preflight(origins, request.headers());
+        }
+        let form = match form(&request) {
+            Ok(form) => form,
+            Err(status) => {
+                let mut response = Response::new(ResponseBody::Empty);
+                *response.status_mut() = status;
+                return response;
+            }
+        };
+        let origin = match origins.check(request.headers()) {
+            Ok(origin) => origin,
+            Err(problem) => return web::respond(refused(&problem), form, None),
+        };
+        let request = request.map(match form {
+            Form::Binary => RequestBody::plain,
+            Form::Text => RequestBody::base64,
+        });
+        let response = self.call(request, core, spawner).await;
+        web::respond(response, form, origin)
+    }
+
+    /// Answers a request with a refusal, in the form that it asks for.
+    pub fn turn_away(
+        &self,
+        request: &Request<Incoming>,
+        problem: &Problem,
+    ) -> Response<ResponseBody> {
+        let answer = refused(problem);
+        match form(request) {
+            Ok(form) => {
+                let origin = self.0.guards.origins.check(request.headers());
+                web::respond(answer, form, origin.ok().flatten())
+            }
+            Err(_) => answer,
+        }
+    }
+
+    async fn call(
+        self,
+        request: Request<RequestBody>,
+        core: usize,
+        spawner: Spawner,
+    ) -> Response<ResponseBody> {
+        let shared = &self.0;
+        let path = request.uri().path();
+        if path.starts_with(CHAT) {
+            return shared.measured(request, core, spawner).await;
+        }
+        if path.starts_with(HEALTH) {
+            return (shared.health_service)(request).await;
+        }
+        if path.starts_with(REFLECTION) {
+            return (shared.reflection)(request).await;
+        }
+        if path.starts_with(REFLECTION_ALPHA) {
+            return (shared.reflection_alpha)(request).await;
+        }
+        if let Some(method) = path.strip_prefix(AUTH) {
+            let method = method.to_owned();
+            return rare(shared.login_call(&method, request)).await;
+        }
+        refused(&Problem::no_such_method())
+    }
+}
+
+fn content_type<B>(request: &Request<B>) -> &[u8] {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.map_or(&[], HeaderValue::as_bytes)
+}
+
+/// With or without a subtype (`+proto`) and parameters; `application/grpc-web`
+/// is another protocol.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let rest = content_type(request).strip_prefix(b"application/grpc");
+    let kind = rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]));
+    kind && request.method() == Method::POST
+}
+
+/// The form of a gRPC-Web call; else what HTTP is to say.
+fn form<B>(request: &Request<B>) -> Result<Form, StatusCode> {
+    if request.method() != Method::POST {
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if is_grpc(request) {
+        return Err(StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+    }
+    Form::of(content_type(request)).ok_or(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+}

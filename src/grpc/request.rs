@@ -1,0 +1,111 @@
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+
+use super::body::BodyError;
+
+/// The body of every request.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    /// The body is base64; here is what does not make whole bytes yet.
+    text: Option<Box<BytesMut>>,
+}
+
+impl RequestBody {
+    pub fn plain(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            text: None,
+        }
+    }
+
+    /// A body in base64, as gRPC-Web's text form has it.
+    pub fn base64(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            text: Some(Box::default()),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        let frame = ready!(Pin::new(&mut body.incoming).poll_frame(cx));
+        let Some(text) = &mut body.text else {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(match frame.into_data() {
+                Ok(data) => {
+                    text.extend_from_slice(&data);
+                    decode(text).map(Frame::data)
+                }
+                Err(trailers) => Ok(trailers),
+            }),
+            Some(Err(error)) => Some(Err(error.into())),
+            None if text.is_empty() => None,
+            None => {
+                text.clear();
+                Some(Err(not_base64()))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let whole = self.text.as_ref().is_none_or(|text| text.is_empty());
+        whole && self.incoming.is_end_stream()
+    }
+}
+
+/// Takes all whole groups of four characters. A client encodes piece by piece,
+/// so that padding may end any group.
+fn decode(text: &mut BytesMut) -> Result<Bytes, BodyError> {
+    let whole = text.len() - text.len() % 4;
+    let mut bytes = Vec::with_capacity(whole / 4 * 3);
+    for piece in text[..whole].chunks(4) {
+        STANDARD
+            .decode_vec(piece, &mut bytes)
+            .map_err(|_| not_base64())?;
+    }
+    text.advance(whole);
+    Ok(bytes.into())
+}
+
+fn not_base64() -> BodyError {
+    io::Error::new(io::ErrorKind::InvalidData, "not base64").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_comes_in_any_pieces_and_padding_may_end_each() {
+        let mut text = BytesMut::new();
+        let mut all = Vec::new();
+        for piece in ["AA", "AAAA", "I=YWI=", "Y2", "Rl"] {
+            text.extend_from_slice(piece.as_bytes());
+            all.extend_from_slice(&decode(&mut text).unwrap());
+        }
+        assert_eq!(all, b"\0\0\0\0\x02abcde");
+        assert!(text.is_empty());
+        for bad in ["A===", "AB!D", "=AAA"] {
+            assert!(decode(&mut BytesMut::from(bad)).is_err(), "{bad}");
+        }
+    }
+}

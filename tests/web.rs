@@ -1,0 +1,8 @@
+//! What browsers use: gRPC-Web and the chat page.
+
+mod browser;
+mod build;
+mod calls;
+mod origins;
+mod page;
+mod raw;
