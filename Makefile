@@ -4,13 +4,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults history upgrade image tools
+.PHONY: help run test faults fuzz history upgrade image tools
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
+	@echo 'make fuzz   a million random inputs for each parser of what comes from outside; FUZZ_RUNS=N: so many'
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
 	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
@@ -32,6 +33,10 @@ faults: tools
 	FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_RESTARTS=$${FAULT_RESTARTS:-20} FAULT_STALLS=$${FAULT_STALLS:-10} \
 	FAULT_CUTS=$${FAULT_CUTS:-50} FAULT_PAIRS=$${FAULT_PAIRS:-10} \
 	cargo test --test promises faults -- --nocapture
+
+# The short form of this is in `make test`.
+fuzz:
+	FUZZ_RUNS=$${FUZZ_RUNS:-1000000} cargo test --release --lib fuzz_ -- --nocapture
 
 history: tools
 	cargo test --release --test promises ten_million -- --ignored --nocapture

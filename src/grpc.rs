@@ -9,7 +9,8 @@
 //! 1. Nothing unvalidated passes this room (P10).
 //! 2. `status.rs` alone makes a `Status`; no text of a store or of a peer gets
 //!    into one.
-//! 3. A call costs no task of its own; a stream that may post costs one.
+//! 3. A call costs no task of its own; a stream that may post costs one, and so
+//!    does one whose right to be open can end.
 
 mod body;
 mod calls;
@@ -19,6 +20,7 @@ mod gate;
 mod io;
 mod measure;
 mod pass;
+mod seat;
 mod server;
 mod service;
 mod status;

@@ -19,6 +19,7 @@ mod feed;
 mod handle;
 mod members;
 mod post;
+mod queue;
 mod ring;
 mod slot;
 mod task;

@@ -1,6 +1,8 @@
 //! What the unit tests of several rooms need: seeds that can be played again, a
 //! clock to be set, a store that does as it is told.
 
+mod fuzz;
+
 use std::{
     fmt,
     pin::Pin,
@@ -20,6 +22,8 @@ use crate::{
         Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, memory::MemoryStore,
     },
 };
+
+pub use fuzz::fuzz;
 
 /// Runs a test with `runs` random seeds, or with the one in `CHAT_TEST_SEED`. A
 /// failure prints its seed.

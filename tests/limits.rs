@@ -3,11 +3,25 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use chat_service::{app::App, proto::SendMessageRequest};
+use futures_util::future::join_all;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::guarded::{client, connect, create, outcome, reason, send, start, stop};
+use crate::{
+    guarded::{client, connect, create, outcome, reason, send, start, stop},
+    hostile::raw::{
+        Connection, ENHANCE_YOUR_CALM, GOAWAY, PREFACE, hello, message, open, reset, window_update,
+    },
+    ops::{get, value},
+};
+
+/// Long enough for anything that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn raw(app: &App) -> Connection {
+    Connection::open(app.address(), 1).await.unwrap()
+}
 
 fn assert_over(status: &Status, expected: &str) {
     assert_eq!(
@@ -67,36 +81,60 @@ async fn p6_so_many_sends_a_second_a_user() {
         .await
         .unwrap();
     assert_eq!(refused.code, Code::ResourceExhausted as i32);
+    assert_eq!(refused.reason, "TOO_MANY_SENDS");
     assert!(refused.retry_delay.is_some());
     stop(app).await;
 }
 
 #[tokio::test]
-async fn p6_so_many_connections_and_no_more() {
-    let app = start(&["--max-connections", "3", "--handshake-timeout", "500ms"]).await;
-    let client = client(&app);
-    create(&client, "bob", &[]).await.unwrap();
-    let mut silent = [
-        TcpStream::connect(app.address()).await.unwrap(),
-        TcpStream::connect(app.address()).await.unwrap(),
-    ];
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let mut fourth = TcpStream::connect(app.address()).await.unwrap();
+async fn p6_so_many_connections_and_one_more_is_told() {
+    let app = start(&["--max-connections", "3", "--handshake-timeout", "3s"]).await;
+    let first = client(&app);
+    create(&first, "bob", &[]).await.unwrap();
+    let mut silent = [raw(&app).await, raw(&app).await];
+    // The server has accepted them once a fourth is one too many.
     let began = Instant::now();
-    assert!(matches!(fourth.read(&mut [0; 1]).await, Ok(0) | Err(_)));
-    assert!(
-        began.elapsed() < Duration::from_millis(300),
-        "closed at once"
-    );
-    create(&client, "bob", &[]).await.unwrap();
-    // Who says nothing is not kept.
-    for stream in &mut silent {
-        let mut byte = [0; 1];
-        let closed = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut byte));
-        assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)));
+    let told = loop {
+        let answer = create(&client(&app), "eve", &[]).await;
+        if let Err(status) = answer {
+            break status;
+        }
+        assert!(began.elapsed() < PATIENCE);
+    };
+    assert_over(&told, "TOO_MANY_CONNECTIONS");
+    create(&first, "bob", &[]).await.unwrap();
+    // It is not open for long, least of all to who says nothing …
+    let mut fifth = raw(&app).await;
+    assert!(fifth.closed(Duration::from_millis(2_500)).await);
+    // … and who has a place and says nothing, or too little, loses it.
+    silent[0].say(&PREFACE[..20]).await.unwrap();
+    for connection in &mut silent {
+        assert!(connection.closed(PATIENCE).await);
     }
-    let another = crate::guarded::client(&app);
-    create(&another, "eve", &[]).await.unwrap();
+    create(&client(&app), "eve", &[]).await.unwrap();
+    stop(app).await;
+}
+
+/// Of many that are too many at once, some are told and the others closed.
+#[tokio::test]
+async fn p6_no_more_than_64_connections_are_turned_away_at_a_time() {
+    let app = start(&["--max-connections", "1"]).await;
+    let first = client(&app);
+    create(&first, "bob", &[]).await.unwrap();
+    let began = Instant::now();
+    let clients = (0..200).map(|_| async {
+        let mut connection = raw(&app).await;
+        _ = connection.say(&hello()).await;
+        let told = connection.settle().await.is_ok();
+        (told, connection.closed(PATIENCE).await)
+    });
+    let outcomes = join_all(clients).await;
+    let told = outcomes.iter().filter(|(told, _)| *told).count();
+    assert!(outcomes.iter().all(|(_, closed)| *closed));
+    // As many again each second.
+    let most = 64 * (1 + began.elapsed().as_secs() as usize);
+    assert!((64..=most).contains(&told), "{told} of at most {most}");
+    create(&first, "bob", &[]).await.unwrap();
     stop(app).await;
 }
 
@@ -105,8 +143,11 @@ async fn p6_headers_and_first_frames_have_bounds() {
     let flags = ["--max-header", "1KiB", "--first-frame-timeout", "300ms"];
     let app = start(&flags).await;
     let client = client(&app);
-    let long = "x".repeat(4000);
-    assert!(create(&client, &long, &[]).await.is_err());
+    let long = create(&client, &"x".repeat(1500), &[]).await;
+    let told = (Code::ResourceExhausted, "HEADERS_TOO_LARGE".into());
+    assert_eq!(outcome(&long), told);
+    // Far beyond the limit HTTP/2 does not even read them.
+    assert!(create(&client, &"x".repeat(4000), &[]).await.is_err());
     create(&client, "bob", &[]).await.unwrap();
 
     let never = futures_util::stream::pending();
@@ -124,5 +165,132 @@ async fn p6_headers_and_first_frames_have_bounds() {
         (Code::DeadlineExceeded, "REQUEST_TOO_SLOW".into())
     );
     assert!(began.elapsed() < Duration::from_secs(2));
+    stop(app).await;
+}
+
+/// Takes calls back at once, all in one piece; what becomes of the connection.
+async fn take_back(app: &App, count: u32) -> Result<(), Option<u32>> {
+    let mut connection = raw(app).await;
+    let streams = (0..count).map(|n| 2 * n + 1);
+    let calls = streams.flat_map(|stream| [open(stream, "Get", "bob"), reset(stream)].concat());
+    let words = [hello(), calls.collect()].concat();
+    connection.say(&words).await.unwrap();
+    tokio::time::timeout(PATIENCE, connection.settle())
+        .await
+        .unwrap()
+}
+
+/// Breaks HTTP/2 in each of so many calls, by windows too large.
+async fn break_rules(app: &App, count: u32) -> Result<(), Option<u32>> {
+    let mut connection = raw(app).await;
+    connection.say(&hello()).await.unwrap();
+    for stream in (0..count).map(|n| 2 * n + 1) {
+        let request = SendMessageRequest::default();
+        let words = [
+            open(stream, "SendMessage", "bob"),
+            message(stream, 0, &request),
+            window_update(stream, (1 << 31) - 1),
+        ];
+        _ = connection.say(&words.concat()).await;
+    }
+    tokio::time::timeout(PATIENCE, connection.settle())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn p6_so_many_resets_a_connection() {
+    let calm = Err(Some(ENHANCE_YOUR_CALM));
+    let flags = ["--max-pending-resets", "8", "--max-error-resets", "8"];
+    let app = start(&flags).await;
+    assert_eq!(take_back(&app, 30).await, calm);
+    assert_eq!(break_rules(&app, 30).await, calm);
+    create(&client(&app), "bob", &[]).await.unwrap();
+    stop(app).await;
+    let flags = ["--max-pending-resets", "100", "--max-error-resets", "100"];
+    let app = start(&flags).await;
+    assert_eq!(take_back(&app, 30).await, Ok(()));
+    assert_eq!(break_rules(&app, 30).await, Ok(()));
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_a_connection_that_answers_no_ping_is_gone() {
+    let flags = ["--keep-alive-interval", "300ms"];
+    let app = start(&[&flags[..], &["--keep-alive-timeout", "300ms"]].concat()).await;
+    let client = client(&app);
+    let chat = create(&client, "bob", &[]).await.unwrap();
+    let mut stream = connect(&client, "bob", chat).await.unwrap();
+    let began = Instant::now();
+    let mut dead = raw(&app).await;
+    dead.say(&hello()).await.unwrap();
+    _ = tokio::time::timeout(PATIENCE, dead.hear_of(GOAWAY)).await;
+    assert!(dead.closed(PATIENCE).await);
+    assert!(began.elapsed() >= Duration::from_millis(550), "too soon");
+    // Who answers stays, also without a call.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    send(&client, "bob", chat, "still here").await.unwrap();
+    assert_eq!(stream.messages.message().await.unwrap().unwrap().seq, 1);
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_every_refusal_is_counted_by_its_reason() {
+    let flags = [
+        &["--http-port", "0", "--max-connections", "2"][..],
+        &["--max-inflight", "1", "--max-user-streams", "1"],
+        &["--max-user-sends", "1", "--max-header", "1KiB"],
+        &["--max-members", "2", "--max-text", "10"],
+    ];
+    let app = start(&flags.concat()).await;
+    let client = client(&app);
+    let chat = create(&client, "bob", &[]).await.unwrap();
+
+    let mut stream = connect(&client, "bob", chat).await.unwrap();
+    assert!(connect(&client, "bob", chat).await.is_err());
+    send(&client, "bob", chat, "1").await.unwrap();
+    assert!(send(&client, "bob", chat, "2").await.is_err());
+    stream.post("3").await;
+    while stream
+        .messages
+        .message()
+        .await
+        .unwrap()
+        .unwrap()
+        .rejected
+        .is_none()
+    {}
+    let long = create(&client, "bob", &[&"x".repeat(2_000)]).await;
+    assert_eq!(outcome(&long).1, "MESSAGE_TOO_LARGE");
+    assert!(create(&client, &"x".repeat(1_500), &[]).await.is_err());
+    assert!(create(&client, "bob", &["eve", "kim"]).await.is_err());
+
+    // A call whose message does not come is under way.
+    let mut second = raw(&app).await;
+    let words = [hello(), open(1, "Get", "bob")].concat();
+    second.say(&words).await.unwrap();
+    // Between two answers to a PING the server has got round to the call.
+    second.settle().await.unwrap();
+    second.settle().await.unwrap();
+    let told = create(&client, "bob", &[]).await.unwrap_err();
+    assert_over(&told, "TOO_MANY_CALLS");
+    let third = crate::guarded::client(&app);
+    let told = create(&third, "bob", &[]).await.unwrap_err();
+    assert_over(&told, "TOO_MANY_CONNECTIONS");
+
+    let (_, metrics) = get(app.http_address().unwrap(), "/metrics").await;
+    for (reason, expected) in [
+        ("TOO_MANY_CONNECTIONS", 1.0),
+        ("TOO_MANY_STREAMS", 1.0),
+        ("TOO_MANY_SENDS", 2.0),
+        ("TOO_MANY_CALLS", 1.0),
+        ("MESSAGE_TOO_LARGE", 1.0),
+        ("HEADERS_TOO_LARGE", 1.0),
+        ("INVALID_FIELD", 1.0),
+    ] {
+        let name = format!("chat_refusals_total{{reason=\"{reason}\"}}");
+        assert_eq!(value(&metrics, &name), expected, "{reason}");
+    }
+    drop((second, stream));
     stop(app).await;
 }

@@ -102,7 +102,7 @@ pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// The value of one line of `/metrics`.
-fn value(metrics: &str, name: &str) -> f64 {
+pub fn value(metrics: &str, name: &str) -> f64 {
     let line = metrics
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -12,7 +12,10 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::server::{Client, Server, assert_dense, soon};
+use crate::{
+    pg::Pg,
+    server::{Client, Server, assert_dense, soon},
+};
 
 /// Many times the ring, which is the smallest that may be.
 const STORED: i64 = 300;
@@ -101,6 +104,57 @@ async fn p4_a_stream_resumes_across_a_restart() {
     let mut frames = server.client("bob").await.read(chat, Some(seen)).await;
     for seq in seen + 1..=150 {
         frames.expect(seq).await;
+    }
+}
+
+/// After a restart all streams come back at once, to a chat that is still to be
+/// loaded, and the database stands still: none is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_storm_of_streams_waits_for_its_chat() {
+    const STREAMS: usize = 20_000;
+    let pg = Pg::start();
+    let mut server = Server::start(&[
+        "--store",
+        &pg.tcp_dsn("postgres"),
+        "--max-user-streams",
+        "20000",
+        "--first-frame-timeout",
+        "60s",
+        "--send-timeout",
+        "60s",
+    ])
+    .await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&["bob"]).await;
+    alice.send(chat, "before", "").await.unwrap();
+    assert_eq!(server.terminate().await, Some(0));
+    server.restart().await;
+
+    pg.sigstop();
+    let mut streams = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let bob = server.client("bob").await;
+        streams.spawn(async move {
+            let mut streams = Vec::with_capacity(STREAMS / CONNECTIONS);
+            for _ in 0..STREAMS / CONNECTIONS {
+                streams.push(bob.read(chat, Some(0)).await);
+            }
+            streams
+        });
+    }
+    let mut streams = soon("the streams", streams.join_all()).await;
+    pg.sigcont();
+    for frames in streams.iter_mut().flatten() {
+        frames.expect(1).await;
+    }
+    server
+        .client("alice")
+        .await
+        .send(chat, "after", "")
+        .await
+        .unwrap();
+    for frames in streams.iter_mut().flatten() {
+        frames.expect(2).await;
     }
 }
 

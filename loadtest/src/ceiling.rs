@@ -3,5 +3,7 @@
 
 pub mod append;
 pub mod fanout;
+pub mod page;
 mod serve;
 pub mod unary;
+pub mod write;

@@ -7,6 +7,7 @@ use crate::{
     Result,
     ceiling::append::{self, Way},
     options::Common,
+    report::CEILING,
     stream::{self, BATCH, Shape},
 };
 
@@ -34,6 +35,9 @@ pub struct Options {
     no_server: bool,
 }
 
+/// A writer lane without the server before it.
+const LANE: &str = "lane";
+
 pub fn run(options: &Options) -> Result<()> {
     let shape = Shape {
         streams: options.chats,
@@ -46,18 +50,18 @@ pub fn run(options: &Options) -> Result<()> {
         .repeat("durable", shape.describe(), |common, report| {
             let rows = shape.rows(BATCH, 1);
             let bare = append::measure(common, Way::Store, &rows)?;
+            let lane = append::measure(common, Way::Lane, &rows)?;
             if options.no_server {
-                report.add("ceiling: rows a second", bare.rate);
-                report.add("ceiling: CPU µs a row", bare.cpu_each);
+                stream::tell_bare(report, CEILING, &bare);
             } else {
                 let ours = stream::load_server(common, &shape)?;
                 stream::tell(report, &ours);
+                stream::tell_bare(report, CEILING, &bare);
                 stream::tell_beside(report, &ours, &bare);
             }
-            let lane = append::measure(common, Way::Lane, &rows)?;
-            report.add("lane: rows a second", lane.rate);
-            report.add("lane: CPU µs a row", lane.cpu_each);
-            report.add("lane: ratio of rows a second", lane.rate / bare.rate);
+            stream::tell_bare(report, LANE, &lane);
+            let ratio = lane.rate / bare.rate;
+            report.add(LANE, "its rows a second ÷ the ceiling's", ratio);
             Ok(())
         })
 }

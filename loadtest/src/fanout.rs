@@ -1,126 +1,180 @@
 //! Messages to many readers.
 
+mod poster;
 pub mod readers;
+mod turns;
 
 use std::sync::Arc;
 
 use clap::Args;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
     Result,
+    baseline::{Against, Baseline},
+    ceiling::write,
     child::{Child, myself},
     options::Common,
-    pace::{Measured, Meter, put_on},
+    pace::{Measured, put_on},
     posts,
-    report::Report,
+    report::{CEILING, CHATD, Report},
 };
-use readers::{Load, Poster, read};
+pub use poster::Poster;
+use readers::{Load, read};
+pub use turns::Turns;
 
 #[derive(Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
 
+    #[command(flatten)]
+    against: Against,
+
+    #[command(flatten)]
+    shape: Shape,
+}
+
+#[derive(Args)]
+pub struct Shape {
     #[arg(long, default_value_t = 1_000)]
-    readers: usize,
+    pub readers: usize,
 
     #[arg(long, default_value_t = 10)]
-    connections: usize,
+    pub connections: usize,
 
     #[arg(long, default_value_t = 1)]
-    chats: usize,
+    pub chats: usize,
 
     /// Bytes of a text
     #[arg(long, default_value_t = 100)]
-    text: usize,
+    pub text: usize,
 
     /// Messages a second, in all chats together
     #[arg(long, default_value_t = 500.0)]
-    rate: f64,
+    pub rate: f64,
 
     /// Instead of a rate: as many as go, with this many messages a chat under
     /// way
     #[arg(long)]
-    window: Option<u64>,
+    pub window: Option<u64>,
+
+    /// Readers and messages prefer few chats, by Zipf's law with this exponent
+    #[arg(long)]
+    pub zipf: Option<f64>,
 }
+
+/// Chats that one connection posts to.
+const CHATS_A_POSTER: usize = 10_000;
 
 pub fn run(options: &Options) -> Result<()> {
-    let drive_by = match options.window {
-        Some(window) => format!("{window} messages a chat under way"),
-        None => format!("{} messages a second", options.rate),
-    };
-    let settings = format!(
-        "{} readers on {} connections in {} chats, texts of {} B, {drive_by}",
-        options.readers, options.connections, options.chats, options.text
-    );
-    options.common.repeat("fanout", settings, |common, report| {
-        // A member a reader, as it would be.
-        let members = (options.readers + 1).clamp(1_000, 100_000).to_string();
-        let server = common.server(&["--max-members", &members])?;
-        let address = server.child.address;
-        let ours = put_on(common, async {
-            let chats = posts::create_chats(address, &members_of(options)).await?;
-            drive(&server.child, common, options, chats).await
-        })?;
-        drop(server);
-        let bare = Child::start(myself("ceiling-fanout")?, common)?;
-        let chats = (1..=options.chats as i64).collect();
-        let bare = put_on(common, drive(&bare, common, options, chats))?;
-        tell(report, "", &ours);
-        tell(report, "ceiling: ", &bare);
-        let ratio = ours.cpu_each() / bare.cpu_each();
-        report.add("ratio of CPU a delivery", ratio);
-        Ok(())
-    })
+    let baselines = options.against.build(&options.common)?;
+    let shape = &options.shape;
+    options
+        .common
+        .repeat("fanout", shape.describe(), |common, report| {
+            measure(common, shape, &baselines, report)
+        })
 }
 
-fn tell(report: &mut Report, whose: &str, measured: &Measured) {
-    report.add(&format!("{whose}deliveries a second"), measured.rate());
-    let name = format!("{whose}server CPU µs a delivery");
-    report.add(&name, measured.cpu_each());
-    let busy = measured.cpu / measured.seconds / 10_000.0;
-    report.add(&format!("{whose}server busy %"), busy);
-    report.add(&format!("{whose}p50 µs"), measured.quantile(0.5));
-    report.add(&format!("{whose}p99 µs"), measured.quantile(0.99));
-    report.add(&format!("{whose}failed streams"), measured.failed as f64);
-}
-
-/// Reader `number` reads chat `number % chats`.
-fn members_of(options: &Options) -> Vec<Vec<String>> {
-    let readers = |chat| (chat..options.readers).step_by(options.chats);
-    (0..options.chats)
-        .map(|chat| readers(chat).map(readers::name).collect())
-        .collect()
-}
-
-async fn drive(
-    server: &Child,
+/// Measures our server, the ceilings and the usual servers under this load.
+pub fn measure(
     common: &Common,
-    options: &Options,
-    chats: Vec<i64>,
-) -> Result<Measured> {
-    let load = Arc::new(Load {
-        chats,
-        readers: options.readers,
-        text: options.text,
-        meter: Meter::new()?,
-        progress: Notify::new(),
-    });
-    let mut tasks = JoinSet::new();
-    for connection in 0..options.connections {
-        let mine = (connection..options.readers).step_by(options.connections);
-        tasks.spawn(read(load.clone(), server.address, mine.collect()));
-    }
-    let mut poster = Poster::open(load.clone(), server.address).await?;
-    poster.reach_everyone(options.readers as u64).await?;
-    let (rate, window) = match options.window {
-        None => (Some(options.rate), u64::MAX),
-        window => (None, window.unwrap_or_default()),
+    shape: &Shape,
+    baselines: &[Baseline],
+    report: &mut Report,
+) -> Result<()> {
+    // A member a reader, as it would be; all chats have the one poster.
+    let members = (shape.readers + 1).clamp(1_000, 100_000).to_string();
+    let streams = (shape.chats + 1).clamp(16_384, 1_000_000).to_string();
+    let server = common.server(&["--max-members", &members, "--max-user-streams", &streams])?;
+    let ours = put_on(common, shape.load(common, &server.child, true))?;
+    drop(server);
+    tell(report, CHATD, &ours);
+    let mut beside = |subject: &str, theirs: &Measured| {
+        tell(report, subject, theirs);
+        let ratio = ours.cpu_each() / theirs.cpu_each();
+        report.add(subject, "chatd's CPU a delivery ÷ this", ratio);
     };
-    tasks.spawn(poster.run(rate, window));
-    tokio::select! {
-        measured = load.meter.measure(server, common) => measured,
-        Some(ended) = tasks.join_next() => Err(format!("a connection ended: {ended:?}").into()),
+    let bare = Child::start(myself("ceiling-fanout")?, common)?;
+    let bare = put_on(common, shape.load(common, &bare, false))?;
+    beside(CEILING, &bare);
+    if shape.readers == shape.connections && shape.window.is_none() {
+        let bare = write::measure(common, shape.readers, shape.text, shape.rate)?;
+        beside("bare write", &bare);
+    }
+    for baseline in baselines {
+        let server = baseline.start(common)?;
+        let usual = put_on(common, shape.load(common, &server, true))?;
+        beside(baseline.name, &usual);
+    }
+    Ok(())
+}
+
+fn tell(report: &mut Report, subject: &str, measured: &Measured) {
+    report.add(subject, "deliveries a second", measured.rate());
+    report.add(subject, "server CPU µs a delivery", measured.cpu_each());
+    let busy = measured.cpu / measured.seconds / 10_000.0;
+    report.add(subject, "server busy %", busy);
+    if !measured.times.is_empty() {
+        report.add(subject, "p50 µs", measured.quantile(0.5));
+        report.add(subject, "p99 µs", measured.quantile(0.99));
+    }
+    report.add(subject, "failed streams", measured.failed as f64);
+}
+
+impl Shape {
+    pub fn describe(&self) -> String {
+        let drive_by = match self.window {
+            Some(window) => format!("{window} messages a chat under way"),
+            None => format!("{} messages a second", self.rate),
+        };
+        let popularity = match self.zipf {
+            Some(exponent) => format!(" by Zipf's law ({exponent})"),
+            None => String::new(),
+        };
+        format!(
+            "{} readers on {} connections in {} chats{popularity}, texts of {} B, {drive_by}",
+            self.readers, self.connections, self.chats, self.text
+        )
+    }
+
+    /// Puts the load on a server; one that `knows` chats has to make them first.
+    async fn load(&self, common: &Common, server: &Child, knows: bool) -> Result<Measured> {
+        let mut turns = Turns::new(self.chats, self.zipf)?;
+        let chat_of: Vec<usize> = (0..self.readers).map(|_| turns.turn()).collect();
+        let chats = match knows {
+            true => {
+                let members = readers::members(&chat_of, self.chats);
+                posts::create_chats(server.address, &members).await?
+            }
+            false => (1..=self.chats as i64).collect(),
+        };
+        let load = Arc::new(Load::new(chats, chat_of, self.text)?);
+        let mut tasks = JoinSet::new();
+        for connection in 0..self.connections {
+            let mine = (connection..self.readers).step_by(self.connections);
+            tasks.spawn(read(load.clone(), server.address, mine.collect()));
+        }
+        let mut posters = Vec::new();
+        for chats in load.chats.chunks(CHATS_A_POSTER) {
+            let turns = Turns::new(chats.len(), self.zipf)?;
+            posters.push(Poster::open(load.clone(), server.address, chats, turns).await?);
+        }
+        load.delivered(self.readers as u64).await?;
+        let rate = self.rate / posters.len() as f64;
+        let (rate, window) = match self.window {
+            None => (Some(rate), u64::MAX),
+            window => (None, window.unwrap_or_default()),
+        };
+        for poster in posters {
+            tasks.spawn(poster.run(rate, window));
+        }
+        tokio::select! {
+            measured = load.meter.measure(server, common) => measured,
+            Some(ended) = tasks.join_next() => {
+                Err(format!("a connection ended: {ended:?}").into())
+            }
+        }
     }
 }

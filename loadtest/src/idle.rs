@@ -3,15 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    fanout::readers::{Load, Poster, name, read},
+    fanout::{
+        Poster, Turns,
+        readers::{Load, members, read},
+    },
     options::Common,
-    pace::{Meter, put_on},
+    pace::put_on,
     posts,
-    report::Report,
+    report::{CHATD, Report},
 };
 
 #[derive(Args)]
@@ -30,6 +33,9 @@ pub struct Options {
     chats: usize,
 }
 
+/// Bytes of the texts that show who is there.
+const TEXT: usize = 100;
+
 /// Until the server has put away what it needed while all came at once.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -44,25 +50,17 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(common: &Common, options: &Options, each: usize, report: &mut Report) -> Result<()> {
-    let members = (options.readers + 1).clamp(1_000, 100_000).to_string();
-    let server = common.server(&["--max-members", &members])?;
+    let most = (options.readers + 1).clamp(1_000, 100_000).to_string();
+    let server = common.server(&["--max-members", &most])?;
     let child = &server.child;
-    let readers = |chat| (chat..options.readers).step_by(options.chats);
-    let members: Vec<Vec<String>> = (0..options.chats)
-        .map(|chat| readers(chat).map(name).collect())
-        .collect();
+    let chat_of: Vec<usize> = (0..options.readers).map(|n| n % options.chats).collect();
+    let members = members(&chat_of, options.chats);
     put_on(common, async {
         let chats = posts::create_chats(child.address, &members).await?;
-        let load = Arc::new(Load {
-            chats,
-            readers: options.readers,
-            text: 100,
-            meter: Meter::new()?,
-            progress: Notify::new(),
-        });
-        let mut poster = Poster::open(load.clone(), child.address).await?;
+        let load = Arc::new(Load::new(chats, chat_of, TEXT)?);
+        let turns = Turns::new(options.chats, None)?;
+        let mut poster = Poster::open(load.clone(), child.address, &load.chats, turns).await?;
         // The chats are in memory from here on.
-        poster.reach_everyone(0).await?;
         tokio::time::sleep(SETTLE).await;
         let before = child.usage()?.rss;
         let mut connections = JoinSet::new();
@@ -71,14 +69,23 @@ fn measure(common: &Common, options: &Options, each: usize, report: &mut Report)
             connections.spawn(read(load.clone(), child.address, readers.to_vec()));
         }
         // That they wait is known when each has had a message.
-        poster.reach_everyone(2 * options.readers as u64).await?;
+        poster.post_everywhere().await?;
+        load.delivered(2 * options.readers as u64).await?;
         tokio::time::sleep(SETTLE).await;
         let usage = child.usage()?;
         let bytes = (usage.rss - before) / options.readers as f64;
-        report.add(&format!("{each} a connection: KB a reader"), bytes / 1000.0);
+        report.add(
+            CHATD,
+            &format!("{each} a connection: KB a reader"),
+            bytes / 1000.0,
+        );
         tokio::time::sleep(common.window()).await;
         let cpu = (child.usage()?.cpu - usage.cpu) / 1000.0 / common.seconds;
-        report.add(&format!("{each} a connection: CPU ms a second, all"), cpu);
+        report.add(
+            CHATD,
+            &format!("{each} a connection: CPU ms a second, all"),
+            cpu,
+        );
         Ok(())
     })
 }

@@ -5,15 +5,20 @@
 //! The server under test and the ceilings are children of this process, pinned
 //! to one core; the load comes from another.
 
+mod baseline;
+mod calls;
 mod ceiling;
 mod child;
 mod durable;
 mod fanout;
+mod history;
 mod idle;
+mod mixed;
 mod options;
 mod pace;
 mod posts;
 mod report;
+mod resume;
 mod stream;
 mod unary;
 mod wire;
@@ -40,18 +45,34 @@ enum Scenario {
     Unary(unary::Options),
     /// Messages to many readers, beside a bare fan-out of shared frames
     Fanout(fanout::Options),
+    /// The same in many chats of which few are popular
+    Mixed(mixed::Options),
     /// Posts on streams, acknowledged durable, beside the bare store
     Stream(stream::Options),
     /// Rows through the writer lanes into many chats, beside the bare store
     Durable(durable::Options),
     /// Memory of idle readers
     Idle(idle::Options),
+    /// Pages anywhere in long chats, beside the bare store
+    History(history::Options),
+    /// All readers lose their connections, and come back at once
+    Resume(resume::Options),
+    /// Draws results as SVG
+    Plot(report::PlotOptions),
+    /// Writes the compiled contract to a file, as ghz and grpcurl read it
+    Protoset { file: std::path::PathBuf },
     /// Serves no-op unary calls
     #[command(hide = true)]
     CeilingUnary,
     /// Serves a bare fan-out
     #[command(hide = true)]
     CeilingFanout,
+    /// Writes bytes to connections
+    #[command(hide = true)]
+    CeilingWrite(ceiling::write::Options),
+    /// Reads pages of a store without anything before it
+    #[command(hide = true)]
+    CeilingPage(ceiling::page::Options),
     /// Writes rows to a store without anything before it
     #[command(hide = true)]
     CeilingAppend(ceiling::append::Options),
@@ -61,11 +82,18 @@ fn main() -> Result<()> {
     match Cli::parse().scenario {
         Scenario::Unary(options) => unary::run(&options),
         Scenario::Fanout(options) => fanout::run(&options),
+        Scenario::Mixed(options) => mixed::run(&options),
         Scenario::Stream(options) => stream::run(&options),
         Scenario::Durable(options) => durable::run(&options),
         Scenario::Idle(options) => idle::run(&options),
+        Scenario::History(options) => history::run(&options),
+        Scenario::Resume(options) => resume::run(&options),
+        Scenario::Plot(options) => report::plot(&options),
+        Scenario::Protoset { file } => Ok(std::fs::write(file, chat_service::proto::DESCRIPTORS)?),
         Scenario::CeilingUnary => ceiling::unary::run(),
         Scenario::CeilingFanout => ceiling::fanout::run(),
+        Scenario::CeilingWrite(options) => ceiling::write::run(&options),
+        Scenario::CeilingPage(options) => ceiling::page::run(&options),
         Scenario::CeilingAppend(options) => ceiling::append::run(&options),
     }
 }

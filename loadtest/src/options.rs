@@ -71,7 +71,7 @@ impl Common {
     ) -> Result<()> {
         let mut common = self.clone();
         if common.chatd.is_none() {
-            common.chatd = Some(build()?);
+            common.chatd = Some(built("chat-service", "chatd")?);
         }
         if !common.unpinned {
             child::pin(common.client_core)?;
@@ -135,16 +135,16 @@ impl Common {
     }
 }
 
-/// Builds the server with this program's own cargo and profile.
-fn build() -> Result<PathBuf> {
+/// Builds a program with this one's own cargo and profile.
+pub fn built(package: &str, program: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--package", "chat-service"])
-        .args(["--bin", "chatd"])
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--package", package])
+        .args(["--bin", program])
         .status()?;
-    if !built.success() {
-        return Err("the server can't be built".into());
+    if !status.success() {
+        return Err(format!("{program} can't be built").into());
     }
     let me = std::env::current_exe()?;
-    Ok(me.with_file_name("chatd"))
+    Ok(me.with_file_name(program))
 }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        LazyLock, Mutex, PoisonError,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -69,7 +69,7 @@ pub fn stamp(at: Instant) -> u64 {
 /// What the load's tasks count into.
 pub struct Meter {
     pub done: AtomicU64,
-    pub failed: AtomicU64,
+    failed: AtomicU64,
     measuring: AtomicBool,
     times: Mutex<Histogram<u64>>,
 }
@@ -123,31 +123,49 @@ impl Meter {
         self.done.load(Ordering::Relaxed)
     }
 
+    pub fn failures(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Takes times from now on.
+    pub fn start(&self) {
+        self.times().reset();
+        self.measuring.store(true, Ordering::Relaxed);
+    }
+
+    /// Those that were taken.
+    pub fn stop(&self) -> Histogram<u64> {
+        self.measuring.store(false, Ordering::Relaxed);
+        self.times().clone()
+    }
+
+    fn times(&self) -> MutexGuard<'_, Histogram<u64>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Something that was intended at `stamp` is done.
     pub fn time(&self, stamped: u64) {
         if self.measuring.load(Ordering::Relaxed) {
             let nanos = stamp(Instant::now()).saturating_sub(stamped);
-            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-            times.saturating_record(nanos.max(1));
+            self.times().saturating_record(nanos.max(1));
         }
     }
 
     /// Measures `child` while others keep it under load.
     pub async fn measure(&self, child: &Child, common: &Common) -> Result<Measured> {
         tokio::time::sleep(common.warmup()).await;
-        self.measuring.store(true, Ordering::Relaxed);
+        self.start();
         let (begun, done) = (Instant::now(), self.count());
         let Usage { cpu, .. } = child.usage()?;
         tokio::time::sleep(common.window()).await;
-        self.measuring.store(false, Ordering::Relaxed);
+        let times = self.stop();
         let usage = child.usage()?;
-        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Measured {
             done: (self.count() - done) as f64,
-            failed: self.failed.load(Ordering::Relaxed),
+            failed: self.failures(),
             seconds: begun.elapsed().as_secs_f64(),
             cpu: usage.cpu - cpu,
-            times: times.clone(),
+            times,
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::{
 pub const SEND: &str = "/chat_v1.ChatV1/SendMessage";
 pub const CONNECT: &str = "/chat_v1.ChatV1/ConnectChat";
 const CREATE: &str = "/chat_v1.ChatV1/Create";
+pub const LIST: &str = "/chat_v1.ChatV1/ListMessages";
 const ADD: &str = "/chat_v1.ChatV1/AddMembers";
 
 /// Who makes the chats and posts to them.
@@ -116,6 +117,24 @@ pub async fn create_chats(address: SocketAddr, members: &[Vec<String>]) -> Resul
         call_all(&mut conn, ADD, vec![add]).await?;
     }
     Ok(chats)
+}
+
+/// The newest seq of each chat.
+pub async fn last_seqs(address: SocketAddr, chats: &[i64]) -> Result<Vec<i64>> {
+    let mut conn = Conn::open(address).await?;
+    let newest = chats.iter().map(|chat| {
+        frame(&proto::ListMessagesRequest {
+            chat_id: *chat,
+            page_size: 1,
+            ..Default::default()
+        })
+    });
+    let mut seqs = Vec::with_capacity(chats.len());
+    for answer in call_all(&mut conn, LIST, newest.collect()).await? {
+        let page: proto::ListMessagesResponse = prost::Message::decode(&answer[..])?;
+        seqs.push(page.messages.first().map_or(0, |message| message.seq));
+    }
+    Ok(seqs)
 }
 
 /// Makes the calls, and returns their answers in the same order.

@@ -12,7 +12,7 @@ use crate::{
     options::Common,
     pace::{Measured, Meter, put_on},
     posts::{self, CONNECT, POSTER},
-    report::Report,
+    report::{CEILING, CHATD, Report},
     wire::{Conn, Deframer, Event},
 };
 
@@ -73,27 +73,32 @@ pub fn run(options: &Options) -> Result<()> {
             let ours = load_server(common, shape)?;
             let bare = append::measure(common, Way::Store, &shape.rows(BATCH, 1))?;
             tell(report, &ours);
+            tell_bare(report, CEILING, &bare);
             tell_beside(report, &ours, &bare);
             Ok(())
         })
 }
 
 pub fn tell(report: &mut Report, measured: &Measured) {
-    report.add("posts a second", measured.rate());
-    report.add("server CPU µs a post", measured.cpu_each());
-    report.add("p50 µs", measured.quantile(0.5));
-    report.add("p99 µs", measured.quantile(0.99));
-    report.add("refused posts and streams", measured.failed as f64);
+    report.add(CHATD, "rows a second", measured.rate());
+    report.add(CHATD, "CPU µs a row", measured.cpu_each());
+    report.add(CHATD, "p50 µs", measured.quantile(0.5));
+    report.add(CHATD, "p99 µs", measured.quantile(0.99));
+    report.add(CHATD, "refused posts and streams", measured.failed as f64);
 }
 
-/// The bare store, and what of it the server reaches.
+/// Rows without a server before the store.
+pub fn tell_bare(report: &mut Report, subject: &str, bare: &Bare) {
+    report.add(subject, "rows a second", bare.rate);
+    report.add(subject, "CPU µs a row", bare.cpu_each);
+}
+
+/// What of the bare store the server reaches.
 pub fn tell_beside(report: &mut Report, measured: &Measured, bare: &Bare) {
-    report.add("ceiling: rows a second", bare.rate);
-    report.add("ceiling: CPU µs a row", bare.cpu_each);
     let ratio = measured.rate() / bare.rate;
-    report.add("ratio of posts to rows a second", ratio);
+    report.add(CEILING, "chatd's rows a second ÷ this", ratio);
     let ratio = measured.cpu_each() / bare.cpu_each;
-    report.add("ratio of CPU a post to a row", ratio);
+    report.add(CEILING, "chatd's CPU a row ÷ this", ratio);
 }
 
 /// A new server under this load.

@@ -33,17 +33,19 @@ pub fn guards(
     metrics: &Arc<Metrics>,
 ) -> Result<Guards, AppError> {
     let limits = &config.limits;
-    let gate = Arc::new(Gate::new(GateSettings {
+    let settings = GateSettings {
         connections: limits.connections,
         user_streams: limits.user_streams,
         user_sends: limits.user_sends,
         inflight: limits.inflight,
-    }));
+    };
+    let gate = Arc::new(Gate::new(settings, metrics.clone()));
     spawner.spawn(gate.clone().sweep());
     Ok(Guards {
         auth: auth(config, clock, spawner, metrics)?,
         gate,
         patience: config.auth_cache.ttl + config.auth_cache.stale,
+        max_header: limits.header as usize,
     })
 }
 
@@ -169,11 +171,16 @@ pub fn limits(config: &ServeConfig) -> Limits {
 }
 
 pub fn server(config: &ServeConfig) -> ServerSettings {
+    let limits = &config.limits;
     ServerSettings {
         stream_buffer: config.stream_buffer,
-        max_streams: config.limits.connection_streams,
-        max_header: config.limits.header,
-        handshake: config.limits.handshake,
+        max_streams: limits.connection_streams,
+        max_header: limits.header,
+        handshake: limits.handshake,
+        pending_resets: limits.pending_resets,
+        error_resets: limits.error_resets,
+        keep_alive_interval: limits.keep_alive_interval,
+        keep_alive_timeout: limits.keep_alive_timeout,
     }
 }
 

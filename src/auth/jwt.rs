@@ -111,3 +111,48 @@ impl fmt::Debug for JwtAuth {
         f.debug_tuple("JwtAuth").field(&self.settings).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, io::Write as _};
+
+    use super::*;
+    use crate::{
+        auth::{Role, claims::unverified},
+        testing::fuzz,
+    };
+
+    /// What the good ones of the tokens that are kept are signed with. They last
+    /// until the year 2100.
+    const SECRET: &[u8] = b"known to everybody who reads this";
+
+    #[test]
+    fn p7_fuzz_tokens() {
+        let mut keys = tempfile::NamedTempFile::new().unwrap();
+        keys.write_all(SECRET).unwrap();
+        let auth = JwtAuth::new(JwtSettings {
+            keys: keys.path().into(),
+            issuer: None,
+            audience: None,
+            leeway: Duration::ZERO,
+        });
+        let auth = auth.unwrap();
+        let accepted = Cell::new(0);
+        fuzz("tokens", |input| {
+            let Ok(token) = std::str::from_utf8(input) else {
+                return;
+            };
+            let unverified = unverified(token);
+            let Ok(identity) = auth.verify(Token(token)) else {
+                return;
+            };
+            // Nobody else has ever been given one.
+            let known = [("bob", Role::User), ("root", Role::Admin)];
+            let (user, role) = (&*identity.user, identity.role);
+            assert!(known.contains(&(user, role)), "{user}, {role:?}: {token}");
+            assert_eq!(unverified.as_ref(), Ok(&*identity), "{token}");
+            accepted.set(accepted.get() + 1);
+        });
+        assert!(accepted.get() >= 2, "the good ones are good");
+    }
+}

@@ -65,6 +65,12 @@ pub struct LimitConfig {
     pub header: u32,
     pub handshake: Duration,
     pub first_frame: Duration,
+    /// Of a client's resets, those that work has not begun on; a connection.
+    pub pending_resets: usize,
+    /// Resets for a client's errors; a connection.
+    pub error_resets: usize,
+    pub keep_alive_interval: Duration,
+    pub keep_alive_timeout: Duration,
 }
 
 /// Development mode believes everybody, so that it stays on this machine.
@@ -181,5 +187,9 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
         header: sources.need_number("max_header")?,
         handshake: sources.need_time("handshake_timeout")?,
         first_frame: sources.need_time("first_frame_timeout")?,
+        pending_resets: sources.need_number("max_pending_resets")?,
+        error_resets: sources.need_number("max_error_resets")?,
+        keep_alive_interval: sources.need_time("keep_alive_interval")?,
+        keep_alive_timeout: sources.need_time("keep_alive_timeout")?,
     })
 }

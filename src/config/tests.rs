@@ -125,7 +125,7 @@ fn every_bound_holds() {
         assert!(why.starts_with(&format!("{flag}: many is not a")), "{why}");
         checked += 1;
     }
-    assert_eq!(checked, 36, "an option lost its bounds");
+    assert_eq!(checked, 40, "an option lost its bounds");
 }
 
 #[test]
@@ -250,4 +250,36 @@ fn in_process_servers_see_neither_environment_nor_file() {
     let config = serve_from(&["--store", "memory", "--grpc-port", "0"]).unwrap();
     assert_eq!((config.grpc_port, config.store), (0, StoreChoice::Memory));
     assert!(serve_from(&["--help"]).is_err());
+}
+
+/// Words of a command line, one a line, up to an empty line; then a `.env` file.
+#[test]
+fn p10_fuzz_config() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    crate::testing::fuzz("config", |input| {
+        let end = input.windows(2).position(|two| two == b"\n\n");
+        let (words, text) = end.map_or((input, &[][..]), |end| input.split_at(end));
+        std::fs::write(file.path(), text).unwrap();
+        let words = words.split(|byte| *byte == b'\n');
+        let words = words.map(|word| OsString::from_vec(word.to_vec()));
+        let path: [OsString; 2] = ["--config-path".into(), file.path().into()];
+        let line = [OsString::from("chatd")].into_iter().chain(words);
+        match command(line.chain(path), &Environment::new()) {
+            Ok(Command::Serve(config)) => {
+                assert!((1..=256).contains(&config.cores));
+                assert!((16..=65_536).contains(&config.ring));
+                let shown = format!("{:?}", config.store);
+                let hidden = shown == "Postgres([redacted])";
+                assert!(hidden || !shown.starts_with("Postgres"), "{shown}");
+            }
+            Ok(_) => {}
+            Err(refusal) => {
+                let why = refusal.to_string();
+                let one_line = !why.is_empty() && !why.contains(char::is_control);
+                assert!(one_line, "{why:?}");
+            }
+        }
+    });
 }

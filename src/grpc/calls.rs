@@ -36,12 +36,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The largest request that can be valid, in bytes, with room to spare: a
-    /// text of the longest characters, or a name for every member.
-    pub fn max_message_bytes(&self) -> usize {
-        let text = 4 * self.max_text;
-        let names = (crate::domain::MAX_NAME_BYTES + 2) * self.max_members;
-        text.max(names) + 1024
+    /// The largest message that can be valid, in bytes, of those that hold no
+    /// list: a text of the longest characters, with room to spare.
+    pub fn max_bytes(&self) -> usize {
+        4 * self.max_text + 1024
+    }
+
+    /// … and of those that hold a list of users: a name for every member.
+    pub fn max_list_bytes(&self) -> usize {
+        (crate::domain::MAX_NAME_BYTES + 2) * self.max_members + 1024
     }
 }
 

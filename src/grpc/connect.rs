@@ -22,12 +22,13 @@ use super::{
     gate::{Gate, StreamPlace},
     measure::Measured,
     pass::Pass,
-    status::{Limit, Problem, duplicate},
+    seat::Seat,
+    status::{Problem, duplicate},
     unary::{decode, encode},
     validate::{self, Join},
 };
 use crate::{
-    auth::{AuthError, Identity},
+    auth::Identity,
     domain::ChatId,
     proto,
     runtime::Spawner,
@@ -62,28 +63,27 @@ enum State {
 struct Joined {
     chat: ChatId,
     after_seq: Option<i64>,
-    reader: Reader,
+    slot: Arc<Slot>,
+    seat: Arc<Seat>,
+    why: Why,
     /// None once it is known that the client will not post.
-    posting: Option<Posting>,
-    /// Ready when the caller's right has ended; None: it does not.
-    watch: Option<Pin<Box<dyn Future<Output = AuthError> + Send>>>,
+    _posting: Option<Task>,
+    /// Ends the stream when the caller's right has ended; None: it does not.
+    _watch: Option<Task>,
     _place: StreamPlace,
 }
 
-/// The posting half, which ends with the stream.
-struct Posting {
-    task: AbortHandle,
-    misuse: Misuse,
-}
+/// A task that ends with the stream.
+struct Task(AbortHandle);
 
-/// What the client did wrong, if it did.
-type Misuse = Arc<OnceLock<Problem>>;
-
-impl Drop for Posting {
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
+
+/// Why the stream ends, if it is for what its client did or may no longer do.
+type Why = Arc<OnceLock<Problem>>;
 
 impl ChatStream {
     /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
@@ -108,28 +108,38 @@ impl ChatStream {
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
             let (chat, after_seq) = (join.chat, join.after_seq);
+            let (slot, why) = (reader.slot().clone(), Why::default());
             let posting = (!frames.is_finished()).then(|| {
-                let slot = reader.slot().clone();
-                let misuse = Misuse::default();
                 let posting = PostingHalf {
                     chat,
-                    slot,
+                    slot: slot.clone(),
                     calls,
                     gate,
                     pass: pass.clone(),
                     span,
-                    misuse: misuse.clone(),
+                    why: why.clone(),
                 };
-                let task = spawner.spawn(posting.run(frames));
-                Posting { task, misuse }
+                Task(spawner.spawn(posting.run(frames)))
             });
-            let watch = pass.map(|pass| Box::pin(pass.watch()) as Pin<Box<_>>);
+            // A task, since the reading half is not polled while the client
+            // does not read.
+            let watch = pass.map(|pass| {
+                let (slot, why) = (slot.clone(), why.clone());
+                Task(spawner.spawn(async move {
+                    let problem = Problem::from(pass.watch().await);
+                    why.get_or_init(|| problem);
+                    slot.end(End::Misused);
+                }))
+            });
+            let seat = Seat::take(reader, spawner);
             Ok(Joined {
                 chat,
                 after_seq,
-                reader,
-                posting,
-                watch,
+                slot,
+                seat,
+                why,
+                _posting: posting,
+                _watch: watch,
                 _place: place,
             })
         };
@@ -159,7 +169,7 @@ impl ChatStream {
                 State::Joining(joining) => {
                     let joined = ready!(joining.as_mut().poll(cx))?;
                     if let Some(measured) = measured {
-                        let user = joined.reader.slot().user();
+                        let user = joined.slot.user();
                         measured.stream_opened(joined.chat, user, joined.after_seq);
                     }
                     self.state = State::Joined(joined);
@@ -178,8 +188,8 @@ impl Drop for ChatStream {
         let joined = match &self.state {
             State::Joining(_) => None,
             State::Joined(joined) => {
-                let user = joined.reader.slot().user();
-                Some((joined.chat, user, joined.reader.delivered()))
+                let user = joined.slot.user();
+                Some((joined.chat, user, joined.seat.delivered()))
             }
         };
         measured.stream_closed(joined, self.ended.as_ref());
@@ -192,12 +202,7 @@ impl Joined {
         cx: &mut Context<'_>,
         measured: Option<&Measured>,
     ) -> Poll<Result<Bytes, Problem>> {
-        if let Some(watch) = &mut self.watch
-            && let Poll::Ready(error) = watch.as_mut().poll(cx)
-        {
-            return Poll::Ready(Err(error.into()));
-        }
-        match ready!(self.reader.poll_next(cx)) {
+        match ready!(self.seat.poll_next(cx)) {
             Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
             Delivery::Answer(answer) => {
                 let (reason, frame) = rejection(self.chat, answer);
@@ -207,11 +212,8 @@ impl Joined {
                 Poll::Ready(Ok(frame))
             }
             Delivery::End(end) => {
-                let misuse = self
-                    .posting
-                    .as_ref()
-                    .and_then(|posting| posting.misuse.get());
-                Poll::Ready(Err(misuse.cloned().unwrap_or_else(|| end.into())))
+                let why = self.why.get().cloned();
+                Poll::Ready(Err(why.unwrap_or_else(|| end.into())))
             }
         }
     }
@@ -223,7 +225,7 @@ async fn join(
     body: Incoming,
     core: usize,
 ) -> Result<(Join, Reader, Deframer), Problem> {
-    let mut frames = Deframer::new(body, calls.limits().max_message_bytes());
+    let mut frames = Deframer::new(body, calls.limits().max_bytes());
     let first = match frames.next().await {
         Ok(Some(first)) => decode(first)?,
         Ok(None) | Err(Broken::Gone) => {
@@ -246,7 +248,7 @@ struct PostingHalf {
     gate: Arc<Gate>,
     pass: Option<Pass>,
     span: Option<SpanRef>,
-    misuse: Misuse,
+    why: Why,
 }
 
 impl PostingHalf {
@@ -266,7 +268,7 @@ impl PostingHalf {
             match held.and(frame) {
                 Ok(frame) => self.post(frame).await,
                 Err(problem) => {
-                    self.misuse.get_or_init(|| problem);
+                    self.why.get_or_init(|| problem);
                     return self.slot.end(End::Misused);
                 }
             }
@@ -275,16 +277,15 @@ impl PostingHalf {
 
     async fn post(&self, frame: proto::ConnectChatRequest) {
         let (id, refusal) = match validate::post(frame, self.calls.limits()) {
-            Ok(draft) if self.gate.send(self.slot.user()).is_err() => {
-                let queue = Limit::UserSends.what();
-                (draft.client_message_id, Refusal::Busy { queue })
-            }
-            Ok(draft) => {
-                return self
-                    .calls
-                    .post_on_stream(self.chat, &self.slot, draft, self.span)
-                    .await;
-            }
+            Ok(draft) => match self.gate.send(self.slot.user()) {
+                Ok(()) => {
+                    return self
+                        .calls
+                        .post_on_stream(self.chat, &self.slot, draft, self.span)
+                        .await;
+                }
+                Err(retry) => (draft.client_message_id, Refusal::TooFast { retry }),
+            },
             Err((id, field, why)) => (id, Refusal::Invalid { field, why }),
         };
         poll_fn(|cx| self.slot.poll_post(cx)).await;

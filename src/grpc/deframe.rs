@@ -1,6 +1,6 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Incoming};
 
 use super::status::Problem;
 use crate::domain::PREFIX_LEN;
@@ -8,8 +8,8 @@ use crate::domain::PREFIX_LEN;
 /// Takes the messages of a request body out of their gRPC frames. A message
 /// that came in one piece is not copied.
 #[derive(Debug)]
-pub struct Deframer {
-    body: Incoming,
+pub struct Deframer<B = Incoming> {
+    body: B,
     /// What has been received and not taken.
     rest: Bytes,
     max: usize,
@@ -30,9 +30,9 @@ impl From<Problem> for Broken {
     }
 }
 
-impl Deframer {
+impl<B: Body<Data = Bytes> + Unpin> Deframer<B> {
     /// `max` bounds a message, in bytes.
-    pub fn new(body: Incoming, max: usize) -> Self {
+    pub fn new(body: B, max: usize) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -99,5 +99,67 @@ impl Deframer {
         }
         self.rest.advance(PREFIX_LEN);
         Ok(Some(self.rest.split_to(length)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::{FutureExt as _, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+    use crate::testing::fuzz;
+
+    const MAX: usize = 64;
+
+    /// All messages of a body that comes in pieces, and whether it ends well.
+    fn deframe(pieces: &[&[u8]]) -> (Vec<Bytes>, bool) {
+        let frames = pieces.iter().map(|piece| {
+            let data = Bytes::copy_from_slice(piece);
+            Ok::<_, Infallible>(Frame::data(data))
+        });
+        let body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>()));
+        let mut deframer = Deframer::new(body, MAX);
+        let mut messages = Vec::new();
+        loop {
+            let next = deframer.next().now_or_never();
+            match next.expect("nothing to wait for") {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => return (messages, true),
+                Err(_) => return (messages, false),
+            }
+        }
+    }
+
+    /// The same, from the bytes in one piece and by the book.
+    fn by_the_book(mut bytes: &[u8]) -> (Vec<Bytes>, bool) {
+        let mut messages = Vec::new();
+        while let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_LEN>() {
+            let length = u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize;
+            if prefix[0] != 0 || length > MAX || rest.len() < length {
+                return (messages, false);
+            }
+            let (message, rest) = rest.split_at(length);
+            messages.push(Bytes::copy_from_slice(message));
+            bytes = rest;
+        }
+        (messages, bytes.is_empty())
+    }
+
+    /// The first byte says how the others are cut into pieces.
+    #[test]
+    fn p10_fuzz_frames() {
+        fuzz("frames", |input| {
+            let Some((size, bytes)) = input.split_first() else {
+                return;
+            };
+            let pieces: Vec<&[u8]> = bytes.chunks(usize::from(*size).max(1)).collect();
+            let expected = by_the_book(bytes);
+            assert_eq!(deframe(&pieces), expected);
+            assert_eq!(deframe(&[bytes]), expected);
+        });
     }
 }

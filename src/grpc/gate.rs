@@ -15,15 +15,22 @@ use governor::{
 };
 
 use super::status::{Limit, Problem};
-use crate::{domain::UserName, telemetry::log_limited};
+use crate::{
+    domain::UserName,
+    telemetry::{Metrics, log_limited},
+};
 
 /// How often the counts of users who have sent nothing of late are let go.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// A limit on what is in flight goes by in about the time of a commit.
 const RETRY_SOON: Duration = Duration::from_millis(100);
-/// Streams last.
+/// Streams and connections last.
 const RETRY_LATER: Duration = Duration::from_secs(5);
+
+/// Connections over the limit that are open for a moment, to be told so. Beyond
+/// these nobody is told.
+const MAX_TURNED_AWAY: usize = 64;
 
 /// What clients may have of the server at a time, over all cores.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +45,13 @@ pub struct GateSettings {
 /// Counts what is open, and refuses what would be too much (P6).
 pub struct Gate {
     settings: GateSettings,
+    metrics: Arc<Metrics>,
     connections: AtomicUsize,
+    turned_away: AtomicUsize,
     inflight: AtomicUsize,
     streams: Mutex<HashMap<UserName, usize, ahash::RandomState>>,
     sends: Option<DefaultKeyedRateLimiter<UserName>>,
+    /// For the log; the metrics count what clients are told.
     refused: [AtomicU64; Limit::ALL.len()],
 }
 
@@ -51,18 +61,33 @@ pub struct Place<'a>(&'a AtomicUsize);
 
 /// One connection, until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionPlace(Arc<Gate>);
+pub struct ConnectionPlace {
+    gate: Arc<Gate>,
+    turned_away: bool,
+}
+
+impl ConnectionPlace {
+    /// What each call of the connection is answered, if it is one too many.
+    pub fn refusal(&self) -> Option<Problem> {
+        self.turned_away
+            .then(|| Problem::over(Limit::Connections, RETRY_LATER))
+    }
+}
 
 /// One stream of a user, until it is dropped.
 #[derive(Debug)]
 pub struct StreamPlace(Arc<Gate>, UserName);
 
 impl Gate {
-    pub fn new(settings: GateSettings) -> Self {
+    /// `metrics` counts the connections refused; calls are counted where they
+    /// are answered.
+    pub fn new(settings: GateSettings, metrics: Arc<Metrics>) -> Self {
         let quota = NonZeroU32::new(settings.user_sends).map(Quota::per_second);
         Self {
             settings,
+            metrics,
             connections: AtomicUsize::new(0),
+            turned_away: AtomicUsize::new(0),
             inflight: AtomicUsize::new(0),
             streams: Mutex::default(),
             sends: quota.map(RateLimiter::keyed),
@@ -70,13 +95,18 @@ impl Gate {
         }
     }
 
-    /// Room for a connection; without, there is nobody yet to tell so.
+    /// Room for a connection, be it to turn it away; `None`: not even that.
     pub fn connection(self: &Arc<Self>) -> Option<ConnectionPlace> {
+        let place = |turned_away| ConnectionPlace {
+            gate: self.clone(),
+            turned_away,
+        };
         if take(&self.connections, self.settings.connections) {
-            return Some(ConnectionPlace(self.clone()));
+            return Some(place(false));
         }
         self.count(Limit::Connections);
-        None
+        self.metrics.refused(Limit::Connections.reason());
+        take(&self.turned_away, MAX_TURNED_AWAY).then(|| place(true))
     }
 
     /// Room for a call that is being answered.
@@ -100,21 +130,16 @@ impl Gate {
         Ok(StreamPlace(self.clone(), user.clone()))
     }
 
-    /// Leave for one message of `user`.
-    pub fn send(&self, user: &UserName) -> Result<(), Problem> {
+    /// Leave for one message of `user`; if there is none, when there will be.
+    pub fn send(&self, user: &UserName) -> Result<(), Duration> {
         let Some(sends) = &self.sends else {
             return Ok(());
         };
         sends.check_key(user).map_err(|over| {
+            self.count(Limit::UserSends);
             let wait = over.wait_time_from(DefaultClock::default().now());
-            self.refuse(Limit::UserSends, wait.max(Duration::from_millis(1)))
+            wait.max(Duration::from_millis(1))
         })
-    }
-
-    /// What has been refused since the start, by reason.
-    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.refused.iter().map(|n| n.load(Ordering::Relaxed));
-        Limit::ALL.iter().map(|limit| limit.reason()).zip(counts)
     }
 
     /// Lets go of what is known of users who have sent nothing of late, again
@@ -165,7 +190,12 @@ impl Drop for Place<'_> {
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        let count = if self.turned_away {
+            &self.gate.turned_away
+        } else {
+            &self.gate.connections
+        };
+        count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -196,12 +226,13 @@ mod tests {
     use super::*;
 
     fn gate(connections: usize, user_streams: usize, user_sends: u32) -> Arc<Gate> {
-        Arc::new(Gate::new(GateSettings {
+        let settings = GateSettings {
             connections,
             user_streams,
             user_sends,
             inflight: 1,
-        }))
+        };
+        Arc::new(Gate::new(settings, Metrics::new(1)))
     }
 
     #[test]
@@ -209,9 +240,14 @@ mod tests {
         let gate = gate(1, 2, 0);
         let bob = UserName::new("bob").unwrap();
         let first = gate.connection().unwrap();
-        assert!(gate.connection().is_none());
+        assert_eq!(first.refusal(), None);
+        let more: Vec<_> = std::iter::from_fn(|| gate.connection()).collect();
+        assert_eq!(more.len(), MAX_TURNED_AWAY);
+        assert!(more.iter().all(|place| place.refusal().is_some()));
         drop(first);
-        assert!(gate.connection().is_some());
+        assert_eq!(gate.connection().unwrap().refusal(), None);
+        drop(more);
+        assert_eq!(gate.turned_away.load(Ordering::Relaxed), 0);
 
         let call = gate.call().unwrap();
         assert!(gate.call().is_err());
@@ -225,8 +261,8 @@ mod tests {
         assert!(gate.stream(&bob).is_ok());
         assert!(gate.streams().is_empty(), "idle users are forgotten");
 
-        let refused: Vec<u64> = gate.refused().map(|(_, count)| count).collect();
-        assert_eq!(refused, [1, 1, 0, 1]);
+        let refused = gate.refused.each_ref().map(|n| n.load(Ordering::Relaxed));
+        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 1]);
     }
 
     #[test]

@@ -1,6 +1,12 @@
-use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    io,
+    pin::pin,
+    time::Duration,
+};
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::Either};
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -9,7 +15,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{gate::ConnectionPlace, io::Gathered, service::Service};
+use super::{gate::ConnectionPlace, io::Http2, service::Service, unary::refused};
 use crate::{
     runtime::{Spawner, Tls, TlsStream},
     telemetry::log_limited,
@@ -26,14 +32,12 @@ use crate::{
 const STREAM_WINDOW: u32 = 16 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Resets that a client may have the server do work for before the connection
-/// is closed (rapid reset, CVE-2023-44487).
-const MAX_PENDING_RESETS: usize = 64;
-const MAX_LOCAL_RESETS: usize = 1_024;
+/// Headers this many times the limit are refused by HTTP/2 alone (status 431),
+/// and the connection closed if they go on; below, the call is told.
+const HEADER_ROOM: u32 = 2;
 
-/// A connection that does not answer a PING is gone, and with it its streams.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection that is one too many stays open, to be told so.
+const TURN_AWAY: Duration = Duration::from_secs(1);
 
 /// Waiting after an `accept` that failed for want of something, files mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,8 +50,17 @@ pub struct ServerSettings {
     pub max_streams: u32,
     /// Bytes of a request's headers.
     pub max_header: u32,
-    /// How long a TLS handshake may take.
+    /// How long the TLS handshake and the beginning of HTTP/2 may take.
     pub handshake: Duration,
+    /// Calls taken back before work on them began, until their connection is
+    /// closed (rapid reset, CVE-2023-44487).
+    pub pending_resets: usize,
+    /// Calls that we reset for errors, until their connection is closed.
+    pub error_resets: usize,
+    /// How often a connection is tried with a PING …
+    pub keep_alive_interval: Duration,
+    /// … and without an answer is gone, and with it its streams.
+    pub keep_alive_timeout: Duration,
 }
 
 /// The listener of one core, and its connections.
@@ -80,8 +93,6 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     log_limited!(DEBUG, %peer, "connection accepted");
-                    // Without room there is nothing to say it with: the gRPC
-                    // client sees a lost connection and comes back later.
                     if let Some(place) = self.service.connection() {
                         let connection = self.connection(stream, place);
                         self.spawner
@@ -110,29 +121,33 @@ impl Server {
             core: self.core,
             spawner: self.spawner.clone(),
             ending: self.ending.clone(),
+            place,
         };
-        let (tls, limit) = (self.tls.clone(), self.settings.handshake);
+        let tls = self.tls.clone();
+        let limit = match calls.place.refusal() {
+            None => self.settings.handshake,
+            Some(_) => TURN_AWAY.min(self.settings.handshake),
+        };
         let ending = self.ending.clone();
         async move {
-            let _place = place;
             let begin = async {
                 match tls {
                     Some(tls) => {
                         // Boxed, so that connections without TLS do not pay for it.
                         let stream = Box::pin(tls.accept(stream)).await?;
-                        Ok(Begun::Tls(Box::new(stream)))
+                        Http2::begin(Box::new(stream)).await.map(Begun::Tls)
                     }
-                    // The client speaks first.
-                    None => stream.peek(&mut [0]).await.map(|_| Begun::Plain(stream)),
+                    None => Http2::begin(stream).await.map(Begun::Plain),
                 }
             };
             let begun = tokio::select! {
                 begun = tokio::time::timeout(limit, begin) => begun,
                 () = ending.cancelled() => return,
             };
+            // Boxed, so that who only connects is not given room for more.
             match begun {
-                Ok(Ok(Begun::Plain(stream))) => calls.serve(stream).await,
-                Ok(Ok(Begun::Tls(stream))) => calls.serve(stream).await,
+                Ok(Ok(Begun::Plain(stream))) => Box::pin(calls.serve(stream)).await,
+                Ok(Ok(Begun::Tls(stream))) => Box::pin(calls.serve(stream)).await,
                 Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
                 Err(_) => log_limited!(DEBUG, "handshake not done in time"),
             }
@@ -142,8 +157,8 @@ impl Server {
 
 /// A connection whose client has shown that it means to talk.
 enum Begun {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Http2<TcpStream>),
+    Tls(Http2<Box<TlsStream<TcpStream>>>),
 }
 
 /// What serves one connection.
@@ -153,14 +168,23 @@ struct Connection {
     core: usize,
     spawner: Spawner,
     ending: CancellationToken,
+    place: ConnectionPlace,
 }
 
 impl Connection {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, stream: Http2<S>) {
         let (service, core, spawner) = (self.service, self.core, self.spawner.clone());
+        let too_many = self.place.refusal();
+        let turn_away = too_many.is_some();
         let calls = service_fn(move |request| {
-            // Boxed: on its way into its task a future is moved several times.
-            let answer = Box::pin(service.clone().answer(request, core, spawner.clone()));
+            let answer = match &too_many {
+                Some(problem) => Either::Left(ready(refused(problem))),
+                // Boxed: on its way into its task a future is moved several times.
+                None => {
+                    let answer = service.clone().answer(request, core, spawner.clone());
+                    Either::Right(Box::pin(answer))
+                }
+            };
             answer.map(Ok::<_, Infallible>)
         });
         let connection = http2::Builder::new(self.spawner)
@@ -170,12 +194,12 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(self.settings.max_streams)
             .max_send_buf_size(self.settings.stream_buffer)
-            .max_header_list_size(self.settings.max_header)
-            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-            .max_local_error_reset_streams(MAX_LOCAL_RESETS)
-            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(Gathered(stream)), calls);
+            .max_header_list_size(HEADER_ROOM * self.settings.max_header)
+            .max_pending_accept_reset_streams(self.settings.pending_resets)
+            .max_local_error_reset_streams(self.settings.error_resets)
+            .keep_alive_interval(self.settings.keep_alive_interval)
+            .keep_alive_timeout(self.settings.keep_alive_timeout)
+            .serve_connection(TokioIo::new(stream), calls);
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -183,6 +207,7 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = tokio::time::sleep(TURN_AWAY), if turn_away => return,
         };
         if let Err(error) = ended {
             log_limited!(DEBUG, %error, "connection ended");

@@ -21,10 +21,10 @@ use super::{
     gate::{ConnectionPlace, Gate},
     measure::CallId,
     pass::Pass,
-    status::Problem,
+    status::{Limit, Problem},
     timeout::grpc_timeout,
     unary::{ok, refused, unary},
-    validate::timeout,
+    validate::{bearer, size_of_headers, timeout},
 };
 use crate::{
     auth::{Ask, Authenticator, Identity, Token},
@@ -76,6 +76,8 @@ pub struct Guards {
     pub gate: Arc<Gate>,
     /// How long a stream may go on while its token can't be checked again.
     pub patience: Duration,
+    /// Bytes of a call's headers, as HTTP/2 counts them.
+    pub max_header: usize,
 }
 
 /// A service that comes with tonic and needs no token.
@@ -136,7 +138,7 @@ impl Service {
         })))
     }
 
-    /// Room for a connection.
+    /// Room for a connection, be it to turn it away.
     pub fn connection(&self) -> Option<ConnectionPlace> {
         self.0.guards.gate.connection()
     }
@@ -202,6 +204,9 @@ impl Shared {
         if !METHODS.contains(&&path[CHAT.len()..]) {
             return refused(&Problem::no_such_method());
         }
+        if size_of_headers(&head.headers) > self.guards.max_header {
+            return refused(&Problem::headers_too_large(self.guards.max_header));
+        }
         // Until there is an answer, or a stream.
         let _place = match self.guards.gate.call() {
             Ok(place) => place,
@@ -217,7 +222,7 @@ impl Shared {
         let calls = &self.calls;
         let asked = grpc_timeout(&head.headers);
         let deadline = id.begun + timeout(asked, calls.limits().timeout);
-        let max = calls.limits().max_message_bytes();
+        let (max, max_list) = (calls.limits().max_bytes(), calls.limits().max_list_bytes());
         let call = Call {
             identity,
             deadline,
@@ -226,7 +231,7 @@ impl Shared {
         match &path[CHAT.len()..] {
             "SendMessage" => match self.guards.gate.send(&call.identity.user) {
                 Ok(()) => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
-                Err(problem) => refused(&problem),
+                Err(retry) => refused(&Problem::over(Limit::UserSends, retry)),
             },
             "ConnectChat" => match self.entry(token, call) {
                 Ok(entry) => {
@@ -235,16 +240,21 @@ impl Shared {
                 }
                 Err(problem) => refused(&problem),
             },
-            "Create" => rare(unary(body, max, deadline, |q| calls.create(call, q))).await,
+            "Create" => rare(unary(body, max_list, deadline, |q| calls.create(call, q))).await,
             "Get" => rare(unary(body, max, deadline, |q| calls.get(call, q))).await,
             "Delete" => rare(unary(body, max, deadline, |q| calls.delete(call, q))).await,
             "ListMessages" => {
                 rare(unary(body, max, deadline, |q| calls.list_messages(call, q))).await
             }
             "ListChats" => rare(unary(body, max, deadline, |q| calls.list_chats(call, q))).await,
-            "AddMembers" => rare(unary(body, max, deadline, |q| calls.add_members(call, q))).await,
+            "AddMembers" => {
+                rare(unary(body, max_list, deadline, |q| {
+                    calls.add_members(call, q)
+                }))
+                .await
+            }
             "RemoveMembers" => {
-                rare(unary(body, max, deadline, |q| {
+                rare(unary(body, max_list, deadline, |q| {
                     calls.remove_members(call, q)
                 }))
                 .await
@@ -277,6 +287,7 @@ impl Shared {
             auth,
             gate,
             patience,
+            ..
         } = &self.guards;
         let place = gate.stream(&identity.user)?;
         let clock = self.calls.clock().clone();
@@ -302,14 +313,6 @@ impl Shared {
 /// large as its own.
 fn rare<F: Future>(call: F) -> Pin<Box<F>> {
     Box::pin(call)
-}
-
-/// The token of `authorization: Bearer <token>`; the scheme's case does not
-/// matter (RFC 9110, 11.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 /// With or without a subtype (`+proto`) and parameters; `application/grpc-web`

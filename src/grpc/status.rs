@@ -47,8 +47,8 @@ impl Limit {
         }
     }
 
-    /// In the words of a message, and of a refused post.
-    pub fn what(self) -> &'static str {
+    /// In the words of a message.
+    fn what(self) -> &'static str {
         match self {
             Self::Connections => "connections open at a time",
             Self::UserStreams => "streams of one user open at a time",
@@ -119,6 +119,11 @@ impl Problem {
     pub fn too_large(max: usize) -> Self {
         let message = format!("a message may have at most {max} bytes");
         Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+    }
+
+    pub fn headers_too_large(max: usize) -> Self {
+        let message = format!("the metadata of a call may have at most {max} bytes");
+        Self::new(Code::ResourceExhausted, "HEADERS_TOO_LARGE", message)
     }
 
     pub fn compressed() -> Self {
@@ -236,6 +241,7 @@ impl From<Refusal> for Problem {
             Refusal::Invalid { field, why } => Self::invalid(field, &why),
             Refusal::NotMember => not_member(),
             Refusal::Busy { queue } => busy(queue),
+            Refusal::TooFast { retry } => Self::over(Limit::UserSends, retry),
             Refusal::Expired => {
                 let message = "not stored within the deadline";
                 Self::new(Code::Unavailable, "NOT_STORED_IN_TIME", message).retry(RETRY_AWAY)

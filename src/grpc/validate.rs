@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+
 use super::{calls::Limits, status::Problem};
 use crate::{
     domain::{ChatId, ClientMessageId, Draft, Invalid, Seq, Timestamp, UserName},
@@ -188,6 +190,21 @@ pub fn to_page_token(place: Activity) -> String {
     format!("{:016x}.{:016x}", place.at.0, place.chat.get())
 }
 
+/// As HTTP/2 counts them: names, values and 32 bytes each (RFC 9113, 6.5.2).
+/// Those that begin with a colon are about as long in every call and left out.
+pub fn size_of_headers(headers: &HeaderMap) -> usize {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    headers.iter().map(size).sum()
+}
+
+/// The token of `authorization: Bearer <token>`; the scheme's case does not
+/// matter (RFC 9110, 11.1).
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
 /// The shorter of the caller's deadline and our own bound.
 pub fn timeout(asked: Option<Duration>, bound: Duration) -> Duration {
     asked.map_or(bound, |asked| asked.min(bound))
@@ -196,6 +213,38 @@ pub fn timeout(asked: Option<Duration>, bound: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::fuzz;
+
+    #[test]
+    fn p10_fuzz_page_tokens() {
+        fuzz("page_tokens", |input| {
+            let Ok(token) = std::str::from_utf8(input) else {
+                return;
+            };
+            if let Ok(Some(place)) = page_token(token) {
+                let written = to_page_token(place);
+                assert!(written.eq_ignore_ascii_case(token), "{token:?}");
+                assert_eq!(page_token(&written), Ok(Some(place)));
+            } else {
+                assert_eq!(page_token(token).is_ok(), token.is_empty());
+            }
+        });
+    }
+
+    #[test]
+    fn p10_fuzz_authorization() {
+        fuzz("authorization", |input| {
+            let Ok(value) = HeaderValue::from_bytes(input) else {
+                return;
+            };
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            let token = bearer(&headers).map(str::as_bytes);
+            let (scheme, rest) = input.split_at(input.len().min(7));
+            let utf8 = std::str::from_utf8(input).is_ok();
+            let expected = (utf8 && scheme.eq_ignore_ascii_case(b"bearer ")).then_some(rest);
+            assert_eq!(token, expected);
+        });
+    }
 
     #[test]
     fn page_tokens_round_trip_and_nothing_else_passes() {

@@ -6,6 +6,7 @@ use super::{
     feed::Feed,
     handle::{Caller, ChatCommand, Reply, ShardError},
     post::{Load, Post},
+    queue::Queue,
 };
 use crate::domain::{ChatId, UserName};
 
@@ -20,7 +21,7 @@ pub(super) enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     pub posts: Vec<Post<Reply>>,
-    pub commands: Vec<ChatCommand>,
+    pub commands: Queue,
 }
 
 impl Waiting {
@@ -42,7 +43,7 @@ pub(super) struct Active {
     pub listed: bool,
     /// The change that is with the store; others wait for it.
     pub change: Option<Change>,
-    pub waiting: VecDeque<ChatCommand>,
+    pub waiting: Queue,
 }
 
 impl Active {

@@ -22,7 +22,11 @@ use crate::{
 };
 
 /// Messages that a reader behind the ring takes from history at a time.
-const PAGE: usize = 256;
+const PAGE: u32 = 256;
+
+/// … and most of their bytes that a reader keeps, beside one message: it may not
+/// read on for a long time (P6).
+const PAGE_BYTES: usize = 128 * 1024;
 
 /// How long one read of history may take before it is tried again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,9 +46,11 @@ pub struct Reader {
     /// Messages yielded so far.
     delivered: u64,
     source: Source,
+    /// Messages to ask history for: fewer than [`PAGE`] if they are large.
+    page: u32,
     feed: Arc<Feed>,
     slot: Arc<Slot>,
-    core: usize,
+    core: u32,
     key: usize,
     registered: Option<Waker>,
     history: History,
@@ -98,9 +104,10 @@ impl Reader {
             cursor,
             delivered: 0,
             source: Source::Ring,
+            page: PAGE,
             feed,
             slot,
-            core,
+            core: core as u32,
             key,
             registered: None,
             history,
@@ -181,14 +188,14 @@ impl Reader {
 
     fn ask_history(&self) -> Source {
         let history = self.history.clone();
-        let (chat, cursor) = (self.feed.chat(), self.cursor);
+        let (chat, cursor, rows) = (self.feed.chat(), self.cursor, self.page as usize);
         Source::Asked(Box::pin(async move {
             // A store that is away is no reason to end a stream (P8).
             let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
             loop {
                 let deadline = history.clock.now() + PAGE_TIMEOUT;
                 let page = Page::After(cursor);
-                match history.store.page(chat, page, PAGE, deadline).await {
+                match history.store.page(chat, page, rows, deadline).await {
                     Ok(rows) if !rows.is_empty() => return rows,
                     Ok(_) => log_limited!(DEBUG, %chat, cursor, "history has no next message yet"),
                     Err(error) => log_limited!(DEBUG, %chat, cursor, %error, "history not read"),
@@ -198,15 +205,30 @@ impl Reader {
         }))
     }
 
-    /// Takes from a page what continues this cursor without a hole.
-    fn open_page(&self, rows: Vec<Row>) -> Source {
+    /// Takes from a page what continues this cursor without a hole, as far as
+    /// there is room. The next page is as large as this one had room for, or
+    /// twice that.
+    fn open_page(&mut self, rows: Vec<Row>) -> Source {
+        let asked = rows.len();
         let dense = rows
             .iter()
             .zip(self.cursor + 1..)
             .take_while(|(row, seq)| row.seq == *seq);
         let viewer: &UserName = self.slot.user();
-        let frames = dense.map(|(row, _)| Entry::new(row).frame_for(viewer));
-        Source::Page(frames.collect())
+        let mut bytes = 0;
+        let frames = dense
+            .map(|(row, _)| Entry::new(row).frame_for(viewer))
+            .take_while(|frame| {
+                let first = bytes == 0;
+                bytes += frame.len();
+                first || bytes <= PAGE_BYTES
+            });
+        let frames: VecDeque<Frame> = frames.collect();
+        self.page = match frames.len() {
+            all if all == asked => (2 * self.page).min(PAGE),
+            some => some.max(1) as u32,
+        };
+        Source::Page(frames)
     }
 }
 
@@ -235,7 +257,7 @@ fn take_chunk(frames: &mut VecDeque<Frame>) -> Option<(usize, Bytes)> {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.feed.leave(self.core, self.key);
+        self.feed.leave(self.core as usize, self.key);
         self.history.metrics.reader_left();
     }
 }

@@ -81,6 +81,13 @@ impl Feed {
     /// what the ring still holds for it.
     pub fn end(&self, end: End) {
         lock(&self.state).end = Some(end);
+        if end == End::Draining {
+            return;
+        }
+        for core in &self.cores {
+            let slots = lock(&core.slots);
+            slots.iter().for_each(|(_, slot)| slot.tell_of_end(end));
+        }
     }
 
     /// What is there behind `after`; if nothing, the slot is marked as waiting.

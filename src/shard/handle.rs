@@ -120,6 +120,18 @@ pub(super) enum ChatCommand {
     },
 }
 
+impl ChatCommand {
+    /// How many calls it is: a stream that joins is none.
+    pub fn calls(&self) -> usize {
+        usize::from(!matches!(self, Self::Join { .. }))
+    }
+
+    /// The stream that wanted to join has gone.
+    pub fn is_abandoned_join(&self) -> bool {
+        matches!(self, Self::Join { answer, .. } if answer.is_closed())
+    }
+}
+
 impl Shards {
     pub(super) fn new(shards: Vec<ShardHandle>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     domain::{Draft, Invalid, Row, Seq, Timestamp, UserName},
@@ -36,6 +36,9 @@ pub enum Refusal {
     /// A bounded queue is full; `queue` names it.
     #[error("the queue is full: {queue}")]
     Busy { queue: &'static str },
+    /// Found by whoever counts what a user sends.
+    #[error("the user sends more than it may")]
+    TooFast { retry: Duration },
     /// It was not stored before its deadline and never will be.
     #[error("not stored within the deadline")]
     Expired,

@@ -1,7 +1,8 @@
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -47,6 +48,17 @@ pub struct Slot {
     posts: AtomicUsize,
     max_posts: usize,
     poster: AtomicWaker,
+    ended: OnceLock<OnEnd>,
+}
+
+/// What is to be done when the stream's end has come, whether or not the reading
+/// half gets to see it.
+struct OnEnd(Box<dyn Fn(End) + Send + Sync>);
+
+impl fmt::Debug for OnEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEnd")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +87,14 @@ impl Slot {
             posts: AtomicUsize::new(0),
             max_posts,
             poster: AtomicWaker::new(),
+            ended: OnceLock::new(),
         }
+    }
+
+    /// Has `act` called when the stream's end has come; it must not block. Only
+    /// the first call counts.
+    pub fn on_end(&self, act: impl Fn(End) + Send + Sync + 'static) {
+        self.ended.get_or_init(|| OnEnd(Box::new(act)));
     }
 
     pub fn user(&self) -> &UserName {
@@ -155,6 +174,14 @@ impl Slot {
         self.leave_note(|inbox| {
             inbox.end.get_or_insert(end);
         });
+        self.tell_of_end(end);
+    }
+
+    /// The chat's end is this stream's too.
+    pub fn tell_of_end(&self, end: End) {
+        if let Some(OnEnd(act)) = self.ended.get() {
+            act(end);
+        }
     }
 
     /// Wakes the reading half if it waits.

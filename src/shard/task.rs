@@ -31,8 +31,11 @@ use crate::{
 /// the other events get their turn.
 const TURN: usize = 1_024;
 
-/// Most commands that wait for chats to be loaded or changed, a shard.
-const MAX_WAITING_COMMANDS: usize = 16_384;
+/// Most calls that wait for chats to be loaded or changed, a shard. Joins do not
+/// count: after a restart they all come at once, and to chats that are still to be
+/// loaded. A stream that waits holds little more than it will once it reads, and
+/// connections and streams have bounds of their own.
+const MAX_WAITING_CALLS: usize = 16_384;
 
 /// Bounds and times of a shard.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +80,7 @@ pub(super) struct State {
     idle: IdleList,
     store_calls: FuturesUnordered<StoreCall>,
     load: Load,
-    waiting_commands: usize,
+    waiting_calls: usize,
     /// A batch is with the lane.
     writing: bool,
     /// What that batch is of `load`.

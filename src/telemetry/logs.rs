@@ -8,8 +8,7 @@ use tracing_subscriber::{
 
 /// Below `info` these say something about every frame and every syscall, which
 /// drowns the lines that one turned the level up for.
-const CHATTY: [&str; 8] = [
-    "h2",
+const CHATTY: [&str; 7] = [
     "hyper",
     "hyper_util",
     "tonic",
@@ -81,15 +80,18 @@ pub fn init_logs(level: &str, format: LogFormat) -> Result<LogLevel, LogError> {
     Ok(LogLevel(Some(handle)))
 }
 
-/// A plain `debug` or `trace` is meant for this service; who wants a library's
-/// lines as well writes a filter.
+/// A plain level is meant for this service; who wants a library's lines as well
+/// writes a filter. h2 has a warning for each connection that breaks its rules:
+/// a client that means harm could fill the disk with them.
 fn directives(level: &str) -> String {
-    if !matches!(level, "debug" | "trace") {
-        return level.to_owned();
-    }
-    CHATTY
-        .iter()
-        .fold(level.to_owned(), |all, name| format!("{all},{name}=info"))
+    let own = match level {
+        "debug" | "trace" => CHATTY
+            .iter()
+            .fold(level.to_owned(), |all, name| format!("{all},{name}=info")),
+        "info" | "warn" => level.to_owned(),
+        _ => return level.to_owned(),
+    };
+    own + ",h2=error"
 }
 
 #[cfg(test)]
@@ -97,11 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_plain_low_level_is_narrowed() {
-        assert_eq!(directives("warn"), "warn");
+    fn only_a_plain_level_is_narrowed() {
+        assert_eq!(directives("warn"), "warn,h2=error");
+        assert_eq!(directives("error"), "error");
         assert_eq!(directives("h2=trace,info"), "h2=trace,info");
         let narrowed = directives("debug");
-        assert!(narrowed.starts_with("debug,h2=info"), "{narrowed}");
+        assert!(narrowed.starts_with("debug,hyper=info"), "{narrowed}");
         assert!(EnvFilter::try_new(narrowed).is_ok());
     }
 }

@@ -33,7 +33,7 @@ macro_rules! metrics {
 metrics! {
     CALLS: Counter "chat_calls" "Calls of chat_v1.ChatV1 that ended, by method and gRPC code";
     CALL_SECONDS: Histogram "chat_call_duration_seconds" "From a call's headers to its answer, by method; of ConnectChat, how long the stream was open";
-    REFUSALS: Counter "chat_refusals" "Calls, streams and posts on streams that were refused, by reason as in ErrorInfo";
+    REFUSALS: Counter "chat_refusals" "Connections, calls, streams and posts on streams that were refused, by reason as in ErrorInfo";
     DELIVERIES: Counter "chat_deliveries" "Messages handed to readers' connections";
     READERS: Gauge "chat_readers" "Streams that read a chat";
     RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
@@ -96,7 +96,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 32] = [
+pub const REASONS: [&str; 33] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -116,6 +116,7 @@ pub const REASONS: [&str; 32] = [
     "AFTER_SEQ_AHEAD",
     "OVERLOADED",
     "MESSAGE_TOO_LARGE",
+    "HEADERS_TOO_LARGE",
     "STORE_UNAVAILABLE",
     "NOT_STORED_IN_TIME",
     "OUTCOME_UNKNOWN",

@@ -3,6 +3,8 @@
 mod copy;
 
 use std::{
+    fmt,
+    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +29,7 @@ use crate::{
     child::{myself, output, usage},
     options::Common,
     pace::block_on,
+    posts,
 };
 
 #[derive(Args, Clone)]
@@ -68,19 +71,33 @@ pub fn measure(common: &Common, way: Way, rows: &Rows) -> Result<Bare> {
         .args(["--batch", &rows.batch.to_string()])
         .args(["--writers", &rows.writers.to_string()])
         .args(["--seconds", &common.seconds.to_string()]);
-    let printed = output(command, common)?;
-    let (rate, cpu_each) = printed.trim().split_once(' ').ok_or("no figures")?;
-    Ok(Bare {
-        rate: rate.parse()?,
-        cpu_each: cpu_each.parse()?,
-    })
+    output(command, common)?.parse()
 }
 
+/// What a child prints that has measured itself.
 pub struct Bare {
-    /// Rows a second.
+    /// Rows or pages a second.
     pub rate: f64,
-    /// Processor time in µs a row; PostgreSQL's own is not in it.
+    /// Processor time in µs a row or page; PostgreSQL's own is not in it.
     pub cpu_each: f64,
+}
+
+impl fmt::Display for Bare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.rate, self.cpu_each)
+    }
+}
+
+impl FromStr for Bare {
+    type Err = Box<dyn std::error::Error>;
+
+    fn from_str(printed: &str) -> Result<Self> {
+        let (rate, cpu_each) = printed.trim().split_once(' ').ok_or("no figures")?;
+        Ok(Self {
+            rate: rate.parse()?,
+            cpu_each: cpu_each.parse()?,
+        })
+    }
 }
 
 /// What rows are written.
@@ -92,34 +109,23 @@ pub struct Rows {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let Bare { rate, cpu_each } = block_on(async {
+    let bare = block_on(async {
         let postgres = options.store.starts_with("postgres");
         if postgres && options.way == Way::Store {
             return copy::measure(options).await;
         }
         // Runs the database's connections; on this thread, since it asks.
         let cores = Cores::start(1)?;
-        let store: Arc<dyn Store> = match options.store.strip_prefix("sqlite:") {
-            Some(path) => Arc::new(SqliteStore::open(
-                path.as_ref(),
-                sqlite::Settings::default(),
-            )?),
-            None if postgres => {
-                let spawn = Arc::new(cores.spawner_here());
-                let mut settings = postgres::Settings::new(&options.store, spawn);
-                settings.lanes = options.writers;
-                Arc::new(PostgresStore::open(settings).await?)
-            }
-            None => Arc::new(MemoryStore::new()),
-        };
+        let store = open(&options.store, options.writers, &cores).await?;
         let chats = create(&store, options.chats).await?;
         let parts = chats.chunks(chats.len().div_ceil(options.writers));
+        let text = posts::text(Instant::now(), options.text);
         let until = Instant::now() + Duration::from_secs_f64(options.seconds);
         let cpu = usage(std::process::id())?.cpu;
         let begun = Instant::now();
         let mut writers = JoinSet::new();
         for (writer, chats) in parts.enumerate() {
-            let source = Source::new(chats.to_vec(), options)?;
+            let source = Source::new(chats.to_vec(), &text, options.batch)?;
             match options.way {
                 Way::Store => writers.spawn(append(writer, store.clone(), source, until)),
                 Way::Lane => writers.spawn(submit(writer, store.clone(), source, until)),
@@ -137,8 +143,23 @@ pub fn run(options: &Options) -> Result<()> {
             cpu_each: cpu / written as f64,
         })
     })?;
-    println!("{rate} {cpu_each}");
+    println!("{bare}");
     Ok(())
+}
+
+/// Opens a store; `cores` run its connections, if it has any.
+pub async fn open(store: &str, lanes: usize, cores: &Cores) -> Result<Arc<dyn Store>> {
+    if let Some(path) = store.strip_prefix("sqlite:") {
+        let settings = sqlite::Settings::default();
+        return Ok(Arc::new(SqliteStore::open(path.as_ref(), settings)?));
+    }
+    if !store.starts_with("postgres") {
+        return Ok(Arc::new(MemoryStore::new()));
+    }
+    let spawn = Arc::new(cores.spawner_here());
+    let mut settings = postgres::Settings::new(store, spawn);
+    settings.lanes = lanes;
+    Ok(Arc::new(PostgresStore::open(settings).await?))
 }
 
 async fn append(writer: usize, store: Arc<dyn Store>, mut rows: Source, until: Instant) -> usize {
@@ -190,8 +211,9 @@ async fn submit(index: usize, store: Arc<dyn Store>, mut rows: Source, until: In
     }
 }
 
-async fn create(store: &Arc<dyn Store>, chats: usize) -> Result<Vec<ChatId>> {
-    let user = UserName::new(crate::posts::POSTER)?;
+/// Makes chats of one member.
+pub async fn create(store: &Arc<dyn Store>, chats: usize) -> Result<Vec<ChatId>> {
+    let user = UserName::new(posts::POSTER)?;
     let mut ids = Vec::with_capacity(chats);
     while ids.len() < chats {
         let creates = (ids.len()..chats).take(128).map(|_| {
@@ -209,7 +231,7 @@ async fn create(store: &Arc<dyn Store>, chats: usize) -> Result<Vec<ChatId>> {
 }
 
 /// Makes rows of chats in turn.
-struct Source {
+pub struct Source {
     chats: Vec<(ChatId, Seq)>,
     next: usize,
     size: usize,
@@ -218,17 +240,18 @@ struct Source {
 }
 
 impl Source {
-    fn new(chats: Vec<ChatId>, options: &Options) -> Result<Self> {
+    /// `size` rows at a time.
+    pub fn new(chats: Vec<ChatId>, text: &str, size: usize) -> Result<Self> {
         Ok(Self {
             chats: chats.into_iter().map(|chat| (chat, 0)).collect(),
             next: 0,
-            size: options.batch,
-            from: UserName::new(crate::posts::POSTER)?,
-            text: crate::posts::text(Instant::now(), options.text).into(),
+            size,
+            from: UserName::new(posts::POSTER)?,
+            text: text.into(),
         })
     }
 
-    fn batch(&mut self) -> Vec<Row> {
+    pub fn batch(&mut self) -> Vec<Row> {
         let each = (self.size / self.chats.len()).max(1);
         let chats = (self.size / each).clamp(1, self.chats.len());
         let created_at = SystemClock.wall();

@@ -20,6 +20,9 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "max_user_sends" => Count(0, 1_000_000),
         "max_inflight" => Count(1, 10_000_000),
         "max_header" => Size(KIB, 1024 * KIB),
+        "max_pending_resets" => Count(1, 10_000),
+        "max_error_resets" => Count(1, 1_000_000),
+        "keep_alive_interval" | "keep_alive_timeout" => Time(100, HOUR),
         "handshake_timeout" | "first_frame_timeout" => Time(100, 10 * MINUTE),
         _ => return None,
     })
@@ -101,11 +104,13 @@ pub(super) struct Guard {
     #[arg(long, value_name = "PATH")]
     tls_client_ca: Option<String>,
 
-    /// Connections open at a time; further ones are closed at once
+    /// Connections open at a time; further ones get RESOURCE_EXHAUSTED for a
+    /// second and are closed, of more than 64 at a time at once
     #[arg(long, value_name = "N", default_value = "20000")]
     max_connections: String,
 
-    /// Calls and streams open at a time, per connection
+    /// Calls and streams open at a time, per connection; its client is told and
+    /// waits by itself, as HTTP/2 has it
     #[arg(long, value_name = "N", default_value = "16384")]
     max_connection_streams: String,
 
@@ -125,11 +130,32 @@ pub(super) struct Guard {
     #[arg(long, value_name = "SIZE", default_value = "16KiB")]
     max_header: String,
 
-    /// Longest a TLS handshake may take
+    /// Longest a client may take to open a connection: the TLS handshake and
+    /// HTTP/2's first 24 bytes
     #[arg(long, value_name = "TIME", default_value = "10s")]
     handshake_timeout: String,
 
     /// Longest a ConnectChat stream may take to send its first frame
     #[arg(long, value_name = "TIME", default_value = "10s")]
     first_frame_timeout: String,
+
+    /// Calls that their client has taken back before work on them began, per
+    /// connection, which is then closed (rapid reset)
+    #[arg(long, value_name = "N", default_value = "64")]
+    max_pending_resets: String,
+
+    /// Calls that were broken off for breaches of HTTP/2, per connection, which
+    /// is then closed
+    #[arg(long, value_name = "N", default_value = "1024")]
+    max_error_resets: String,
+
+    /// How often a connection's client is asked whether it is still there (a
+    /// PING of HTTP/2)
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    keep_alive_interval: String,
+
+    /// Longest it may take to answer that; then the connection is closed, and
+    /// its streams with it
+    #[arg(long, value_name = "TIME", default_value = "20s")]
+    keep_alive_timeout: String,
 }

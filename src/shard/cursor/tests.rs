@@ -532,3 +532,26 @@ fn p8_p9_a_reader_that_waits_for_history_sees_the_end() {
         });
     }
 }
+
+/// A reader may stop at any time: it keeps little, and then asks for little.
+#[test]
+fn p6_of_a_page_of_large_messages_little_is_kept() {
+    let mut rng = Rng::with_seed(1);
+    run(async {
+        let mut world = behind(&mut rng);
+        let reader = &mut world.watchers[0].reader;
+        let mut pages = Vec::new();
+        for size in [16_000, 16_000, 10, 10] {
+            let text = "x".repeat(size);
+            let seqs = 1..=reader.page as Seq;
+            let rows = seqs.map(|seq| row(world.chat, seq, "alice", &text));
+            let Source::Page(frames) = reader.open_page(rows.collect()) else {
+                panic!("no page");
+            };
+            let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
+            assert!(bytes <= PAGE_BYTES, "{bytes}");
+            pages.push(frames.len());
+        }
+        assert_eq!(pages, [8, 8, 16, 32]);
+    });
+}

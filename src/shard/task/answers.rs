@@ -47,9 +47,9 @@ impl Shard {
     pub(super) fn take_waiting(&mut self, id: ChatId) {
         while let Some(Place::Active(active)) = self.state.chats.get_mut(&id)
             && active.change.is_none()
-            && let Some(command) = active.waiting.pop_front()
+            && let Some(command) = active.waiting.pop()
         {
-            self.state.waiting_commands -= 1;
+            self.state.waiting_calls -= command.calls();
             self.chat_command(id, command);
         }
     }
@@ -70,7 +70,7 @@ impl Shard {
                 self.answer_effects();
                 self.wakes.wake(self.core, std::iter::once(&active.feed));
                 // They find no chat now, and are answered so.
-                self.state.waiting_commands -= active.waiting.len();
+                self.state.waiting_calls -= active.waiting.calls();
                 for command in active.waiting {
                     self.chat_command(id, command);
                 }
@@ -95,7 +95,7 @@ impl Shard {
             return;
         };
         adjust(&mut self.state.load, waiting.load(), Load::default());
-        self.state.waiting_commands -= waiting.commands.len();
+        self.state.waiting_calls -= waiting.commands.calls();
         match found {
             Ok(Some((record, newest))) => {
                 self.activate(record, &newest);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{MAX_WAITING_COMMANDS, Shard, ShardSettings, adjust};
+use super::{MAX_WAITING_CALLS, Shard, ShardSettings, adjust};
 use crate::{
     domain::{ChatId, Seq, UserName},
     shard::{
@@ -32,13 +32,14 @@ impl Shard {
             return refuse(command, |_| ShardError::Draining);
         }
         let now = self.history.clock.now();
-        let full = self.state.waiting_commands >= MAX_WAITING_COMMANDS;
+        let calls = command.calls();
+        let full = self.state.waiting_calls + calls > MAX_WAITING_CALLS;
         let active = match self.place(id) {
             Place::Active(active) => active,
             Place::Loading(_) if full => return refuse_busy(command),
             Place::Loading(waiting) => {
                 waiting.commands.push(command);
-                self.state.waiting_commands += 1;
+                self.state.waiting_calls += calls;
                 return;
             }
         };
@@ -65,8 +66,8 @@ impl Shard {
                 if full {
                     return refuse_busy(command);
                 }
-                active.waiting.push_back(command);
-                self.state.waiting_commands += 1;
+                active.waiting.push(command);
+                self.state.waiting_calls += calls;
             }
             command => {
                 let max = self.settings.max_members;

@@ -32,6 +32,10 @@ pub(super) async fn read<T: Send + 'static>(
     }
     let (answer, answered) = oneshot::channel();
     let run = Box::new(move |conn: &mut Connection| {
+        // A client that takes its calls back is not to keep the readers busy.
+        if answer.is_closed() {
+            return;
+        }
         let result = conn.transaction().and_then(|tx| query(&tx));
         // The caller may have gone away.
         let _ = answer.send(result);

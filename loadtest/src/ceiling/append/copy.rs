@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls, binary_copy::BinaryCopyInWriter, types::Type};
 
 use super::{Bare, Options, Source};
-use crate::{Result, child::usage};
+use crate::{Result, child::usage, posts};
 
 const TABLE: &str = "CREATE TABLE loadtest_copy (
     chat_id bigint, seq bigint, id bigint, sender text, text text,
@@ -34,7 +34,8 @@ pub async fn measure(options: &Options) -> Result<Bare> {
         .await?;
     client.batch_execute(TABLE).await?;
     let chats: Result<Vec<_>, _> = (1..=options.chats as i64).map(ChatId::new).collect();
-    let mut rows = Source::new(chats?, options)?;
+    let text = posts::text(Instant::now(), options.text);
+    let mut rows = Source::new(chats?, &text, options.batch)?;
     let cpu = usage(std::process::id())?.cpu;
     let begun = Instant::now();
     let mut written = 0;
