@@ -88,25 +88,32 @@ async fn p6_so_many_sends_a_second_a_user() {
 
 #[tokio::test]
 async fn p6_so_many_connections_and_one_more_is_told() {
-    let app = start(&["--max-connections", "3", "--handshake-timeout", "3s"]).await;
+    let app = start(&["--max-connections", "3", "--handshake-timeout", "30s"]).await;
     let first = client(&app);
     create(&first, "bob", &[]).await.unwrap();
-    let mut silent = [raw(&app).await, raw(&app).await];
-    // The server has accepted them once a fourth is one too many.
-    let began = Instant::now();
-    let told = loop {
-        let answer = create(&client(&app), "eve", &[]).await;
-        if let Err(status) = answer {
-            break status;
-        }
-        assert!(began.elapsed() < PATIENCE);
-    };
+    let mut others = [raw(&app).await, raw(&app).await];
+    for other in &mut others {
+        other.say(&hello()).await.unwrap();
+        other.settle().await.unwrap();
+    }
+    let told = create(&client(&app), "eve", &[]).await.unwrap_err();
     assert_over(&told, "TOO_MANY_CONNECTIONS");
     create(&first, "bob", &[]).await.unwrap();
-    // It is not open for long, least of all to who says nothing …
-    let mut fifth = raw(&app).await;
-    assert!(fifth.closed(Duration::from_millis(2_500)).await);
-    // … and who has a place and says nothing, or too little, loses it.
+    // It is not open for long, least of all to who says nothing.
+    assert!(raw(&app).await.closed(PATIENCE).await);
+    // Who goes makes room.
+    drop(others);
+    let began = Instant::now();
+    while create(&client(&app), "eve", &[]).await.is_err() {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_a_connection_that_says_too_little_loses_its_place() {
+    let app = start(&["--max-connections", "2", "--handshake-timeout", "300ms"]).await;
+    let mut silent = [raw(&app).await, raw(&app).await];
     silent[0].say(&PREFACE[..20]).await.unwrap();
     for connection in &mut silent {
         assert!(connection.closed(PATIENCE).await);

@@ -96,7 +96,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 33] = [
+pub const REASONS: [&str; 34] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -109,6 +109,7 @@ pub const REASONS: [&str; 33] = [
     "NOT_THE_CREATOR",
     "NOT_YOURSELF",
     "NOT_ALLOWED",
+    "ORIGIN_NOT_ALLOWED",
     "CHAT_DELETED",
     "CHAT_NOT_FOUND",
     "DUPLICATE",

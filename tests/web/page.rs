@@ -143,6 +143,7 @@ async fn p10_text_and_names_are_text_whatever_they_look_like() {
     page.enter().await;
     page.until(&in_state("live")).await;
     say(&page, EVIL).await;
+    shows(&page, &json!([[1, EVIL]])).await;
     let mallory = server.client(NAME).await;
     mallory.send(1, EVIL, "").await.unwrap();
     shows(&page, &json!([[1, EVIL], [2, EVIL]])).await;
@@ -207,13 +208,13 @@ const CLIMB: &str = "(async () => {
         .find(row => row.getBoundingClientRect().bottom > top() + 1);
     let worst = 0, most = 0;
     for (let turn = 0; turn < 500; turn++) {
+        const height = log.scrollHeight;
         log.scrollTop = 0;
-        await frame(); await frame();
+        await frame();
         const row = first(), seq = row.dataset.seq;
         if (seq === '1') return { worst, most };
         const text = () => log.querySelector(`[data-seq='${seq}'] .text`).getBoundingClientRect().top;
         const was = text();
-        const height = log.scrollHeight;
         for (let wait = 0; wait < 600 && log.scrollHeight === height; wait++) await frame();
         await frame();
         worst = Math.max(worst, Math.abs(text() - was));

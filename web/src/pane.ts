@@ -42,6 +42,8 @@ export class Pane implements Rows {
   private readonly field = h("textarea", { id: "field", rows: 1, placeholder: "Message", dir: "auto" });
   private readonly newer = h("button", { id: "newer", hidden: true }, "New messages ↓");
   private readonly scroller: Scroller;
+  /** What the rows are of, until the next drawing: the scroller measures them only then. */
+  private messages: Message[] = [];
   private posts: Post[] = [];
   private lastDrawn = 0;
   private due = false;
@@ -125,6 +127,8 @@ export class Pane implements Rows {
   private draw(): void {
     this.due = false;
     if (this.closed) return;
+    this.scroller.note();
+    this.messages = this.room.messages.slice();
     this.posts = this.outbox.of(this.id);
     const { state, why, last } = this.room;
     this.status.textContent = STATES[state] + (why ? ` (${why})` : "");
@@ -177,27 +181,27 @@ export class Pane implements Rows {
   // The rows: what is stored, then what is on its way.
 
   get length(): number {
-    return this.room ? this.room.messages.length + this.posts.length : 0;
+    return this.messages.length + this.posts.length;
   }
 
   name(index: number): string {
-    const message = this.room.messages[index];
-    return message ? String(message.seq) : this.posts[index - this.room.messages.length]!.id;
+    const message = this.messages[index];
+    return message ? String(message.seq) : this.posts[index - this.messages.length]!.id;
   }
 
   key(index: number): string {
-    const message = this.room.messages[index];
-    const before = this.room.messages[index - 1];
+    const message = this.messages[index];
+    const before = this.messages[index - 1];
     if (message) return `${message.seq} ${heads(message, before)} ${newDay(message, before)}`;
-    const post = this.posts[index - this.room.messages.length]!;
+    const post = this.posts[index - this.messages.length]!;
     return `${post.id} ${post.state} ${post.why}`;
   }
 
   guess(index: number, width: number): number {
-    const message = this.room.messages[index];
-    const text = message?.text ?? this.posts[index - this.room.messages.length]!.text;
+    const message = this.messages[index];
+    const text = message?.text ?? this.posts[index - this.messages.length]!.text;
     const lines = Math.ceil(text.length / Math.max(20, (width - 48) / 8));
-    const before = this.room.messages[index - 1];
+    const before = this.messages[index - 1];
     const head = message && heads(message, before) ? 28 : 0;
     const day = message && newDay(message, before) ? 37 : 0;
     const state = message ? 0 : 21;
@@ -205,9 +209,9 @@ export class Pane implements Rows {
   }
 
   render(index: number): HTMLElement {
-    const message = this.room.messages[index];
-    if (!message) return this.pending(this.posts[index - this.room.messages.length]!);
-    const before = this.room.messages[index - 1];
+    const message = this.messages[index];
+    if (!message) return this.pending(this.posts[index - this.messages.length]!);
+    const before = this.messages[index - 1];
     const at = new Date(when(message).at);
     const row = h("article", { className: "row", data: { seq: String(message.seq) } });
     if (newDay(message, before)) row.append(h("div", { className: "day" }, DAY.format(at)));

@@ -28,6 +28,8 @@ export class Scroller {
   private tops = new Float64Array(1);
   private width = 0;
   private pinned = true;
+  /** Where the box was when it was last looked at. */
+  private seen = 0;
   /** The row at the top, and how far its end is from there: its beginning may change. */
   private anchor = { name: "", index: 0, above: 0 };
 
@@ -49,7 +51,13 @@ export class Scroller {
 
   toEnd(): void {
     this.pinned = true;
-    this.update();
+    this.measureAll();
+    this.settle();
+  }
+
+  /** The rows are about to change: the event of a scroll may be yet to come. */
+  note(): void {
+    if (this.box.scrollTop !== this.seen) this.look();
   }
 
   /** The rows have changed. */
@@ -59,14 +67,21 @@ export class Scroller {
   }
 
   private onScroll(): void {
-    const { scrollTop, clientHeight, scrollHeight } = this.box;
-    this.pinned = scrollTop + clientHeight >= scrollHeight - AT_END;
-    this.dropAnchor();
+    this.look();
     this.settle();
     this.moved();
   }
 
+  /** Where the reader has scrolled to. */
+  private look(): void {
+    const { scrollTop, clientHeight, scrollHeight } = this.box;
+    this.pinned = scrollTop + clientHeight >= scrollHeight - AT_END;
+    this.dropAnchor();
+    this.seen = scrollTop;
+  }
+
   private onResize(): void {
+    this.note();
     if (this.box.clientWidth !== this.width) {
       this.width = this.box.clientWidth;
       this.heights.clear();
@@ -112,6 +127,7 @@ export class Scroller {
       if (index >= 0) wanted = this.tops[index + 1]! - this.anchor.above;
     }
     if (Math.abs(wanted - this.box.scrollTop) >= 1) this.box.scrollTop = wanted;
+    this.seen = this.box.scrollTop;
   }
 
   /** Where the anchor's row is by now: rows are mostly added above it. */
