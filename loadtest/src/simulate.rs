@@ -146,3 +146,6 @@ fn failure(seed: u64, run: &Run) -> String {
         "{tail}\nseed {seed} breaks {broken}\nto replay: loadtest simulate --seed {seed} [--trace]"
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,8 @@ pub enum Mutation {
     PageWithHole,
     /// Some message shows in a page with another text.
     PageOfOthers,
-    /// The newest messages are read without their client message ids.
-    KeylessTail,
+    /// Of the newest messages only the last is read.
+    ShortTail,
     /// Members are removed in word only.
     KeepsMembers,
     /// One wake-up in 500 is swallowed.

@@ -143,7 +143,8 @@ impl Stream {
                 }
                 Delivery::End(end) => {
                     let what = format!("{what} ends: {end:?}");
-                    self.sim.told(&what, |model, _| model.ended(id, end, ring));
+                    self.sim
+                        .told(&what, |model, disk| model.ended(id, end, ring, disk));
                     return;
                 }
             }

@@ -172,11 +172,11 @@ impl Store for SimStore {
     ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
         let what = format!("load {chat}");
         self.read(&what, deadline, |state| {
-            let keyless = state.mutated(Mutation::KeylessTail);
+            let short = state.mutated(Mutation::ShortTail);
             let found = state.disk.chat(chat)?;
             let mut rows = state.disk.page(chat, Page::Before(Seq::MAX), newest);
-            if keyless {
-                rows.iter_mut().for_each(|row| row.client_message_id = None);
+            if short {
+                rows.drain(..rows.len().saturating_sub(1));
             }
             Some((found.record(), rows))
         })

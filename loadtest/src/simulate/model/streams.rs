@@ -202,7 +202,7 @@ impl Model {
     }
 
     /// The server has ended a stream.
-    pub fn ended(&mut self, id: u64, end: End, ring: usize) -> Kept {
+    pub fn ended(&mut self, id: u64, end: End, ring: usize, disk: &Disk) -> Kept {
         self.counts.ended += 1;
         let Some(stream) = self.streams.get(&id) else {
             return rule(false, "P7", || format!("stream {id} is closed and ends"));
@@ -215,10 +215,12 @@ impl Model {
             End::Misused => false,
         };
         rule(fair, "P7", || format!("{user}'s stream in {chat}: {end:?}"))?;
-        // P9: a drain lets a reader have what the ring holds for it.
+        // P9: a drain lets a reader have what the ring holds for it. The ring may
+        // be ahead of what the senders know, and the disk ahead of the ring.
         let newest = self.chat(chat).acknowledged;
         let missing = next.map_or(0, |next| newest - (next - 1));
-        let in_ring = end == End::Draining && missing <= ring as Seq;
+        let behind = next.map_or(0, |next| disk.chats[&chat].last_seq() - (next - 1));
+        let in_ring = end == End::Draining && behind <= ring as Seq;
         rule(!in_ring || missing <= 0, "P9", || {
             format!("{user}'s stream in {chat} ends {missing} messages early")
         })
