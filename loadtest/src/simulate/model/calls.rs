@@ -27,8 +27,8 @@ pub struct PostCall {
     pub chat: ChatId,
     pub from: UserName,
     pub draft: Draft,
-    /// Not a member when it was asked for.
-    out: bool,
+    /// See [`Model::is_out`].
+    out: Option<u32>,
     ended: bool,
 }
 
@@ -54,7 +54,7 @@ impl Model {
             chat,
             from: from.clone(),
             draft: draft.clone(),
-            out: self.member(chat, from).out,
+            out: self.member(chat, from).out_at(),
             ended: self.chat(chat).end_acknowledged,
         }
     }
@@ -72,7 +72,7 @@ impl Model {
         rule(!(call.ended && result.is_ok()), "P7", || {
             format!("a post to {} is stored after its end", call.chat)
         })?;
-        let out = call.out && self.member(call.chat, &call.from).out;
+        let out = self.is_out(call.chat, &call.from, call.out);
         rule(!(out && result.is_ok()), "P7", || {
             format!("{} is removed from {} and posts", call.from, call.chat)
         })?;

@@ -31,7 +31,12 @@ impl Member {
         }
     }
 
-    /// Removed for sure between two moments.
+    /// If it is out: how often it had been added before.
+    pub fn out_at(&self) -> Option<u32> {
+        self.out.then_some(self.all_adds)
+    }
+
+    /// Removed for sure since a moment.
     pub fn was_removed_since(&self, tick: u64) -> bool {
         self.removals.iter().any(|(asked, _)| *asked > tick)
     }
@@ -46,6 +51,11 @@ pub struct RemoveCall {
 impl Model {
     pub(super) fn member(&mut self, chat: ChatId, user: &UserName) -> &mut Member {
         self.members.entry((chat, user.clone())).or_default()
+    }
+
+    /// Whether a user who was `out` when a call was made has been so all the time.
+    pub(super) fn is_out(&mut self, chat: ChatId, user: &UserName, out: Option<u32>) -> bool {
+        out.is_some() && self.member(chat, user).out_at() == out
     }
 
     pub fn add_asked(&mut self, chat: ChatId, user: &UserName) {

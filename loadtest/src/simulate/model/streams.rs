@@ -23,7 +23,8 @@ pub struct JoinCall {
     /// asked for.
     known: Seq,
     seen: Seq,
-    out: bool,
+    /// See [`Model::is_out`].
+    out: Option<u32>,
     ended: bool,
 }
 
@@ -57,7 +58,7 @@ impl Model {
             after,
             known: self.chat(chat).acknowledged,
             seen: self.chat(chat).seen,
-            out: self.member(chat, user).out,
+            out: self.member(chat, user).out_at(),
             ended: self.chat(chat).end_acknowledged,
         }
     }
@@ -79,7 +80,8 @@ impl Model {
             ShardError::Draining => self.draining,
             ShardError::Busy { .. } | ShardError::Unavailable => true,
         };
-        rule(fair, "P7", || {
+        let ahead = matches!(error, ShardError::AheadOfChat { .. });
+        rule(fair, if ahead { "P4" } else { "P7" }, || {
             format!(
                 "{} joins {} behind {:?}: {error}",
                 call.user, call.chat, call.after
@@ -100,7 +102,7 @@ impl Model {
             posts: BTreeMap::new(),
         };
         self.streams.insert(id, stream);
-        let out = call.out && self.member(call.chat, &call.user).out;
+        let out = self.is_out(call.chat, &call.user, call.out);
         let kept = rule(!out && !call.ended, "P7", || {
             format!("{} may not join {} and does", call.user, call.chat)
         });
