@@ -126,7 +126,7 @@ impl Stream {
             }
         };
         loop {
-            if self.moody && self.sim.one_in(12) && !self.sim.state().calm {
+            if self.moody && self.sim.one_in(12) && !self.sim.is_quiet() {
                 self.sim.nap(1..3_000).await;
             }
             let what = format!("stream {id}");

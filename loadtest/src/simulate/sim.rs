@@ -168,6 +168,12 @@ impl Sim {
         sleep(millis).await;
     }
 
+    /// Whoever reads in fits and starts reads on now.
+    pub fn is_quiet(&self) -> bool {
+        let state = self.state();
+        state.calm || state.model.draining
+    }
+
     /// Waits while all is to come to rest.
     pub async fn while_calm(&self) {
         while self.state().calm {
