@@ -12,7 +12,10 @@ use tonic::{
     transport::Channel,
 };
 
-use super::{CALL_TIMEOUT, ClientError, channel};
+use super::{
+    ClientError,
+    peer::{CALL_TIMEOUT, channel},
+};
 use crate::{
     config::Credentials,
     proto::tokens::{GetAccessTokenRequest, GetRefreshTokenRequest, auth_v1_client::AuthV1Client},
@@ -25,7 +28,7 @@ const LEAST_REFRESH_LIFE: Duration = Duration::from_secs(6 * 3600);
 
 /// What `chatd login` leaves for the other commands. It has no `Debug`: all of
 /// it is secret.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Tokens {
     /// Whom they are from, and who has new ones.
     pub(super) auth_addr: String,
@@ -36,6 +39,7 @@ pub(super) struct Tokens {
 }
 
 /// What is shown to the server.
+#[derive(Clone)]
 pub(super) enum Shown {
     Given(String),
     Kept(PathBuf, Tokens),
@@ -47,6 +51,27 @@ impl Shown {
             Credentials::Token(token) => Self::Given(token.expose().to_owned()),
             Credentials::File(path) => Self::Kept(path.clone(), read(path)?),
         })
+    }
+
+    /// The user's name: what the token says, or the token itself, as in
+    /// development mode. The server may know better.
+    pub(super) fn user(&self) -> String {
+        #[derive(Deserialize)]
+        struct Name {
+            username: String,
+        }
+        let token = self.token();
+        match jsonwebtoken::dangerous::insecure_decode_claims::<Name>(token) {
+            Ok(Name { username }) => username,
+            Err(_) => token.to_owned(),
+        }
+    }
+
+    fn token(&self) -> &str {
+        match self {
+            Self::Given(token) => token,
+            Self::Kept(_, tokens) => &tokens.access_token,
+        }
     }
 
     /// Gets a new access token if there is little left of the old one, or
@@ -64,10 +89,7 @@ impl Shown {
     }
 
     pub(super) fn authorization(&self) -> Result<MetadataValue<Ascii>, ClientError> {
-        let token = match self {
-            Self::Given(token) => token,
-            Self::Kept(_, tokens) => &tokens.access_token,
-        };
+        let token = self.token();
         // From bytes, because a name may hold more than ASCII.
         let mut authorization = MetadataValue::try_from(format!("Bearer {token}").as_bytes())
             .map_err(|_| ClientError::Token)?;
@@ -116,12 +138,16 @@ fn read(path: &Path) -> Result<Tokens, ClientError> {
     serde_json::from_slice(&text).map_err(|_| failed(path, "not what chatd login writes"))
 }
 
-/// Replaces the file as a whole; nobody else may read it, also not for a moment.
 pub(super) fn write(path: &Path, tokens: &Tokens) -> Result<(), ClientError> {
+    let text = serde_json::to_vec_pretty(tokens).map_err(|error| failed(path, error))?;
+    replace(path, &text)
+}
+
+/// Replaces a file as a whole; nobody else may read it, also not for a moment.
+pub(super) fn replace(path: &Path, text: &[u8]) -> Result<(), ClientError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| failed(path, error))?;
     }
-    let text = serde_json::to_vec_pretty(tokens).map_err(|error| failed(path, error))?;
     let fresh = path.with_extension(format!("new-{:08x}", fastrand::u32(..)));
     let mut options = fs::OpenOptions::new();
     let done = options
@@ -130,7 +156,7 @@ pub(super) fn write(path: &Path, tokens: &Tokens) -> Result<(), ClientError> {
         .mode(0o600)
         .open(&fresh)
         .and_then(|mut file| {
-            file.write_all(&text)?;
+            file.write_all(text)?;
             file.sync_all()
         })
         .and_then(|()| fs::rename(&fresh, path));
