@@ -28,7 +28,7 @@ const LEAST_REFRESH_LIFE: Duration = Duration::from_secs(6 * 3600);
 
 /// What `chatd login` leaves for the other commands. It has no `Debug`: all of
 /// it is secret.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Tokens {
     /// Whom they are from, and who has new ones.
     pub(super) auth_addr: String,
@@ -39,7 +39,6 @@ pub(super) struct Tokens {
 }
 
 /// What is shown to the server.
-#[derive(Clone)]
 pub(super) enum Shown {
     Given(String),
     Kept(PathBuf, Tokens),

@@ -1,9 +1,10 @@
 //! The server as the client's commands see it: a connection, the token to call
 //! with, and what a failure means.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::sync::Mutex;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -17,11 +18,13 @@ use crate::{config::PeerConfig, proto::chat_v1_client::ChatV1Client, telemetry::
 const MAX_REPLY_BYTES: usize = 64 << 20;
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A server, and the token to call it with. Clones share the connection.
+/// A server, and the token to call it with. Clones share the connection, and
+/// where new tokens come from.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) client: ChatV1Client<Channel>,
-    shown: Shown,
+    shown: Arc<Mutex<Shown>>,
+    user: String,
     authorization: MetadataValue<Ascii>,
     addr: String,
     /// The command's: its calls are one trace, if the server traces.
@@ -37,22 +40,24 @@ impl Peer {
         Ok(Self {
             client: ChatV1Client::new(channel).max_decoding_message_size(MAX_REPLY_BYTES),
             authorization: shown.authorization()?,
-            shown,
+            user: shown.user(),
+            shown: Arc::new(Mutex::new(shown)),
             addr: config.addr.clone(),
             trace: SpanRef::new_trace(),
         })
     }
 
     /// The user's name, as far as the client can tell.
-    pub(super) fn user(&self) -> String {
-        self.shown.user()
+    pub(super) fn user(&self) -> &str {
+        &self.user
     }
 
     /// Gets a new token if the one there is expires, or is refused (`at_once`).
     /// False if there is no other to be had.
     pub(super) async fn renew(&mut self, at_once: bool) -> Result<bool, ClientError> {
-        let renewed = self.shown.renew(at_once).await?;
-        self.authorization = self.shown.authorization()?;
+        let mut shown = self.shown.lock().await;
+        let renewed = shown.renew(at_once).await?;
+        self.authorization = shown.authorization()?;
         Ok(renewed)
     }
 

@@ -5,7 +5,7 @@
 //! Invariants:
 //! 1. The terminal is given back as it was, whatever ends the client.
 //! 2. What the server sends reaches the terminal only as `text.rs` shows it.
-//! 3. One task does it all, so nothing is shared and nothing waits for a lock.
+//! 3. One task does it all; of what its calls share, only the tokens have a lock.
 
 mod areas;
 mod calls;
@@ -68,7 +68,7 @@ struct Screen {
 
 pub(super) async fn run(config: ConnectConfig) -> Result<(), ClientError> {
     let peer = Peer::new(&config.peer).await?;
-    let me = peer.user();
+    let me = peer.user().to_owned();
     let mut marks = MarkFile::new(config.marks, &me, &config.peer.addr);
     let mut full = FullScreen::enter()?;
     let size = full.terminal().size()?;
