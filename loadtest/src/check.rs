@@ -43,8 +43,12 @@ use world::{Setting, StoreKind};
 /// Faults of one run, of those there are.
 const FAULTS: usize = 5;
 
-/// Longest pause of a sender in a soak, in milliseconds.
+/// Longest pause of a sender, and of one in a soak, in milliseconds.
+const PAUSE: u64 = 8;
 const SOAK_PAUSE: u64 = 200;
+
+/// How long a reader may take to see a last message: the machine may be busy.
+const SEEN: Duration = Duration::from_secs(20);
 
 const HEAD: &str = "\
 | seed | store | faults | made | sends | tries | acknowledged | stored | seen | verdicts |
@@ -160,7 +164,8 @@ async fn runs(options: &Options, first: u64) -> Result<()> {
             time: options.time,
             seed,
             chats: options.chats,
-            pause: 8,
+            pause: PAUSE,
+            seen: SEEN,
         };
         let outcome = run::run(&plan).await?;
         println!("{}", row(&plan, &outcome));
@@ -189,6 +194,7 @@ async fn soak(options: &Options, seed: u64, time: Duration) -> Result<()> {
         seed,
         chats: options.chats,
         pause: SOAK_PAUSE,
+        seen: SEEN,
     };
     let outcome = run::run(&plan).await?;
     println!("{HEAD}");

@@ -150,7 +150,7 @@ impl Reader {
                     Look::Ring(Read::Behind { newest }) => {
                         let lag = (newest - self.cursor) as u64;
                         self.history.metrics.history_read(lag);
-                        if fault::strikes(Fault::GapAtHandover) {
+                        if fault::is_on(Fault::GapAtHandover) {
                             self.cursor += 1;
                         }
                         self.source = self.ask_history();

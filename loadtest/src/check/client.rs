@@ -43,6 +43,8 @@ pub struct Client {
     pub record: Record,
     number: u32,
     count: u32,
+    /// When it stops trying, once the end has begun.
+    give_up: Option<Instant>,
 }
 
 /// Who a client is.
@@ -74,6 +76,7 @@ impl Client {
             record: Record::default(),
             number: role.number,
             count: 0,
+            give_up: None,
         }
     }
 
@@ -153,10 +156,15 @@ impl Client {
     /// Tries until it is acknowledged, or until long after the last fault.
     pub async fn settle(&mut self, send: &mut Send) {
         send.to_the_end = true;
-        let give_up = Instant::now() + REST;
-        while !self.try_once(send, None).await && Instant::now() < give_up {
+        while !self.try_once(send, None).await && !self.gives_up() {
             self.pause_up_to(100).await;
         }
+    }
+
+    /// Whether it has had as long as anybody may need in the end.
+    pub fn gives_up(&mut self) -> bool {
+        let end = self.give_up.get_or_insert_with(|| Instant::now() + REST);
+        Instant::now() > *end
     }
 
     /// A stream or page that is asked for now.

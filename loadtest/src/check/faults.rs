@@ -82,7 +82,7 @@ impl Fault {
     /// How long it lasts, in milliseconds, at most.
     fn longest(self) -> u64 {
         match self {
-            Self::Kill | Self::Term | Self::Cut | Self::DbCut | Self::Flood => 200,
+            Self::Kill | Self::Term | Self::Cut | Self::DbCut | Self::Flood | Self::Clock => 200,
             // Longer than a send's deadline, now and then.
             Self::Disk | Self::Auth | Self::DbStop | Self::DbFast | Self::DbImmediate => 2_500,
             _ => 1_500,

@@ -15,6 +15,7 @@ use crate::Result;
 
 /// How long the load is on; what finds the fault comes right after.
 const TIME: Duration = Duration::from_secs(2);
+const SEEN: Duration = Duration::from_secs(3);
 
 /// A name of `CHATD_FAULT`, what it takes to show, and the verdicts of which one
 /// must be among those that come.
@@ -52,6 +53,7 @@ pub async fn prove(binary: &Path, seed: u64) -> Result<()> {
             seed,
             chats: 3,
             pause: 8,
+            seen: SEEN,
         };
         let begun = Instant::now();
         let outcome = run(&plan).await?;

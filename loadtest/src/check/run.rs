@@ -27,11 +27,8 @@ use super::{
 };
 use crate::Result;
 
-/// How long readers may take to see one last message, when all is well again.
-const SEEN: Duration = Duration::from_secs(5);
-
-/// Last messages in each chat, one after the other.
-const LAST: usize = 4;
+/// Last messages in each chat, each seen by all before the next is sent.
+const LAST: usize = 32;
 
 /// Sends of one flood.
 const FLOOD: usize = 400;
@@ -53,6 +50,8 @@ pub struct Plan {
     pub chats: usize,
     /// Longest pause of a sender, in milliseconds.
     pub pause: u64,
+    /// How long readers may take to see a last message, when all is well again.
+    pub seen: Duration,
 }
 
 /// What came of a run.
@@ -231,18 +230,25 @@ impl Load {
         let mut record = Record::default();
         self.phase.send_replace(Phase::Ending);
         gather(&mut self.senders, &mut record).await;
-        for _ in 0..LAST {
+        'rounds: for _ in 0..LAST {
             let mut seqs = Vec::new();
             for chat in self.chats.clone() {
                 let mut client = self.client(chat, MEMBERS[0]);
                 let mut send = client.new_send();
                 client.settle(&mut send).await;
-                seqs.extend(send.acks.last().map(|ack| (chat, ack.seq)));
+                let ack = send.acks.last().copied();
                 client.record.sends.push(send);
                 record.add(client.record);
+                let Some(ack) = ack else {
+                    break 'rounds;
+                };
+                seqs.push((chat, ack.seq));
             }
-            // If one does not get there, the verdict says which.
-            _ = timeout(SEEN, self.all_saw(&seqs)).await;
+            // The verdicts say which did not get there. A next message might bring
+            // it there.
+            if timeout(self.plan.seen, self.all_saw(&seqs)).await.is_err() {
+                break;
+            }
         }
         self.phase.send_replace(Phase::Over);
         gather(&mut self.readers, &mut record).await;
@@ -298,6 +304,7 @@ async fn gather(tasks: &mut JoinSet<Record>, record: &mut Record) {
     };
     if timeout(2 * REST, all).await.is_err() {
         let left = tasks.len();
+        tasks.shutdown().await;
         record
             .troubles
             .push(format!("{left} clients do not come to an end"));

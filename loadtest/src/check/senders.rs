@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{
-    client::{Client, REST},
+    client::Client,
     peer::{No, Stream, reason},
     record::{Ack, Kind, Op, Record, Send},
 };
@@ -72,14 +72,7 @@ pub async fn call(mut client: Client) -> Record {
 pub async fn post(mut client: Client) -> Record {
     let mut open: BTreeMap<Op, (Send, bool)> = BTreeMap::new();
     let mut after = 0;
-    let mut give_up = None;
-    while client.runs() || !open.is_empty() {
-        if !client.runs() {
-            let end = *give_up.get_or_insert_with(|| client.place.now() + REST.as_nanos() as u64);
-            if client.place.now() > end {
-                break;
-            }
-        }
+    while client.runs() || !(open.is_empty() || client.gives_up()) {
         let mut stream = client.new_stream(Kind::Ended, Some(after));
         match client.peer.join(client.chat, Some(after)).await {
             Ok(mut connected) => {

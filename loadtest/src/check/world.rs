@@ -24,9 +24,9 @@ pub const MEMBERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
 /// Who is in none.
 pub const STRANGER: &str = "mallory";
 
-/// Room for the store besides the ballast, in MiB.
-const SQLITE_DISK: u32 = 64;
-const POSTGRES_DISK: u32 = 512;
+/// The size of a disk to be filled, in MiB: more than SQLite's log takes, which is
+/// not carried over while it would be waited for.
+const DISK: u32 = 640;
 
 /// What a proxy adds to each chunk.
 const DELAY: Duration = Duration::from_millis(30);
@@ -79,7 +79,7 @@ impl World {
                 let folder = home.path().join("disk");
                 fs::create_dir(&folder)?;
                 if has(Fault::Disk) {
-                    disk = Some(Disk::mount(&folder, SQLITE_DISK)?);
+                    disk = Some(Disk::mount(&folder, DISK)?);
                 }
                 format!("sqlite:{}", folder.join("chat.db").display())
             }
@@ -214,7 +214,7 @@ fn on_a_disk(data: &std::path::Path) -> Result<Disk> {
     let copied = data.with_file_name("copied");
     fs::rename(data, &copied)?;
     fs::create_dir(data)?;
-    let disk = Disk::mount(data, POSTGRES_DISK)?;
+    let disk = Disk::mount(data, DISK)?;
     let mut copy = std::process::Command::new("cp");
     copy.arg("-a").arg(copied.join(".")).arg(data);
     super::pg::run(&mut copy);

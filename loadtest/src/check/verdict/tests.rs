@@ -175,7 +175,7 @@ fn p2_a_later_message_before_one_that_was_known() {
 
 #[test]
 fn p2_a_page_that_lacks_what_was_acknowledged() {
-    let found = doctored(|record| drop(record.streams[PAGE].messages.pop()));
+    let found = doctored(|record| _ = record.streams[PAGE].messages.pop());
     let (stream, missing) = (PAGE, 4);
     assert_eq!(found, [Verdict::Stale { stream, missing }]);
     let more = doctored(|record| {
@@ -218,9 +218,9 @@ fn p4_a_gap_in_a_stream() {
             next,
         }]
     };
-    let inside = doctored(|record| drop(record.streams[MEMBER].messages.remove(2)));
+    let inside = doctored(|record| _ = record.streams[MEMBER].messages.remove(2));
     assert_eq!(inside, gap(MEMBER, 2, 4));
-    let before = doctored(|record| drop(record.streams[PAGE].messages.remove(0)));
+    let before = doctored(|record| _ = record.streams[PAGE].messages.remove(0));
     assert_eq!(before, gap(PAGE, 1, 3));
 }
 
@@ -240,7 +240,7 @@ fn p4_a_message_again() {
 
 #[test]
 fn p4_a_reader_that_did_not_get_to_the_end() {
-    let found = doctored(|record| drop(record.streams[MEMBER].messages.pop()));
+    let found = doctored(|record| _ = record.streams[MEMBER].messages.pop());
     let (stream, last, end) = (MEMBER, 4, 5);
     assert_eq!(found, [Verdict::Behind { stream, last, end }]);
     let left = doctored(|record| {
