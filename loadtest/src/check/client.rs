@@ -118,6 +118,10 @@ impl Client {
         }
     }
 
+    pub fn has_made(&self, op: Op) -> bool {
+        (1..=self.count).contains(&op.count()) && op == Op::new(self.number, op.count())
+    }
+
     /// Calls SendMessage once. False if it was not acknowledged.
     pub async fn try_once(&mut self, send: &mut Send, patience: Option<Duration>) -> bool {
         let text = send.op.text(&self.peer.user);

@@ -90,6 +90,10 @@ impl Op {
         Self(u64::from(client) << 32 | u64::from(count))
     }
 
+    pub fn count(self) -> u32 {
+        self.0 as u32
+    }
+
     /// The text that `user` sends: no two are alike.
     pub fn text(self, user: &str) -> String {
         // Any length up to 200, and the same each time.

@@ -75,10 +75,11 @@ fn clean() -> Record {
         stream(Kind::Stays, Some(0), 1..=5),
         stream(Kind::Stays, None, 3..=5),
         stream(Kind::Page { more: false }, Some(1), 2..=4),
-        stream(Kind::Ended, Some(0), 1..=0),
+        stream(Kind::Ended, Some(0), 1..=1),
     ];
     streams[LIVE].asked = 250;
     streams[PAGE].asked = 450;
+    streams[STRANGER].messages.clear();
     (streams[STRANGER].member, streams[STRANGER].let_in) = (false, false);
     Record {
         sends,
