@@ -25,25 +25,12 @@ fn check(args: &[&str]) -> String {
     out.into_owned()
 }
 
+/// In one test, since the server with the faults is built in the usual one's place.
 #[test]
-fn the_promises_hold_under_faults() {
-    let postgres = "kill,db-immediate,db-half-open,half-open,flood";
-    check(&["--for", "6s", "--store", "postgres", "--faults", postgres]);
-    check(&[
-        "--for",
-        "4s",
-        "--store",
-        "sqlite",
-        "--faults",
-        "kill,term,cut,auth",
-    ]);
-}
-
-#[test]
-fn every_fault_of_the_server_is_found() {
+fn the_promises_hold_and_every_fault_of_the_server_is_found() {
     let found = check(&["--prove"]);
     assert!(found.matches("\n| ").count() >= 10, "{found}");
-    // And what is shipped knows none of them.
+    // What is shipped knows none of them.
     let usual = Path::new(LOADTEST).with_file_name("chatd");
     let holds = |path: &Path, name: &str| {
         let bytes = fs::read(path).unwrap();
@@ -58,4 +45,8 @@ fn every_fault_of_the_server_is_found() {
             "{name}"
         );
     }
+    let postgres = "kill,db-immediate,db-half-open,half-open,flood";
+    check(&["--for", "6s", "--store", "postgres", "--faults", postgres]);
+    let sqlite = "kill,term,cut,auth";
+    check(&["--for", "4s", "--store", "sqlite", "--faults", sqlite]);
 }
