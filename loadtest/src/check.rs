@@ -38,7 +38,7 @@ use crate::Result;
 use faults::Fault;
 use run::{Outcome, Plan};
 use samples::Slopes;
-use world::{Setting, StoreKind};
+use world::{Setting, StoreKind, WINDOW};
 
 /// Faults of one run, of those there are.
 const FAULTS: usize = 5;
@@ -46,6 +46,9 @@ const FAULTS: usize = 5;
 /// Longest pause of a sender, and of one in a soak, in milliseconds.
 const PAUSE: u64 = 8;
 const SOAK_PAUSE: u64 = 200;
+
+/// Full after two minutes of a soak, so that it does not pass for a leak.
+const SOAK_WINDOW: u32 = 2_048;
 
 /// How long a reader may take to see a last message: the machine may be busy.
 const SEEN: Duration = Duration::from_secs(20);
@@ -143,6 +146,11 @@ impl Options {
             store,
             faults,
             binary,
+            window: if self.soak.is_some() {
+                SOAK_WINDOW
+            } else {
+                WINDOW
+            },
             broken: self.broken.clone(),
         })
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     faults::Fault,
     run::{Plan, run},
-    world::{Setting, StoreKind},
+    world::{Setting, StoreKind, WINDOW},
 };
 use crate::Result;
 
@@ -47,6 +47,7 @@ pub async fn prove(binary: &Path, seed: u64) -> Result<()> {
                 store,
                 faults: faults.to_vec(),
                 binary: binary.into(),
+                window: WINDOW,
                 broken: Some(name.into()),
             },
             time: TIME,

@@ -12,9 +12,8 @@ use std::{
 
 use crate::{Result, check::pg::kill, child};
 
-/// Short times; little in the ring, so that readers go to history and back; and a
-/// duplicate window (P5) that holds all that a chat gets while a retry may come.
-const SETTINGS: [&str; 20] = [
+/// Short times, and little in the ring, so that readers go to history and back.
+const SETTINGS: [&str; 18] = [
     "--http-port",
     "off",
     "--cores",
@@ -23,8 +22,6 @@ const SETTINGS: [&str; 20] = [
     "2s",
     "--store-stall",
     "1s",
-    "--ring",
-    "16384",
     "--ring-bytes",
     "16KiB",
     "--keep-alive-interval",

@@ -263,7 +263,7 @@ fn judge_order(at: usize, stream: &Stream, times: &Times, verdicts: &mut Vec<Ver
     // From now on: nothing of before.
     if stream.after.is_none()
         && let Some(first) = stream.messages.first()
-        && first.seq <= known
+        && first.seq <= times.acked_before(stream.asked)
     {
         let seq = first.seq;
         verdicts.push(Verdict::Again { stream: at, seq });

@@ -41,12 +41,17 @@ pub enum StoreKind {
     Postgres,
 }
 
+/// Enough for a run of minutes at full speed.
+pub const WINDOW: u32 = 16_384;
+
 /// What is to be tested, and by what.
 #[derive(Debug, Clone)]
 pub struct Setting {
     pub store: StoreKind,
     pub faults: Vec<Fault>,
     pub binary: PathBuf,
+    /// The duplicate window (P5): what a chat gets while a retry may still come.
+    pub window: u32,
     /// A fault that the server itself is to have: a name of `CHATD_FAULT`.
     pub broken: Option<String>,
 }
@@ -98,6 +103,7 @@ impl World {
             }
         };
         args.extend(["--store".into(), store]);
+        args.extend(["--ring".into(), setting.window.to_string()]);
         let mut auth = None;
         if has(Fault::Auth) {
             let users = [&MEMBERS[..], &[STRANGER]].concat();

@@ -237,6 +237,12 @@ fn p4_a_message_again() {
     assert_eq!(before, again(PAGE, 2));
     let live = doctored(|record| record.streams[LIVE].messages.insert(0, message(2)));
     assert_eq!(live, again(LIVE, 2));
+    // The server that gave a page of the store was still to learn of it.
+    let unknown = doctored(|record| {
+        record.streams[LIVE].messages.insert(0, message(2));
+        record.sends[1].acks.remove(0);
+    });
+    assert_eq!(unknown, []);
 }
 
 #[test]
