@@ -4,13 +4,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults fuzz history upgrade image web screenshots tools
+.PHONY: help run test faults check fuzz history upgrade image web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
+	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME'
 	@echo 'make fuzz   a million random inputs for each parser of what comes from outside; FUZZ_RUNS=N: so many'
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
@@ -28,13 +29,19 @@ test: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-	cargo test
+	cargo test --workspace
 
 # The short form of these is in `make test`.
 faults: tools
 	FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_RESTARTS=$${FAULT_RESTARTS:-20} FAULT_STALLS=$${FAULT_STALLS:-10} \
 	FAULT_CUTS=$${FAULT_CUTS:-50} FAULT_PAIRS=$${FAULT_PAIRS:-10} \
 	cargo test --test promises faults -- --nocapture
+
+# The short form of this is in `make test`.
+check: tools
+	cargo run --release -p loadtest -- check --prove
+	cargo run --release -p loadtest -- check --runs $${CHECK_RUNS:-100}
+	cargo run --release -p loadtest -- check --soak $${CHECK_SOAK:-30m}
 
 # The short form of this is in `make test`.
 fuzz:

@@ -8,6 +8,7 @@
 mod baseline;
 mod calls;
 mod ceiling;
+mod check;
 mod child;
 mod durable;
 mod fanout;
@@ -57,6 +58,8 @@ enum Scenario {
     History(history::Options),
     /// All readers lose their connections, and come back at once
     Resume(resume::Options),
+    /// Tries to break the promises, by faults under load
+    Check(check::Options),
     /// Draws results as SVG
     Plot(report::PlotOptions),
     /// Writes the compiled contract to a file, as ghz and grpcurl read it
@@ -88,6 +91,7 @@ fn main() -> Result<()> {
         Scenario::Idle(options) => idle::run(&options),
         Scenario::History(options) => history::run(&options),
         Scenario::Resume(options) => resume::run(&options),
+        Scenario::Check(options) => check::run(&options),
         Scenario::Plot(options) => report::plot(&options),
         Scenario::Protoset { file } => Ok(std::fs::write(file, chat_service::proto::DESCRIPTORS)?),
         Scenario::CeilingUnary => ceiling::unary::run(),

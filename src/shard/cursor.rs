@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     domain::{Clock, Frame, Row, Seq, UserName},
+    fault::{self, Fault},
     store::{Page, Store, retry_delays},
     telemetry::{Metrics, log_limited},
 };
@@ -149,6 +150,9 @@ impl Reader {
                     Look::Ring(Read::Behind { newest }) => {
                         let lag = (newest - self.cursor) as u64;
                         self.history.metrics.history_read(lag);
+                        if fault::is_on(Fault::GapAtHandover) {
+                            self.cursor += 1;
+                        }
                         self.source = self.ask_history();
                     }
                     Look::End(end) => return Poll::Ready(Delivery::End(end)),
