@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults check fuzz history upgrade image web screenshots tools
+.PHONY: help run test faults check fuzz history upgrade image sbom web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
 	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
+	@echo 'make sbom   lists the crates in the server, as CycloneDX, in $(TARGET)/chatd.cdx.json; installs cargo-cyclonedx there'
 	@echo 'make web    builds the chat page anew from web/src, which needs Node'
 	@echo 'make screenshots  makes the pictures of the README anew'
 	@echo 'make help   this text'
@@ -61,6 +62,15 @@ upgrade: tools
 
 image: tools
 	IMAGE_BUILD=1 cargo test --test promises the_images_steps -- --nocapture
+
+# From Cargo.lock and the crates that are here: only the tool needs a network, once.
+sbom:
+	@test -x $(TARGET)/tools/bin/cargo-cyclonedx || cargo install --locked --root $(TARGET)/tools cargo-cyclonedx@0.5.9
+	CARGO_NET_OFFLINE=true SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(TARGET)/tools/bin/cargo-cyclonedx cyclonedx \
+	  --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps
+	mv chatd_bin.cdx.json $(TARGET)/chatd.cdx.json
+	rm loadtest/*_bin.cdx.json
+	SBOM=$(abspath $(TARGET))/chatd.cdx.json cargo test --test promises the_sbom -- --ignored --nocapture
 
 # What is built is committed, so that nobody else needs Node.
 web:
