@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults check fuzz history upgrade image sbom web screenshots tools
+.PHONY: help run test faults check simulate fuzz history upgrade image sbom web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
 	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME'
+	@echo 'make simulate  the core under 1,000 seeds of crashes, lost answers and odd timing; SIMULATE="--for 10m"'
 	@echo 'make fuzz   a million random inputs for each parser of what comes from outside; FUZZ_RUNS=N: so many'
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
@@ -43,6 +44,11 @@ check: tools
 	cargo run --release -p loadtest -- check --prove
 	cargo run --release -p loadtest -- check --runs $${CHECK_RUNS:-100}
 	cargo run --release -p loadtest -- check --soak $${CHECK_SOAK:-30m}
+
+# The short form of this is in `make test`.
+SIMULATE ?= --seeds 1000
+simulate:
+	cargo run --release -p loadtest -- simulate $(SIMULATE)
 
 # The short form of this is in `make test`.
 fuzz:

@@ -20,6 +20,7 @@ mod pace;
 mod posts;
 mod report;
 mod resume;
+mod simulate;
 mod stream;
 mod unary;
 mod wire;
@@ -60,6 +61,8 @@ enum Scenario {
     Resume(resume::Options),
     /// Tries to break the promises, by faults under load
     Check(check::Options),
+    /// Shards, lanes and cursors on one thread with seeded faults
+    Simulate(simulate::Options),
     /// Draws results as SVG
     Plot(report::PlotOptions),
     /// Writes the compiled contract to a file, as ghz and grpcurl read it
@@ -92,6 +95,7 @@ fn main() -> Result<()> {
         Scenario::History(options) => history::run(&options),
         Scenario::Resume(options) => resume::run(&options),
         Scenario::Check(options) => check::run(&options),
+        Scenario::Simulate(options) => simulate::run(&options),
         Scenario::Plot(options) => report::plot(&options),
         Scenario::Protoset { file } => Ok(std::fs::write(file, chat_service::proto::DESCRIPTORS)?),
         Scenario::CeilingUnary => ceiling::unary::run(),

@@ -145,6 +145,11 @@ impl<R> Chat<R> {
         !self.in_flight.is_empty()
     }
 
+    /// Messages that are with the writer.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Takes a post in, or answers it at once.
     pub fn accept(&mut self, post: Post<R>, effects: &mut Vec<Effect<R>>) {
         let Post {

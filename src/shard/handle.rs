@@ -5,7 +5,10 @@ use std::{
 };
 
 use ahash::RandomState;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
 
 use super::{
     cursor::Reader,
@@ -17,6 +20,10 @@ use crate::{
     store::ChatRecord,
     telemetry::SpanRef,
 };
+
+/// How long after a post's deadline its caller waits for the shard's own word,
+/// which says more.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// How everyone else reaches a chat, wherever it lives. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,10 +141,12 @@ impl ChatCommand {
 
 impl Shards {
     pub(super) fn new(shards: Vec<ShardHandle>) -> Self {
+        let [a, b, c, d] = std::array::from_fn(|_| fastrand::u64(..));
         Self {
             shards: shards.into(),
-            // Placement is this process's own affair, so any seeds do.
-            hash: RandomState::new(),
+            // Placement is this process's own affair, so any seeds do. These can be
+            // drawn again.
+            hash: RandomState::with_seeds(a, b, c, d),
         }
     }
 
@@ -147,7 +156,8 @@ impl Shards {
     }
 
     /// Posts a message; `Ok` means that it is committed (P1). A full mailbox is
-    /// refused at once (P6). The shard answers by `deadline`.
+    /// refused at once (P6). The answer comes by `deadline`, or a tenth of a second
+    /// later.
     ///
     /// # Errors
     /// If the message was not stored, or not known to be within the deadline.
@@ -174,7 +184,12 @@ impl Shards {
         };
         match refused {
             Some(refusal) => Err(refusal),
-            None => answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)),
+            // A post may wait in the mailbox behind others with later deadlines, where
+            // the shard does not see it (P8).
+            None => match timeout_at((deadline + GRACE).into(), answer).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) | Err(_) => Err(Refusal::OutcomeUnknown),
+            },
         }
     }
 

@@ -3,8 +3,9 @@ mod commands;
 mod time;
 
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -97,28 +98,53 @@ pub(super) struct State {
     effects: Vec<Effect<Reply>>,
 }
 
+/// What a shard has just taken from its mailboxes.
+#[derive(Default)]
+struct Mail {
+    commands: Vec<Command>,
+    posts: Vec<(ChatId, Post<Reply>)>,
+}
+
+impl Mail {
+    /// Takes what there is in the mailboxes. Ready with false once every handle is
+    /// gone.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        commands: &mut mpsc::Receiver<Command>,
+        posts: Option<&mut mpsc::Receiver<(ChatId, Post<Reply>)>>,
+    ) -> Poll<bool> {
+        let commands = commands.poll_recv_many(cx, &mut self.commands, TURN);
+        let posts = posts.map_or(Poll::Pending, |posts| {
+            posts.poll_recv_many(cx, &mut self.posts, TURN)
+        });
+        match (commands, posts) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            both => Poll::Ready(both.0 != Poll::Ready(0) && both.1 != Poll::Ready(0)),
+        }
+    }
+}
+
 impl Shard {
     /// Runs until every handle is gone.
     pub async fn run(mut self) {
-        let mut posts = Vec::new();
-        let mut commands = Vec::new();
+        let mut mail = Mail::default();
         loop {
             let timer = self.next_timer();
             let room = self.has_room();
+            // No source holds up those below it for long: the first two bring only
+            // what the last two have led to, and those are looked at together. A
+            // fixed order can be played again.
             tokio::select! {
+                biased;
                 Some(done) = self.done.recv() => self.landed(done),
                 Some(answer) = self.state.store_calls.next() => self.store_answered(answer),
-                count = self.commands.recv_many(&mut commands, TURN) => {
-                    if count == 0 {
+                open = poll_fn(|cx| mail.poll(cx, &mut self.commands, room.then_some(&mut self.posts))) => {
+                    if !open {
                         return;
                     }
-                    commands.drain(..).for_each(|command| self.command(command));
-                }
-                count = self.posts.recv_many(&mut posts, TURN), if room => {
-                    if count == 0 {
-                        return;
-                    }
-                    posts.drain(..).for_each(|(chat, post)| self.post(chat, post));
+                    mail.commands.drain(..).for_each(|command| self.command(command));
+                    mail.posts.drain(..).for_each(|(chat, post)| self.post(chat, post));
                 }
                 () = sleep_until(timer) => {}
             }

@@ -104,7 +104,9 @@ fn join(
     }
     let last_seq = active.chat.last_seq();
     let cursor = after_seq.unwrap_or(last_seq);
-    if cursor > last_seq {
+    // A commit shows in history before its answer is here, so a reader may have
+    // seen what is still with the writer.
+    if cursor > last_seq + active.chat.in_flight() as Seq {
         return Err(ShardError::AheadOfChat { last_seq });
     }
     let slot = Arc::new(Slot::new(user, settings.stream_posts));

@@ -279,6 +279,49 @@ async fn p8_a_large_batch_that_hangs_holds_no_answer_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p8_a_post_behind_more_patient_ones_is_answered_by_its_deadline() {
+    let world = World::new().await;
+    world.script(|script| script.appends = vec![None]);
+    let first = world.post("first", 60 * SECOND);
+    turn().await;
+    let pending = settings().pending.posts;
+    let patient: Vec<_> = (0..pending)
+        .map(|n| world.post(&format!("{n}"), 60 * SECOND))
+        .collect();
+    turn().await;
+    let begun = tokio::time::Instant::now();
+    let hasty = world.post("hasty", SECOND).await.unwrap();
+    assert_eq!(hasty, Err(Refusal::OutcomeUnknown));
+    assert!(begun.elapsed() < 2 * SECOND, "{:?}", begun.elapsed());
+    world.let_go();
+    assert!(first.await.unwrap().is_ok());
+    for post in patient {
+        assert!(post.await.unwrap().is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p4_a_reader_resumes_at_a_message_whose_commit_the_shard_does_not_know_yet() {
+    let world = World::new().await;
+    let join = |after| world.shards.join(chat_id(CHAT), user("bob"), after, 0);
+    // It may have been seen in history: committed, and the answer on its way.
+    world.script(|script| script.appends = vec![None]);
+    let post = world.post("1", SECOND);
+    turn().await;
+    let mut reader = join(Some(1)).await.unwrap();
+    let ahead = join(Some(2)).await.unwrap_err();
+    assert_eq!(ahead, ShardError::AheadOfChat { last_seq: 0 });
+    world.let_go();
+    assert!(post.await.unwrap().is_ok());
+    let next = std::future::poll_fn(|cx| reader.poll_next(cx)).now_or_never();
+    assert!(next.is_none(), "{next:?}");
+    assert!(world.post("2", SECOND).await.unwrap().is_ok());
+    let next = std::future::poll_fn(|cx| reader.poll_next(cx)).await;
+    assert!(matches!(next, Delivery::Frames(_)), "{next:?}");
+    assert_eq!(reader.delivered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn p8_posts_to_a_chat_that_cannot_be_loaded_expire() {
     let world = World::new().await;
     world.script(|script| script.loads = vec![Some(Fault::Unavailable); 1_000]);

@@ -1,0 +1,208 @@
+//! What comes over a server besides posts and readers: changes of chats, the
+//! store's weather, clocks that are set, a second server by mistake.
+
+use std::time::Duration;
+
+use chat_service::{
+    domain::{MessageId, Row, Timestamp},
+    shard::Caller,
+    store::NewChat,
+};
+
+use super::{
+    open::Open,
+    plan::owner,
+    sim::{Sim, now, sleep},
+    weather::Weather,
+};
+
+/// A change waits for the store, and for the changes before it.
+const CHANGE: Duration = Duration::from_secs(300);
+
+/// The most chats that a run has had, so that most are met again.
+const MAX_CHATS: usize = 12;
+
+pub fn create_chat(sim: &Sim) {
+    let state = &mut *sim.state();
+    let users = (0..state.plan.users).map(|at| state.plan.user(at));
+    let mut members = vec![owner()];
+    members.extend(users);
+    let chat = NewChat {
+        created_by: owner(),
+        created_at: Timestamp(0),
+        members: members.clone(),
+    };
+    let chat = state.disk.create(chat);
+    state.model.created(chat, &members);
+}
+
+/// Adds and removes members, asks, and at times deletes a chat.
+pub async fn changes(sim: Sim) {
+    loop {
+        sim.while_calm().await;
+        let rest = sim.state().plan.rest;
+        sim.nap(0..rest * 8).await;
+        let Some(server) = sim.server() else {
+            sleep(50).await;
+            continue;
+        };
+        let chat = sim.random_chat();
+        let user = {
+            let state = &mut *sim.state();
+            state.plan.user(state.rng.usize(..state.plan.users))
+        };
+        let caller = Caller {
+            user: owner(),
+            admin: false,
+        };
+        let shards = server.shards;
+        let act = sim.draw(|rng| rng.u8(..32));
+        let world = sim.clone();
+        let work = async move {
+            let sim = world;
+            let what = format!("a change of {chat}");
+            let id = sim.state().model.opened(what, now() + CHANGE);
+            let open = Open::new(&sim, id);
+            match act {
+                0..12 => {
+                    sim.state().model.add_asked(chat, &user);
+                    let result = shards.add_members(chat, caller, vec![user.clone()]).await;
+                    sim.told(
+                        &format!("added {user} to {chat}: {}", ok(&result)),
+                        |model, _| model.add_answered(chat, &user, &result),
+                    );
+                }
+                12..24 => {
+                    let asked = sim.state().model.remove_asked(chat, &user);
+                    let result = shards
+                        .remove_members(chat, caller, vec![user.clone()])
+                        .await;
+                    let what = format!("removed {user} from {chat}: {}", ok(&result));
+                    sim.told(&what, |model, _| {
+                        model.remove_answered(chat, &user, &asked, &result)
+                    });
+                }
+                24..31 => {
+                    let known = sim.state().model.known(chat);
+                    let result = shards.get(chat, caller).await;
+                    sim.told(&format!("got {chat}: {}", ok(&result)), |model, _| {
+                        model.described(chat, known, &result)
+                    });
+                }
+                _ => {
+                    let spare = {
+                        let model = &mut sim.state().model;
+                        let spare = model.chats().count() > 1;
+                        if spare {
+                            model.delete_asked(chat);
+                        }
+                        spare
+                    };
+                    if spare {
+                        let result = shards.delete(chat, caller).await;
+                        sim.told(&format!("deleted {chat}: {}", ok(&result)), |model, _| {
+                            model.delete_answered(chat, result)
+                        });
+                    }
+                }
+            }
+            open.answered();
+        };
+        sim.call("change".into(), 2 * CHANGE, work).await;
+        if sim.one_in(40) && sim.state().disk.chats.len() < MAX_CHATS {
+            create_chat(&sim);
+        }
+    }
+}
+
+fn ok<T, E: std::fmt::Display>(result: &Result<T, E>) -> String {
+    match result {
+        Ok(_) => "done".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+pub async fn weather(sim: Sim) {
+    loop {
+        sim.while_calm().await;
+        {
+            let state = &mut *sim.state();
+            state.weather = Weather::draw(&mut state.rng);
+            let weather = state.weather;
+            state.trace.note(format!("weather: {weather:?}"));
+        }
+        sim.nap(100..6_000).await;
+    }
+}
+
+/// The wall clock is set forth and back by up to a minute.
+pub async fn clock(sim: Sim) {
+    loop {
+        sim.nap(500..10_000).await;
+        let state = &mut *sim.state();
+        state.wall = state.rng.i64(-60_000_000..60_000_000);
+    }
+}
+
+/// Another server on the same store, which knows nothing of this one. It posts
+/// what some client of ours may be posting here too, and at times ends a chat.
+pub async fn second_server(sim: Sim) {
+    if !sim.state().plan.foreign {
+        return;
+    }
+    loop {
+        sim.while_calm().await;
+        sim.nap(1..4_000).await;
+        let chat = sim.random_chat();
+        let state = &mut *sim.state();
+        if state.calm {
+            continue;
+        }
+        state.settle();
+        if state.rng.u8(..60) == 0 && state.model.chats().count() > 1 {
+            state
+                .trace
+                .note(format!("the second server deletes {chat}"));
+            state.model.delete_asked(chat);
+            if let Some(chat) = state.disk.chat_mut(chat) {
+                chat.deleted = true;
+            }
+            continue;
+        }
+        for _ in 0..state.rng.u8(1..4) {
+            let Some(found) = state.disk.chat(chat) else {
+                break;
+            };
+            let seq = found.last_seq() + 1;
+            let before = found
+                .rows()
+                .last()
+                .map_or(Timestamp(0), |row| row.created_at);
+            let theirs = state.model.posted_to(chat);
+            let twin = state.rng.choice(theirs).filter(|_| state.rng.bool());
+            let (from, draft) = match twin {
+                Some(twin) => twin,
+                None => {
+                    let id = format!("foreign {:x}", state.rng.u64(..));
+                    let text = id.into();
+                    let draft = chat_service::domain::Draft {
+                        text,
+                        client_message_id: None,
+                    };
+                    (owner(), draft)
+                }
+            };
+            let row = Row {
+                chat,
+                seq,
+                id: MessageId(state.rng.i64(..)),
+                from,
+                text: draft.text,
+                client_message_id: draft.client_message_id,
+                created_at: before,
+            };
+            state.disk.commit(&[row], true);
+            state.settle();
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The store that the simulated server works with: the disk behind calls that
+//! take their time, fail before they do anything, or lose their answer.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use chat_service::{
+    domain::{ChatId, Row, Seq, UserName},
+    store::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult},
+};
+
+use super::{
+    mutation::Mutation,
+    sim::{Sim, State, now, until},
+    weather::{Fate, Outcome},
+};
+
+/// A text that the store refuses begins so.
+pub const REFUSED: &str = "refuse ";
+
+/// One server's connection to the disk.
+pub struct SimStore {
+    sim: Sim,
+    /// Lanes with a commit under way.
+    busy: Arc<Mutex<BTreeSet<usize>>>,
+    /// Most rows that a lane may commit at once.
+    batch: usize,
+}
+
+impl fmt::Debug for SimStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimStore")
+    }
+}
+
+/// A commit under way. If its caller dies, the commit may live.
+struct Commit<'a> {
+    store: &'a SimStore,
+    lane: usize,
+    ticket: Option<u64>,
+}
+
+impl Drop for Commit<'_> {
+    fn drop(&mut self) {
+        lock(&self.store.busy).remove(&self.lane);
+        let mut state = self.store.sim.state();
+        if let Some(ticket) = self.ticket
+            && state.rng.bool()
+            && state.disk.revoke(ticket)
+        {
+            state.trace.note("commit dies with its caller");
+        }
+    }
+}
+
+impl SimStore {
+    pub fn new(sim: Sim, batch: usize) -> Self {
+        Self {
+            sim,
+            busy: Arc::default(),
+            batch,
+        }
+    }
+
+    /// A read: what it finds is of some moment within the call.
+    async fn read<T>(
+        &self,
+        what: &str,
+        deadline: Instant,
+        read: impl FnOnce(&mut State) -> T,
+    ) -> StoreResult<T> {
+        let fate = self.fate(what);
+        until((now() + fate.before).min(deadline)).await;
+        if now() >= deadline || fate.outcome != Outcome::Done {
+            self.sim.note(format!("{what}: unavailable"));
+            return Err(unavailable());
+        }
+        let found = {
+            let mut state = self.sim.state();
+            state.settle();
+            read(&mut state)
+        };
+        until((now() + fate.after).min(deadline)).await;
+        if now() >= deadline {
+            return Err(unavailable());
+        }
+        Ok(found)
+    }
+
+    /// A change of a chat or its members.
+    async fn change<T>(&self, what: &str, change: impl FnOnce(&mut State) -> T) -> StoreResult<T> {
+        let fate = self.fate(what);
+        until(now() + fate.before).await;
+        let result = match fate.outcome {
+            Outcome::Unavailable => Err(unavailable()),
+            Outcome::Lost | Outcome::Late(_) => Err(unknown()),
+            Outcome::Done | Outcome::DoneAndLost => {
+                let mut state = self.sim.state();
+                state.settle();
+                let changed = change(&mut state);
+                if fate.outcome == Outcome::Done {
+                    Ok(changed)
+                } else {
+                    Err(unknown())
+                }
+            }
+        };
+        until(now() + fate.after).await;
+        self.sim.note(format!("{what}: {:?}", fate.outcome));
+        result
+    }
+
+    fn fate(&self, what: &str) -> Fate {
+        let state = &mut *self.sim.state();
+        let fate = state.weather.fate(&mut state.rng);
+        state.trace.note(format!("{what} …"));
+        fate
+    }
+
+    /// The shape that the trait promises to every store.
+    fn check_batch(&self, lane: usize, rows: &[Row]) {
+        if !lock(&self.busy).insert(lane) {
+            let what = format!("lane {lane} has two commits under way");
+            self.sim.broken("P2", what);
+        }
+        let mut chats = BTreeSet::new();
+        for chat in rows.chunk_by(|a, b| a.chat == b.chat) {
+            let dense = chat.windows(2).all(|two| two[0].seq + 1 == two[1].seq);
+            let mut times = chat.windows(2).map(|two| two[0].created_at);
+            let forward = times.all(|at| at <= chat[chat.len() - 1].created_at);
+            if !chats.insert(chat[0].chat) || !dense || !forward {
+                self.sim
+                    .broken("P2", format!("a batch out of order: {rows:?}"));
+            }
+        }
+        // A submission is never divided, so the last may go over by itself.
+        if rows.is_empty() || rows.len() >= 2 * self.batch {
+            self.sim
+                .broken("P6", format!("a batch of {} rows", rows.len()));
+        }
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("the weather".into())
+}
+
+fn unknown() -> StoreError {
+    StoreError::OutcomeUnknown("the weather".into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Store for SimStore {
+    async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
+        self.change("create", |state| state.disk.create(chat)).await
+    }
+
+    async fn load_chat(
+        &self,
+        chat: ChatId,
+        newest: usize,
+        deadline: Instant,
+    ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
+        let what = format!("load {chat}");
+        self.read(&what, deadline, |state| {
+            let short = state.mutated(Mutation::ShortTail);
+            let found = state.disk.chat(chat)?;
+            let mut rows = state.disk.page(chat, Page::Before(Seq::MAX), newest);
+            if short {
+                rows.drain(..rows.len().saturating_sub(1));
+            }
+            Some((found.record(), rows))
+        })
+        .await
+    }
+
+    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
+        self.change(&format!("delete {chat}"), |state| {
+            let found = state.disk.chat_mut(chat);
+            found.is_some_and(|chat| !std::mem::replace(&mut chat.deleted, true))
+        })
+        .await
+    }
+
+    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+        let add = |state: &mut State| state.disk.add_members(chat, &users);
+        self.change(&format!("add members {chat}"), add).await
+    }
+
+    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+        self.change(&format!("remove members {chat}"), |state| {
+            if !state.mutated(Mutation::KeepsMembers) {
+                state.disk.remove_members(chat, &users);
+            }
+        })
+        .await
+    }
+
+    async fn chats_of(
+        &self,
+        _user: &UserName,
+        _behind: Option<Activity>,
+        _limit: usize,
+        _deadline: Instant,
+    ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
+        // The shards have no use for it.
+        Err(unavailable())
+    }
+
+    async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {
+        self.check_batch(lane, &rows);
+        let first = &rows[0];
+        let what = format!(
+            "append {}:{} and {} more",
+            first.chat,
+            first.seq,
+            rows.len() - 1
+        );
+        let fate = self.fate(&what);
+        let refused = rows.iter().any(|row| row.text.starts_with(REFUSED));
+        let mut commit = Commit {
+            store: self,
+            lane,
+            ticket: None,
+        };
+        let at = now() + fate.before;
+        let (ack_only, ack_early) = {
+            let mut state = self.sim.state();
+            let mutated = (
+                state.mutated(Mutation::AcksWithoutStoring),
+                state.mutated(Mutation::AcksEarly),
+            );
+            let at = at + Duration::from_millis(u64::from(mutated.1) * 300);
+            let at = match fate.outcome {
+                Outcome::Done | Outcome::DoneAndLost => Some(at),
+                Outcome::Late(by) => Some(at + by),
+                Outcome::Unavailable | Outcome::Lost => None,
+            };
+            if let Some(at) = at.filter(|_| !refused && !mutated.0) {
+                commit.ticket = Some(state.disk.commit_at(at, rows.clone()));
+            }
+            mutated
+        };
+        until(at).await;
+        let result = {
+            let mut state = self.sim.state();
+            state.settle();
+            let outcome = commit.ticket.take().map(|at| state.disk.outcome(at));
+            match fate.outcome {
+                Outcome::Done if ack_only || ack_early => Ok(()),
+                Outcome::Done => match outcome {
+                    Some(Some(true)) => {
+                        if state.mutated(Mutation::StoresTwice) {
+                            state.store_again(&rows);
+                        }
+                        Ok(())
+                    }
+                    Some(_) => Err(StoreError::Conflict),
+                    None => Err(StoreError::Refused("its text".into())),
+                },
+                Outcome::Unavailable => Err(unavailable()),
+                Outcome::Lost | Outcome::DoneAndLost | Outcome::Late(_) => Err(unknown()),
+            }
+        };
+        let told = match &result {
+            Ok(()) => "stored".to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.sim.note(format!("{what}: {told}"));
+        until(now() + fate.after).await;
+        result
+    }
+
+    async fn page(
+        &self,
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Row>> {
+        if limit > 1_000 {
+            self.sim.broken("P6", format!("a page of {limit} messages"));
+        }
+        let what = format!("page {chat} {page:?}");
+        self.read(&what, deadline, |state| {
+            let most = state.weather.page(&mut state.rng);
+            let mut rows = state.disk.page(chat, page, limit.min(most));
+            match state.mutation {
+                Some(Mutation::PageWithHole) => rows.retain(|row| row.seq % 7 != 3),
+                Some(Mutation::PageOfOthers) => {
+                    let others = rows.iter_mut().filter(|row| row.seq % 7 == 3);
+                    others.for_each(|row| row.text = "not what was stored".into());
+                }
+                _ => {}
+            }
+            rows
+        })
+        .await
+    }
+
+    async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {
+        self.read("last seqs", deadline, |state| {
+            let last = |id: &ChatId| state.disk.chat(*id).map_or(0, |chat| chat.last_seq());
+            chats.iter().map(last).collect()
+        })
+        .await
+    }
+
+    async fn ping(&self, deadline: Instant) -> StoreResult<()> {
+        self.read("ping", deadline, |_| ()).await
+    }
+
+    async fn close(&self) {}
+}
