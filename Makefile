@@ -4,18 +4,20 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults simulate fuzz history upgrade image web screenshots tools
+.PHONY: help run test faults check simulate fuzz history upgrade image sbom web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
+	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME'
 	@echo 'make simulate  the core under 1,000 seeds of crashes, lost answers and odd timing; SIMULATE="--for 10m"'
 	@echo 'make fuzz   a million random inputs for each parser of what comes from outside; FUZZ_RUNS=N: so many'
 	@echo 'make history times pages of a ten-million-row table'
 	@echo 'make upgrade replaces the server of the previous commit by this one under load; UPGRADE_REV=REVISION'
 	@echo 'make image  takes the steps of the Dockerfile by hand, release build included'
+	@echo 'make sbom   lists the crates in the server, as CycloneDX, in $(TARGET)/chatd.cdx.json; installs cargo-cyclonedx there'
 	@echo 'make web    builds the chat page anew from web/src, which needs Node'
 	@echo 'make screenshots  makes the pictures of the README anew'
 	@echo 'make help   this text'
@@ -29,14 +31,19 @@ test: tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-	cargo test
-	cargo test -p loadtest
+	cargo test --workspace
 
 # The short form of these is in `make test`.
 faults: tools
 	FAULT_KILLS=$${FAULT_KILLS:-50} FAULT_RESTARTS=$${FAULT_RESTARTS:-20} FAULT_STALLS=$${FAULT_STALLS:-10} \
 	FAULT_CUTS=$${FAULT_CUTS:-50} FAULT_PAIRS=$${FAULT_PAIRS:-10} \
 	cargo test --test promises faults -- --nocapture
+
+# The short form of this is in `make test`.
+check: tools
+	cargo run --release -p loadtest -- check --prove
+	cargo run --release -p loadtest -- check --runs $${CHECK_RUNS:-100}
+	cargo run --release -p loadtest -- check --soak $${CHECK_SOAK:-30m}
 
 # The short form of this is in `make test`.
 SIMULATE ?= --seeds 1000
@@ -61,6 +68,15 @@ upgrade: tools
 
 image: tools
 	IMAGE_BUILD=1 cargo test --test promises the_images_steps -- --nocapture
+
+# From Cargo.lock and the crates that are here: only the tool needs a network, once.
+sbom:
+	@test -x $(TARGET)/tools/bin/cargo-cyclonedx || cargo install --locked --root $(TARGET)/tools cargo-cyclonedx@0.5.9
+	CARGO_NET_OFFLINE=true SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(TARGET)/tools/bin/cargo-cyclonedx cyclonedx \
+	  --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps
+	mv chatd_bin.cdx.json $(TARGET)/chatd.cdx.json
+	rm loadtest/*_bin.cdx.json
+	SBOM=$(abspath $(TARGET))/chatd.cdx.json cargo test --test promises the_sbom -- --ignored --nocapture
 
 # What is built is committed, so that nobody else needs Node.
 web:

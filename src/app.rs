@@ -168,6 +168,8 @@ impl App {
             tracing::warn!("serving without TLS: tokens and messages can be read on their way");
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        #[cfg(feature = "testing")]
+        let clock = crate::fault::SetClock::over(clock);
         let http = Http::bind(&config)?;
         let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
@@ -179,6 +181,8 @@ impl App {
             upkeep,
             lane_connects,
         } = plan::store(&config, spawn).await?;
+        #[cfg(feature = "testing")]
+        let store = crate::fault::FaultyStore::over(store);
         if let Some(upkeep) = upkeep {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }

@@ -6,36 +6,31 @@
 //! 2. Only a call that can be repeated safely is repeated.
 
 mod credentials;
+mod lines;
 mod login;
 mod outbox;
+mod peer;
 mod print;
+mod screen;
 mod session;
 
-use std::{io, path::Path, time::Duration};
+use std::io::{self, IsTerminal as _};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
-};
-use tonic_types::StatusExt as _;
+use tonic::Status;
 
 use crate::{
-    config::{ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, PeerConfig, SendConfig},
-    proto::{self, chat_v1_client::ChatV1Client},
-    telemetry::SpanRef,
+    config::{ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, SendConfig},
+    proto,
 };
 
 pub use login::{hash_password, login};
+pub use screen::FullScreen;
 
-use credentials::Shown;
+use peer::{Peer, asked_pause, backoff, is_final};
 
 /// Messages of one `ListMessages` call: with the longest texts a server may
-/// allow they stay below [`MAX_REPLY_BYTES`].
+/// allow they stay below what a [`Peer`] takes for an answer.
 const PAGE: usize = 100;
-const MAX_REPLY_BYTES: usize = 64 << 20;
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const SEND_ATTEMPTS: usize = 5;
 
 /// Why a command of the client failed, in one line.
@@ -51,12 +46,12 @@ pub enum ClientError {
     File(String, String),
     #[error("TLS: {0}")]
     Tls(String),
+    #[error("CHAT: a chat id is needed, unless the client has a terminal to itself")]
+    NoChat,
     #[error("the password: {0}")]
     Password(String),
     #[error("{}", print::status(.0))]
     Refused(Box<Status>),
-    #[error("the server's answer makes no sense: {0}")]
-    Answer(&'static str),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -167,12 +162,23 @@ pub fn history(config: HistoryConfig) -> Result<(), ClientError> {
     })
 }
 
-/// Reads a chat as it goes on, and posts the lines of standard input to it.
+/// Reads chats as they go on, and posts what is typed: on the full screen if
+/// [`on_screen`], else a message a line.
 ///
 /// # Errors
-/// If the server refuses for good, or a standard stream fails.
+/// If there is no chat to read lines of, the server refuses for good, or the
+/// terminal or a standard stream fails.
 pub fn connect(config: ConnectConfig) -> Result<(), ClientError> {
-    run(session::run(config))
+    if on_screen(&config) {
+        return run(screen::run(config));
+    }
+    let chat = config.chat.ok_or(ClientError::NoChat)?;
+    run(lines::run(config, chat))
+}
+
+/// Whether there is a terminal, and it is to be taken over.
+pub fn on_screen(config: &ConnectConfig) -> bool {
+    !config.plain && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 fn print_all(messages: &[proto::Message]) -> Result<(), ClientError> {
@@ -194,144 +200,4 @@ fn run(command: impl Future<Output = Result<(), ClientError>>) -> Result<(), Cli
         Err(ClientError::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
-}
-
-/// A server, and the token to call it with.
-struct Peer {
-    client: ChatV1Client<Channel>,
-    shown: Shown,
-    authorization: MetadataValue<Ascii>,
-    addr: String,
-    /// The command's: its calls are one trace, if the server traces.
-    trace: SpanRef,
-}
-
-impl Peer {
-    /// Connects at the first call, and again at the next one after a loss.
-    async fn new(config: &PeerConfig) -> Result<Self, ClientError> {
-        let channel = channel(&config.addr, config.tls, config.ca.as_deref())?;
-        let mut shown = Shown::new(&config.credentials)?;
-        shown.renew(false).await?;
-        Ok(Self {
-            client: ChatV1Client::new(channel).max_decoding_message_size(MAX_REPLY_BYTES),
-            authorization: shown.authorization()?,
-            shown,
-            addr: config.addr.clone(),
-            trace: SpanRef::new_trace(),
-        })
-    }
-
-    /// Gets a new token if the one there is expires, or is refused (`at_once`).
-    /// False if there is no other to be had.
-    async fn renew(&mut self, at_once: bool) -> Result<bool, ClientError> {
-        let renewed = self.shown.renew(at_once).await?;
-        self.authorization = self.shown.authorization()?;
-        Ok(renewed)
-    }
-
-    /// A request that is answered once, within [`CALL_TIMEOUT`].
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = self.stream_request(message);
-        request.set_timeout(CALL_TIMEOUT);
-        request
-    }
-
-    /// A request whose answer has no end.
-    fn stream_request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        let metadata = request.metadata_mut();
-        metadata.insert("authorization", self.authorization.clone());
-        if let Ok(trace) = self.trace.sibling().traceparent().parse() {
-            metadata.insert("traceparent", trace);
-        }
-        request
-    }
-
-    /// A failure to connect is no answer of the server, though tonic gives it
-    /// the form of one.
-    fn explain(&self, status: Status) -> ClientError {
-        match cause(&status) {
-            Some(why) => ClientError::Unreachable(self.addr.clone(), why),
-            None => status.into(),
-        }
-    }
-}
-
-/// A connection that is made when it is first needed.
-fn channel(addr: &str, tls: bool, ca: Option<&Path>) -> Result<Channel, ClientError> {
-    let scheme = if tls { "https" } else { "http" };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
-        .map_err(|_| ClientError::Address(addr.to_owned()))?
-        .connect_timeout(Duration::from_secs(5))
-        // A server that vanished without a word is noticed within 30 s.
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
-    if tls {
-        let config = match ca {
-            Some(path) => {
-                let pem = std::fs::read(path)
-                    .map_err(|e| ClientError::File(path.display().to_string(), e.to_string()))?;
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
-            }
-            None => ClientTlsConfig::new().with_webpki_roots(),
-        };
-        endpoint = endpoint
-            .tls_config(config)
-            .map_err(|e| ClientError::Tls(e.to_string()))?;
-    }
-    Ok(endpoint.connect_lazy())
-}
-
-/// Why the transport failed, if it did: the innermost error says it best.
-fn cause(status: &Status) -> Option<String> {
-    let mut error = std::error::Error::source(status)?;
-    while let Some(inner) = error.source() {
-        error = inner;
-    }
-    Some(error.to_string())
-}
-
-/// Whether asking again cannot help. A loss of the connection comes as
-/// UNAVAILABLE, UNKNOWN, INTERNAL or CANCELLED, as the moment has it.
-fn is_final(status: &Status) -> bool {
-    match status.code() {
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::ResourceExhausted
-        | Code::Aborted
-        | Code::Internal
-        | Code::Unavailable => false,
-        Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::Unimplemented
-        | Code::DataLoss
-        | Code::Unauthenticated => true,
-    }
-}
-
-/// The pause that the server asks for, bounded: it is advice.
-fn asked_pause(status: &Status) -> Duration {
-    status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay)
-        .unwrap_or_default()
-        .min(Duration::from_secs(60))
-}
-
-/// Pauses between attempts, with jitter so that a server that comes back is not
-/// met by all its clients at once.
-fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

@@ -7,6 +7,7 @@
 //! 2. A refusal is one line, names the option and never shows a secret.
 //! 3. The process environment is read once and never changed.
 
+mod client;
 mod dotenv;
 mod guard;
 mod health;
@@ -144,9 +145,15 @@ pub struct CreateConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectConfig {
     pub peer: PeerConfig,
-    pub chat: i64,
+    /// The full screen can do without.
+    pub chat: Option<i64>,
+    /// Lines, on a terminal too.
+    pub plain: bool,
     pub after_seq: Option<i64>,
     pub exit_on_eof: bool,
+    /// Where the full screen keeps how far each chat was read; without a home
+    /// directory, nowhere.
+    pub marks: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

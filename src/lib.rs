@@ -12,6 +12,7 @@ pub mod auth;
 pub mod client;
 pub mod config;
 pub mod domain;
+pub mod fault;
 pub mod grpc;
 pub mod reference;
 pub mod runtime;

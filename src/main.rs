@@ -46,6 +46,9 @@ fn main() -> ExitCode {
         Command::Login(config) => client::login(config).map_err(|e| e.to_string()),
         Command::Migrate(store) => app::migrate(&store).map_err(|e| e.to_string()),
         Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
+        Command::Connect(config) if config.chat.is_none() && !client::on_screen(&config) => {
+            return fail(MISUSED, &client::ClientError::NoChat);
+        }
         Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),
         Command::Send(config) => client::send(config).map_err(|e| e.to_string()),
         Command::History(config) => client::history(config).map_err(|e| e.to_string()),

@@ -39,6 +39,9 @@ fn an_unknown_option_is_refused() {
     for args in [&[][..], &["frobnicate"], &["serve", "x"], &["send", "1"]] {
         refusal(&chatd(args, &[], None));
     }
+    // Here is no terminal to show a list of chats on.
+    let line = refusal(&chatd(&["connect", "--as", "bob"], &[], None));
+    assert!(line.starts_with("CHAT: a chat id is needed"), "{line}");
 }
 
 #[test]

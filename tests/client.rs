@@ -70,6 +70,28 @@ async fn connect_resumes_and_posts_each_line_once() {
 }
 
 #[tokio::test]
+async fn p5_a_line_that_was_stored_long_before_is_not_posted_again() {
+    let fake = Fake::default();
+    let (addr, _tasks) = start(fake.clone()).await;
+    let args = [
+        "connect",
+        "7",
+        "--as",
+        "bob",
+        "--after-seq",
+        "0",
+        "--exit-on-eof",
+    ];
+    let output = chatd(addr, &args, "late\nnext").await;
+    let printed = stdout(&output);
+    assert!(printed.ends_with("bob: next\n"), "{printed}");
+    let state = fake.0.lock().unwrap();
+    let texts = state.stored.iter().map(|m| m.text.as_str());
+    let typed: Vec<&str> = texts.filter(|text| !text.is_empty()).collect();
+    assert_eq!(typed, ["late", "next"]);
+}
+
+#[tokio::test]
 async fn connect_begins_with_what_comes_from_now_on() {
     let fake = Fake::with_messages(5);
     let (addr, _tasks) = start(fake.clone()).await;

@@ -5,14 +5,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process,
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{self, ChildStderr, ChildStdin, ChildStdout},
 };
 
 use crate::server::{Server, assert_dense, soon};
+
+/// Two tests are not to fetch and build the same at the same time.
+static TURN: Mutex<()> = Mutex::new(());
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -50,6 +54,73 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
+/// An example that runs.
+pub struct Example {
+    child: process::Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    complaints: Lines<BufReader<ChildStderr>>,
+    printed: Vec<String>,
+}
+
+impl Example {
+    /// Joins a chat as somebody, from its first message on.
+    pub fn start(command: Command, address: &str, chat: i64, name: &str) -> Self {
+        let mut child = process::Command::from(command)
+            .args([address, &chat.to_string(), name, "0"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            input: child.stdin.take().unwrap(),
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            complaints: BufReader::new(child.stderr.take().unwrap()).lines(),
+            child,
+            printed: Vec::new(),
+        }
+    }
+
+    pub async fn type_in(&mut self, text: &str) {
+        self.input.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Waits for a line that ends so; all lines so far.
+    pub async fn until(&mut self, text: &str) -> &[String] {
+        let ends = |line: &String| line.ends_with(text);
+        while !self.printed.last().is_some_and(ends) {
+            let line = soon(text, self.lines.next_line()).await.unwrap();
+            let line = line.unwrap_or_else(|| panic!("ended before {text:?}"));
+            self.printed.push(line);
+        }
+        &self.printed
+    }
+
+    /// The next line on standard error.
+    pub async fn complaint(&mut self) -> String {
+        let line = soon("a complaint", self.complaints.next_line()).await;
+        line.unwrap().unwrap()
+    }
+
+    /// Ends its input, waits for this line and for its end; all that it printed.
+    pub async fn end(mut self, last: &str) -> Vec<String> {
+        drop(self.input);
+        let (mut lines, mut printed) = (self.lines, self.printed);
+        while let Some(line) = soon(last, lines.next_line()).await.unwrap() {
+            printed.push(line);
+        }
+        assert!(
+            printed.last().is_some_and(|line| line.ends_with(last)),
+            "{printed:?}"
+        );
+        let status = soon("its end", self.child.wait()).await.unwrap();
+        assert!(status.success(), "{status}");
+        printed
+    }
+}
+
 /// Puts a client through it. `scheme` goes before its server's address.
 async fn check(command: Command, scheme: &str) {
     let mut server = Server::start(&["--max-text", "100"]).await;
@@ -57,56 +128,25 @@ async fn check(command: Command, scheme: &str) {
     let chat = bob.create(&["alice"]).await;
     bob.send(chat, "welcome", "").await.unwrap();
 
-    let mut child = process::Command::from(command)
-        .arg(format!("{scheme}{}", server.address()))
-        .args([&chat.to_string(), "alice", "0"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut complaints = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut printed = Vec::new();
-    let mut until = async |text: &str| {
-        while printed
-            .last()
-            .is_none_or(|line: &String| !line.ends_with(text))
-        {
-            let line = soon(text, lines.next_line()).await.unwrap();
-            printed.push(line.unwrap_or_else(|| panic!("ended before {text:?}")));
-        }
-        printed.clone()
-    };
-
-    until("bob: welcome").await;
+    let address = format!("{scheme}{}", server.address());
+    let mut alice = Example::start(command, &address, chat, "alice");
+    alice.until("bob: welcome").await;
     let first = format!("one\n{}\n two 你好\n", "x".repeat(101));
-    input.write_all(first.as_bytes()).await.unwrap();
-    until("alice:  two 你好").await;
-    let refused = soon("a refusal", complaints.next_line())
-        .await
-        .unwrap()
-        .unwrap();
+    alice.type_in(&first).await;
+    alice.until("alice:  two 你好").await;
+    let refused = alice.complaint().await;
     assert!(refused.starts_with("rejected: INVALID_FIELD"), "{refused}");
 
     server.kill9();
-    let lost = soon("a loss", complaints.next_line())
-        .await
-        .unwrap()
-        .unwrap();
+    let lost = alice.complaint().await;
     assert!(lost.starts_with("reconnecting:"), "{lost}");
-    input.write_all(b"while it was down\n").await.unwrap();
+    alice.type_in("while it was down\n").await;
     server.restart_here().await;
-    until("alice: while it was down").await;
+    alice.until("alice: while it was down").await;
     let bob = server.client("bob").await;
     bob.send(chat, "again", "").await.unwrap();
-    input.write_all(b"last\n").await.unwrap();
-    drop(input);
-    let printed = until("alice: last").await;
-    let status = soon("its end", child.wait()).await.unwrap();
-    assert!(status.success(), "{status}");
+    alice.type_in("last\n").await;
+    let printed = alice.end("alice: last").await;
 
     let history = bob.history(chat).await;
     assert_dense(&history, 1);
@@ -131,25 +171,27 @@ async fn the_rust_example() {
     check(Command::new(built), "http://").await;
 }
 
-#[tokio::test]
-async fn the_go_example() {
+/// The Go example, built, if there is Go.
+pub fn go() -> Option<Command> {
     if !is_here("go") {
-        return;
+        return None;
     }
+    let _turn = TURN.lock();
     let built = workshop("go").join("client");
     run(Command::new("go")
         .args(["build", "-buildvcs=false", "-o"])
         .arg(&built)
         .arg(".")
         .current_dir(examples().join("go")));
-    check(Command::new(built), "").await;
+    Some(Command::new(built))
 }
 
-#[tokio::test]
-async fn the_python_example() {
+/// The Python example, with what it needs, if there is Python.
+pub fn python() -> Option<Command> {
     if !is_here("python3") {
-        return;
+        return None;
     }
+    let _turn = TURN.lock();
     let (source, packages) = (examples().join("python"), workshop("python"));
     let wanted = fs::read_to_string(source.join("requirements.txt")).unwrap();
     let marker = packages.join("requirements.txt");
@@ -166,7 +208,21 @@ async fn the_python_example() {
         .env("PYTHONPATH", packages)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(source.join("client.py"));
-    check(client, "").await;
+    Some(client)
+}
+
+#[tokio::test]
+async fn the_go_example() {
+    if let Some(client) = go() {
+        check(client, "").await;
+    }
+}
+
+#[tokio::test]
+async fn the_python_example() {
+    if let Some(client) = python() {
+        check(client, "").await;
+    }
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ async fn p6_p10_a_hostile_client_gets_little_and_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "not yet shown to hold; only an idle machine can tell"]
+#[ignore = "does not hold: 13 to 15 times on a quiet machine, most of it from connections opened at once"]
 async fn p6_p10_a_hostile_client_is_hardly_felt() {
     let (attacked, quiet) = attack().await;
     let ratio = attacked.as_secs_f64() / quiet.as_secs_f64();

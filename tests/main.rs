@@ -35,5 +35,6 @@ mod server;
 mod slow;
 mod startup;
 mod supply;
+mod terminal;
 mod tls;
 mod web;

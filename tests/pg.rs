@@ -116,6 +116,25 @@ impl Pg {
         child.wait().unwrap();
     }
 
+    /// Ends all connections, and ends itself in order.
+    #[allow(dead_code, reason = "for those who include this file")]
+    pub fn stop_fast(&self) {
+        let Some(mut child) = self.child.lock().unwrap().take() else {
+            return;
+        };
+        kill("-INT", child.id());
+        child.wait().unwrap();
+    }
+
+    /// Whether it has ended by itself.
+    #[allow(dead_code, reason = "for those who include this file")]
+    pub fn has_ended(&self) -> bool {
+        let mut child = self.child.lock().unwrap();
+        child
+            .as_mut()
+            .is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
     pub fn start_again(&self) {
         let mut postgres = unprivileged(&binary("postgres"));
         postgres

@@ -1,6 +1,6 @@
 //! What browsers use: gRPC-Web and the chat page.
 
-mod browser;
+pub mod browser;
 mod build;
 mod calls;
 mod origins;

@@ -75,7 +75,7 @@ pub fn output(command: Command, common: &Common) -> Result<String> {
 
 /// The same command by way of util-linux's setpriv, which has the kernel kill it
 /// if this process goes without dropping its guard.
-fn ending_with_us(command: &Command) -> Command {
+pub fn ending_with_us(command: &Command) -> Command {
     let mut ending = Command::new("setpriv");
     ending
         .args(["--pdeathsig", "KILL"])

@@ -8,6 +8,7 @@
 mod baseline;
 mod calls;
 mod ceiling;
+mod check;
 mod child;
 mod durable;
 mod fanout;
@@ -58,6 +59,8 @@ enum Scenario {
     History(history::Options),
     /// All readers lose their connections, and come back at once
     Resume(resume::Options),
+    /// Tries to break the promises, by faults under load
+    Check(check::Options),
     /// Shards, lanes and cursors on one thread with seeded faults
     Simulate(simulate::Options),
     /// Draws results as SVG
@@ -91,6 +94,7 @@ fn main() -> Result<()> {
         Scenario::Idle(options) => idle::run(&options),
         Scenario::History(options) => history::run(&options),
         Scenario::Resume(options) => resume::run(&options),
+        Scenario::Check(options) => check::run(&options),
         Scenario::Simulate(options) => simulate::run(&options),
         Scenario::Plot(options) => report::plot(&options),
         Scenario::Protoset { file } => Ok(std::fs::write(file, chat_service::proto::DESCRIPTORS)?),

@@ -12,7 +12,10 @@ use tonic::{
     transport::Channel,
 };
 
-use super::{CALL_TIMEOUT, ClientError, channel};
+use super::{
+    ClientError,
+    peer::{CALL_TIMEOUT, channel},
+};
 use crate::{
     config::Credentials,
     proto::tokens::{GetAccessTokenRequest, GetRefreshTokenRequest, auth_v1_client::AuthV1Client},
@@ -49,6 +52,27 @@ impl Shown {
         })
     }
 
+    /// The user's name: what the token says, or the token itself, as in
+    /// development mode. The server may know better.
+    pub(super) fn user(&self) -> String {
+        #[derive(Deserialize)]
+        struct Name {
+            username: String,
+        }
+        let token = self.token();
+        match jsonwebtoken::dangerous::insecure_decode_claims::<Name>(token) {
+            Ok(Name { username }) => username,
+            Err(_) => token.to_owned(),
+        }
+    }
+
+    fn token(&self) -> &str {
+        match self {
+            Self::Given(token) => token,
+            Self::Kept(_, tokens) => &tokens.access_token,
+        }
+    }
+
     /// Gets a new access token if there is little left of the old one, or
     /// `at_once`. False if there is nowhere to get it.
     pub(super) async fn renew(&mut self, at_once: bool) -> Result<bool, ClientError> {
@@ -64,10 +88,7 @@ impl Shown {
     }
 
     pub(super) fn authorization(&self) -> Result<MetadataValue<Ascii>, ClientError> {
-        let token = match self {
-            Self::Given(token) => token,
-            Self::Kept(_, tokens) => &tokens.access_token,
-        };
+        let token = self.token();
         // From bytes, because a name may hold more than ASCII.
         let mut authorization = MetadataValue::try_from(format!("Bearer {token}").as_bytes())
             .map_err(|_| ClientError::Token)?;
@@ -116,12 +137,16 @@ fn read(path: &Path) -> Result<Tokens, ClientError> {
     serde_json::from_slice(&text).map_err(|_| failed(path, "not what chatd login writes"))
 }
 
-/// Replaces the file as a whole; nobody else may read it, also not for a moment.
 pub(super) fn write(path: &Path, tokens: &Tokens) -> Result<(), ClientError> {
+    let text = serde_json::to_vec_pretty(tokens).map_err(|error| failed(path, error))?;
+    replace(path, &text)
+}
+
+/// Replaces a file as a whole; nobody else may read it, also not for a moment.
+pub(super) fn replace(path: &Path, text: &[u8]) -> Result<(), ClientError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| failed(path, error))?;
     }
-    let text = serde_json::to_vec_pretty(tokens).map_err(|error| failed(path, error))?;
     let fresh = path.with_extension(format!("new-{:08x}", fastrand::u32(..)));
     let mut options = fs::OpenOptions::new();
     let done = options
@@ -130,7 +155,7 @@ pub(super) fn write(path: &Path, tokens: &Tokens) -> Result<(), ClientError> {
         .mode(0o600)
         .open(&fresh)
         .and_then(|mut file| {
-            file.write_all(&text)?;
+            file.write_all(text)?;
             file.sync_all()
         })
         .and_then(|()| fs::rename(&fresh, path));

@@ -3,8 +3,9 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use argon2::{Argon2, password_hash::PasswordHasher as _};
 
 use super::{
-    CALL_TIMEOUT, ClientError,
+    ClientError,
     credentials::{self, Tokens},
+    peer::{CALL_TIMEOUT, cause},
     print, run,
 };
 use crate::{config::LoginConfig, proto::tokens::LoginRequest};
@@ -29,12 +30,14 @@ pub fn login(config: LoginConfig) -> Result<(), ClientError> {
         });
         request.set_timeout(CALL_TIMEOUT);
         let answer =
-            tokens.client()?.login(request).await.map_err(|status| {
-                match super::cause(&status) {
+            tokens
+                .client()?
+                .login(request)
+                .await
+                .map_err(|status| match cause(&status) {
                     Some(why) => ClientError::Unreachable(tokens.auth_addr.clone(), why),
                     None => status.into(),
-                }
-            })?;
+                })?;
         tokens.refresh_token = answer.into_inner().refresh_token;
         tokens.refresh().await?;
         credentials::write(&config.token_file, &tokens)

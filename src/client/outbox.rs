@@ -24,6 +24,25 @@ pub(super) struct Line {
     pub(super) text: String,
     state: State,
     refusals: u32,
+    /// It was posted on a stream that was lost: it may be stored.
+    uncertain: bool,
+}
+
+impl Line {
+    /// A line under a new key.
+    pub(super) fn new(text: String) -> Self {
+        Self::with_id(random_id(), text)
+    }
+
+    pub(super) fn with_id(id: String, text: String) -> Self {
+        Self {
+            id,
+            text,
+            state: State::Waiting(None),
+            refusals: 0,
+            uncertain: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,19 +65,20 @@ impl Outbox {
         self.0.len() >= CAPACITY
     }
 
-    pub(super) fn push(&mut self, text: String) {
-        self.0.push_back(Line {
-            id: random_id(),
-            text,
-            state: State::Waiting(None),
-            refusals: 0,
-        });
+    pub(super) fn push(&mut self, line: Line) {
+        self.0.push_back(line);
+    }
+
+    /// Whether a line may be stored that has not come back.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.0.iter().any(|line| line.uncertain)
     }
 
     /// The stream is gone: whatever has not come back is posted again on the
     /// next one, under the same keys.
     pub(super) fn reconnected(&mut self) {
         for line in &mut self.0 {
+            line.uncertain |= line.state == State::Posted || line.refusals > 0;
             line.state = State::Waiting(None);
         }
     }
@@ -109,7 +129,9 @@ mod tests {
 
     fn filled(texts: &[&str]) -> Outbox {
         let mut outbox = Outbox::default();
-        texts.iter().for_each(|text| outbox.push((*text).into()));
+        for text in texts {
+            outbox.push(Line::new((*text).into()));
+        }
         outbox
     }
 
@@ -131,7 +153,9 @@ mod tests {
 
         assert!(outbox.done(&first[1].1).is_some());
         assert!(outbox.done(&first[1].1).is_none());
+        assert!(!outbox.is_uncertain());
         outbox.reconnected();
+        assert!(outbox.is_uncertain());
         assert_eq!(
             post_all(&mut outbox, now),
             [first[0].clone(), first[2].clone()]
@@ -144,7 +168,7 @@ mod tests {
         let mut outbox = filled(&["a"]);
         let id = post_all(&mut outbox, now).remove(0).1;
         outbox.refused(&id, Duration::from_secs(2), now, 0.0);
-        outbox.push("b".into());
+        outbox.push(Line::new("b".into()));
         assert!(outbox.next(now).is_none());
         assert_eq!(outbox.wake_at(), Some(now + Duration::from_secs(2)));
 
@@ -175,7 +199,7 @@ mod tests {
     fn it_is_full_at_its_capacity() {
         let mut outbox = filled(&["x"; CAPACITY - 1]);
         assert!(!outbox.is_full());
-        outbox.push("x".into());
+        outbox.push(Line::new("x".into()));
         assert!(outbox.is_full());
     }
 }

@@ -71,7 +71,8 @@ fn is_dangerous(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn time(stamp: Option<&prost_types::Timestamp>) -> String {
+/// A moment as RFC 3339 has it, in UTC; a dash for one that it can't write.
+pub(super) fn time(stamp: Option<&prost_types::Timestamp>) -> String {
     let parts = stamp.and_then(|stamp| {
         let seconds = u64::try_from(stamp.seconds).ok()?;
         let nanos = u32::try_from(stamp.nanos).ok()?;

@@ -1,19 +1,22 @@
-//! `chatd connect`: one chat, read and written over as many streams as it
-//! takes. Each new stream resumes behind the last message that was printed and
-//! posts again what has not come back.
+//! One chat, read and written over as many streams as it takes. Each new stream
+//! resumes behind the last message that was handed on, and posts again what has
+//! not come back. What is done with it is a [`Front`]'s to say: lines of text
+//! (`lines.rs`) or the full screen (`screen.rs`).
 
 use std::time::{Duration, Instant};
 
 use backon::ExponentialBackoff;
 use futures_util::stream;
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Split, Stdin},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
-use super::{ClientError, Peer, asked_pause, backoff, cause, is_final, outbox, print};
-use crate::{config::ConnectConfig, proto};
+use super::{
+    ClientError,
+    outbox::{self, Line, Outbox},
+    peer::{Peer, asked_pause, backoff, cause, is_final},
+    print,
+};
+use crate::proto;
 
 /// A stream that held this long was a success: the next loss starts again with
 /// the shortest pause.
@@ -22,14 +25,40 @@ const STEADY: Duration = Duration::from_secs(10);
 /// A stream that held this long had a token that was good.
 const RENEWABLE: Duration = Duration::from_secs(1);
 
-struct Session {
+/// Where a session's messages go, and where its lines come from.
+pub(super) trait Front {
+    /// A stream is open.
+    async fn live(&mut self) -> Result<(), ClientError>;
+
+    /// The stream is gone, for what reason; the next one is tried after a pause.
+    async fn lost(&mut self, why: String, pause: Duration) -> Result<(), ClientError>;
+
+    /// The chat's next message.
+    async fn message(&mut self, message: proto::Message) -> Result<(), ClientError>;
+
+    /// A line turned out to be among the messages that were handed on already.
+    async fn stored(&mut self, id: &str) -> Result<(), ClientError>;
+
+    /// The server will never take this line.
+    async fn refused(&mut self, line: Line, why: String) -> Result<(), ClientError>;
+
+    /// The next line to post; none, once there are no more. May be dropped while
+    /// it waits.
+    async fn line(&mut self) -> Result<Option<Line>, ClientError>;
+}
+
+pub(super) struct Session {
     peer: Peer,
     chat: i64,
-    /// The seq of the last message that was printed; until there is one, where
+    /// The seq of the last message that was handed on; until there is one, where
     /// reading began.
     last: i64,
-    outbox: outbox::Outbox,
-    stdin: Option<Split<BufReader<Stdin>>>,
+    /// Nothing is posted before the reader has got here.
+    caught_up: i64,
+    outbox: Outbox,
+    /// Whether lines may still come.
+    open: bool,
+    /// End when none come any more and all are stored.
     exit_on_eof: bool,
 }
 
@@ -40,82 +69,59 @@ enum End {
     Lost(Status),
 }
 
-pub(super) async fn run(config: ConnectConfig) -> Result<(), ClientError> {
-    let mut peer = Peer::new(&config.peer).await?;
-    let mut pauses = backoff();
-    let last = match config.after_seq {
-        Some(seq) => seq,
-        None => newest_seq(&mut peer, config.chat, &mut pauses).await?,
-    };
-    let mut session = Session {
-        peer,
-        chat: config.chat,
-        last,
-        outbox: outbox::Outbox::default(),
-        stdin: Some(BufReader::new(tokio::io::stdin()).split(b'\n')),
-        exit_on_eof: config.exit_on_eof,
-    };
-    loop {
-        let (began, last) = (Instant::now(), session.last);
-        session.peer.renew(false).await?;
-        let status = match session.stream().await? {
-            End::Done => return Ok(()),
-            End::Lost(status) => status,
-        };
-        if began.elapsed() >= STEADY || session.last > last {
-            pauses = backoff();
-        }
-        // A token that has expired is no end if there is another to be had; one
-        // that is refused at once is.
-        let expired = status.code() == Code::Unauthenticated && began.elapsed() >= RENEWABLE;
-        if expired && session.peer.renew(true).await? {
-            continue;
-        }
-        pause_after(&status, &mut pauses).await?;
-    }
-}
-
-/// "From now on" has to be a seq: a stream that is lost before its first
-/// message could not be resumed otherwise.
-async fn newest_seq(
-    peer: &mut Peer,
-    chat: i64,
-    pauses: &mut ExponentialBackoff,
-) -> Result<i64, ClientError> {
-    loop {
-        let request = peer.request(proto::GetRequest { id: chat });
-        match peer.client.get(request).await {
-            Ok(reply) => {
-                let chat = reply.into_inner().chat;
-                let chat = chat.ok_or(ClientError::Answer("Get without a chat"))?;
-                return Ok(chat.last_seq);
-            }
-            Err(status) => pause_after(&status, pauses).await?,
-        }
-    }
-}
-
-/// Says what happened and waits, unless trying again cannot help.
-async fn pause_after(status: &Status, pauses: &mut ExponentialBackoff) -> Result<(), ClientError> {
-    if is_final(status) {
-        return Err(status.clone().into());
-    }
-    let pause = pauses.next().unwrap_or_default().max(asked_pause(status));
-    let why = match cause(status) {
-        Some(why) => print::escape(&why).into_owned(),
-        None => print::status(status),
-    };
-    print::note(&format!(
-        "{why}; trying again in {:.1} s",
-        pause.as_secs_f64()
-    ));
-    tokio::time::sleep(pause).await;
-    Ok(())
-}
-
 impl Session {
+    pub(super) fn new(peer: Peer, chat: i64, last: i64, exit_on_eof: bool) -> Self {
+        Self {
+            peer,
+            chat,
+            last,
+            caught_up: 0,
+            outbox: Outbox::default(),
+            open: true,
+            exit_on_eof,
+        }
+    }
+
+    /// Goes on behind another message.
+    pub(super) fn restart(&mut self, last: i64) {
+        self.last = last;
+    }
+
+    /// Reads and posts until everything is done.
+    pub(super) async fn run(&mut self, front: &mut impl Front) -> Result<(), ClientError> {
+        let mut pauses = backoff();
+        loop {
+            let (began, last) = (Instant::now(), self.last);
+            self.peer.renew(false).await?;
+            let status = match self.stream(front).await? {
+                End::Done => return Ok(()),
+                End::Lost(status) => status,
+            };
+            if began.elapsed() >= STEADY || self.last > last {
+                pauses = backoff();
+            }
+            // A token that has expired is no end if there is another to be had;
+            // one that is refused at once is.
+            let expired = status.code() == Code::Unauthenticated && began.elapsed() >= RENEWABLE;
+            if expired && self.peer.renew(true).await? {
+                continue;
+            }
+            pause_after(&status, &mut pauses, front).await?;
+        }
+    }
+
     /// One stream, from its join to its end.
-    async fn stream(&mut self) -> Result<End, ClientError> {
+    async fn stream(&mut self, front: &mut impl Front) -> Result<End, ClientError> {
+        self.outbox.reconnected();
+        if self.outbox.is_uncertain() {
+            // The server tells repeated ids apart among the newest messages
+            // only. So first read what came meanwhile: a line that was stored is
+            // there, and is not posted again.
+            match newest_seq(&mut self.peer, self.chat).await {
+                Ok(seq) => self.caught_up = seq,
+                Err(status) => return Ok(End::Lost(status)),
+            }
+        }
         // Room for the join and for every line there can be: nothing waits.
         let (posts, queue) = mpsc::channel(1 + outbox::CAPACITY);
         let join = proto::ConnectChatRequest {
@@ -126,7 +132,6 @@ impl Session {
         if posts.try_send(join).is_err() {
             return Ok(End::Lost(Status::internal("the stream's queue is closed")));
         }
-        self.outbox.reconnected();
         let frames = stream::unfold(queue, |mut queue| async move {
             queue.recv().await.map(|frame| (frame, queue))
         });
@@ -135,31 +140,36 @@ impl Session {
             Ok(reply) => reply.into_inner(),
             Err(status) => return Ok(End::Lost(status)),
         };
-        self.converse(&posts, &mut replies).await
+        front.live().await?;
+        self.converse(&posts, &mut replies, front).await
     }
 
     async fn converse(
         &mut self,
         posts: &mpsc::Sender<proto::ConnectChatRequest>,
         replies: &mut Streaming<proto::Message>,
+        front: &mut impl Front,
     ) -> Result<End, ClientError> {
         loop {
             if let Some(status) = self.post(posts) {
                 return Ok(End::Lost(status));
             }
-            if self.exit_on_eof && self.stdin.is_none() && self.outbox.is_empty() {
+            if self.exit_on_eof && !self.open && self.outbox.is_empty() {
                 return Ok(End::Done);
             }
-            let read_on = !self.outbox.is_full();
+            let read_on = self.open && !self.outbox.is_full();
             tokio::select! {
                 reply = replies.message() => match reply {
-                    Ok(Some(message)) => self.receive(message)?,
+                    Ok(Some(message)) => self.receive(message, front).await?,
                     Ok(None) => {
                         return Ok(End::Lost(Status::unavailable("the server ended the stream")));
                     }
                     Err(status) => return Ok(End::Lost(status)),
                 },
-                line = next_line(self.stdin.as_mut()), if read_on => self.typed(line?),
+                line = front.line(), if read_on => match line? {
+                    Some(line) => self.outbox.push(line),
+                    None => self.open = false,
+                },
                 () = sleep_until(self.outbox.wake_at()) => {}
             }
         }
@@ -168,6 +178,9 @@ impl Session {
     /// Posts what is to be posted now. Gives back why the stream is useless, if
     /// it is.
     fn post(&mut self, posts: &mpsc::Sender<proto::ConnectChatRequest>) -> Option<Status> {
+        if self.last < self.caught_up {
+            return None;
+        }
         while let Some(line) = self.outbox.next(Instant::now()) {
             let frame = proto::ConnectChatRequest {
                 send: Some(proto::Post {
@@ -183,40 +196,39 @@ impl Session {
         None
     }
 
-    fn typed(&mut self, line: Option<Vec<u8>>) {
-        let Some(line) = line else {
-            self.stdin = None;
-            return;
-        };
-        let text = String::from_utf8_lossy(&line);
-        let text = text.strip_suffix('\r').unwrap_or(&text);
-        if !text.is_empty() {
-            self.outbox.push(text.to_owned());
-        }
-    }
-
-    fn receive(&mut self, message: proto::Message) -> Result<(), ClientError> {
+    async fn receive(
+        &mut self,
+        message: proto::Message,
+        front: &mut impl Front,
+    ) -> Result<(), ClientError> {
         if let Some(rejected) = &message.rejected {
-            self.rejected(&message.client_message_id, rejected);
-            return Ok(());
-        }
-        // A resumed stream begins behind `last`; should a server repeat itself,
-        // the reader need not see it.
-        if message.seq > self.last {
-            print::line(&print::message(&message))?;
-            self.last = message.seq;
+            return self
+                .rejected(&message.client_message_id, rejected, front)
+                .await;
         }
         if !message.client_message_id.is_empty() {
             self.outbox.done(&message.client_message_id);
         }
+        // A resumed stream begins behind `last`; should a server repeat itself,
+        // the reader need not see it.
+        if message.seq > self.last {
+            self.last = message.seq;
+            front.message(message).await?;
+        }
         Ok(())
     }
 
-    fn rejected(&mut self, id: &str, rejected: &proto::Rejected) {
+    async fn rejected(
+        &mut self,
+        id: &str,
+        rejected: &proto::Rejected,
+        front: &mut impl Front,
+    ) -> Result<(), ClientError> {
         match Code::from_i32(rejected.code) {
             // Stored by an earlier stream: that is the acknowledgement.
             Code::AlreadyExists => {
                 self.outbox.done(id);
+                front.stored(id).await?;
             }
             Code::ResourceExhausted | Code::Unavailable => {
                 let asked = rejected
@@ -227,27 +239,45 @@ impl Session {
                 self.outbox.refused(id, asked, now, fastrand::f64());
             }
             code => {
-                let text = self.outbox.done(id).map_or_else(String::new, |l| l.text);
-                let start: String = text.chars().take(40).collect();
-                print::note(&format!(
-                    "not posted ({code:?} {}: {}): {}",
-                    print::escape(&rejected.reason),
-                    print::escape(&rejected.message),
-                    print::escape(&start)
-                ));
+                if let Some(line) = self.outbox.done(id) {
+                    let why = format!(
+                        "{code:?} {}: {}",
+                        print::escape(&rejected.reason),
+                        print::escape(&rejected.message)
+                    );
+                    front.refused(line, why).await?;
+                }
             }
         }
+        Ok(())
     }
 }
 
-/// The next line of standard input; never, once that has ended.
-async fn next_line(
-    stdin: Option<&mut Split<BufReader<Stdin>>>,
-) -> Result<Option<Vec<u8>>, ClientError> {
-    match stdin {
-        Some(stdin) => Ok(stdin.next_segment().await?),
-        None => std::future::pending().await,
+/// Says what happened and waits, unless trying again cannot help.
+pub(super) async fn pause_after(
+    status: &Status,
+    pauses: &mut ExponentialBackoff,
+    front: &mut impl Front,
+) -> Result<(), ClientError> {
+    if is_final(status) {
+        return Err(status.clone().into());
     }
+    let pause = pauses.next().unwrap_or_default().max(asked_pause(status));
+    let why = match cause(status) {
+        Some(why) => print::escape(&why).into_owned(),
+        None => print::status(status),
+    };
+    front.lost(why, pause).await?;
+    tokio::time::sleep(pause).await;
+    Ok(())
+}
+
+/// The seq of a chat's newest message.
+pub(super) async fn newest_seq(peer: &mut Peer, chat: i64) -> Result<i64, Status> {
+    let request = peer.request(proto::GetRequest { id: chat });
+    let reply = peer.client.get(request).await?.into_inner();
+    let chat = reply.chat.ok_or_else(|| Status::internal("no chat"))?;
+    Ok(chat.last_seq)
 }
 
 async fn sleep_until(time: Option<Instant>) {

@@ -58,7 +58,7 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
 pub(super) fn env_name(id: &str) -> Option<String> {
     match id {
         "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
-        | "limit" | "after_seq" | "exit_on_eof" | "name" | "tls" | "ready" => None,
+        | "limit" | "after_seq" | "exit_on_eof" | "plain" | "name" | "tls" | "ready" => None,
         // The bare words would mean something else in most environments.
         "addr" => Some("CHAT_ADDR".into()),
         "token" => Some("CHAT_TOKEN".into()),
@@ -133,7 +133,8 @@ enum Sub {
     Migrate(Migrate),
     /// Make a chat; its id is printed
     Create(client::Create),
-    /// Read a chat as it goes on, and post the lines of standard input to it
+    /// Read your chats and write to them: full screen on a terminal, lines of one
+    /// chat elsewhere
     Connect(client::Connect),
     /// Post one message; its seq is printed
     Send(client::Send),

@@ -7,11 +7,11 @@ use std::{
     thread,
 };
 
-use clap::{ArgMatches, error::ErrorKind};
+use clap::error::ErrorKind;
 
 use super::{
-    Command, ConnectConfig, CreateConfig, HistoryConfig, HistoryPage, LogFormat, PeerConfig,
-    Refusal, Secret, SendConfig, ServeConfig, StoreChoice, guard, health, options,
+    Command, CreateConfig, LogFormat, Refusal, Secret, ServeConfig, StoreChoice, client, guard,
+    health, options,
     sources::{Environment, Sources},
     tokens,
     value::quote,
@@ -57,31 +57,12 @@ pub fn command(
         "doctor" => Command::Doctor(serve(&sources).map(Box::new)),
         "health" => Command::Health(health::health(&sources)?),
         "create" => Command::Create(CreateConfig {
-            peer: peer(&sources)?,
+            peer: client::peer(&sources)?,
             with: names(&sources, "with")?,
         }),
-        "connect" => Command::Connect(ConnectConfig {
-            peer: peer(&sources)?,
-            chat: chat(flags)?,
-            after_seq: sources.number("after_seq")?,
-            exit_on_eof: sources.switch("exit_on_eof"),
-        }),
-        "send" => Command::Send(SendConfig {
-            peer: peer(&sources)?,
-            chat: chat(flags)?,
-            text: sources.need("text")?.text,
-            id: sources.get("id")?.map(|given| given.text),
-        }),
-        "history" => Command::History(HistoryConfig {
-            peer: peer(&sources)?,
-            chat: chat(flags)?,
-            page: match (sources.number("before")?, sources.number("after")?) {
-                (Some(seq), _) => HistoryPage::Before(seq),
-                (None, Some(seq)) => HistoryPage::After(seq),
-                (None, None) => HistoryPage::Newest,
-            },
-            limit: sources.need_number("limit")?,
-        }),
+        "connect" => Command::Connect(client::connect(&sources, flags)?),
+        "send" => Command::Send(client::send(&sources, flags)?),
+        "history" => Command::History(client::history(&sources, flags)?),
         "login" => Command::Login(tokens::login(&sources)?),
         "auth" if flags.subcommand_name() == Some("hash") => Command::HashPassword,
         "auth" => Command::Auth(tokens::server(&sources)?),
@@ -282,46 +263,6 @@ fn trace_sample(sources: &Sources<'_>) -> Result<u32, Refusal> {
             let shown = quote(&given.text);
             Err(given.refuse(format!("{shown} is not a number from 0 to 1")))
         }
-    }
-}
-
-fn peer(sources: &Sources<'_>) -> Result<PeerConfig, Refusal> {
-    let ca = sources.path("ca")?;
-    Ok(PeerConfig {
-        addr: host_and_port(sources, "addr")?,
-        credentials: tokens::credentials(sources)?,
-        tls: sources.switch("tls") || ca.is_some(),
-        ca,
-    })
-}
-
-/// Whom to call: `HOST:PORT` and nothing else.
-pub(super) fn host_and_port(sources: &Sources<'_>, id: &str) -> Result<String, Refusal> {
-    let addr = sources.need(id)?;
-    let port = addr
-        .text
-        .rsplit_once(':')
-        .map(|(host, port)| (host, port.parse::<u16>()));
-    let Some((host, Ok(_))) = port else {
-        let shown = quote(&addr.text);
-        return Err(addr.refuse(format!("{shown} is not of the form HOST:PORT")));
-    };
-    let bare = !host.is_empty() && !host.contains(['/', '@', '?', '#']);
-    if !bare || host.contains(char::is_whitespace) {
-        let shown = quote(&addr.text);
-        return Err(addr.refuse(format!("{shown} is not of the form HOST:PORT")));
-    }
-    Ok(addr.text)
-}
-
-fn chat(flags: &ArgMatches) -> Result<i64, Refusal> {
-    let text = flags.get_one::<String>("chat").map_or("", String::as_str);
-    match text.parse() {
-        Ok(id) if id > 0 => Ok(id),
-        _ => Err(Refusal::new(format!(
-            "CHAT: {} is not a chat id, a whole number greater than 0",
-            quote(text)
-        ))),
     }
 }
 

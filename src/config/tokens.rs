@@ -4,7 +4,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{
     LogFormat, Refusal, Secret,
-    read::{host, host_and_port, log_format, log_level},
+    client::host_and_port,
+    read::{host, log_format, log_level},
     sources::Sources,
 };
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     domain::{ChatId, Draft, MessageId, Row, Seq, Timestamp, UserName},
+    fault::{self, Fault},
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -164,7 +165,8 @@ impl<R> Chat<R> {
         }
         let waiter = Waiter { reply, deadline };
         let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
-        match key.as_ref().and_then(|key| self.window.get(key)) {
+        let known = key.as_ref().and_then(|key| self.window.get(key));
+        match known.filter(|_| !fault::is_on(Fault::ForgetDuplicates)) {
             Some(Known::Stored(seq, created_at)) => {
                 let receipt = Receipt {
                     seq,
@@ -224,7 +226,10 @@ impl<R> Chat<R> {
             return;
         }
         // The wall clock may have been set back; a chat's time never runs so.
-        self.last_time = self.last_time.max(wall);
+        self.last_time = match fault::is_on(Fault::TimeRunsBack) {
+            true => wall,
+            false => self.last_time.max(wall),
+        };
         let mut seq = self.last_seq;
         while room.is_left()
             && let Some(post) = self.queued.pop_front()

@@ -17,12 +17,16 @@ use super::{
 };
 use crate::{
     domain::{Clock, Frame, Row, Seq, UserName},
+    fault::{self, Fault},
     store::{Page, Store, retry_delays},
     telemetry::{Metrics, log_limited},
 };
 
-/// Messages that a reader behind the ring takes from history at a time.
+/// Messages that a reader behind the ring takes from history at a time, once it
+/// has shown that it reads: it begins with fewer, and each page has room for
+/// twice the last one's.
 const PAGE: u32 = 256;
+const FIRST_PAGE: u32 = 16;
 
 /// … and most of their bytes that a reader keeps, beside one message: it may not
 /// read on for a long time (P6).
@@ -46,7 +50,8 @@ pub struct Reader {
     /// Messages yielded so far.
     delivered: u64,
     source: Source,
-    /// Messages to ask history for: fewer than [`PAGE`] if they are large.
+    /// Messages to ask history for: fewer than [`PAGE`] at first, and if they
+    /// are large.
     page: u32,
     feed: Arc<Feed>,
     slot: Arc<Slot>,
@@ -104,7 +109,7 @@ impl Reader {
             cursor,
             delivered: 0,
             source: Source::Ring,
-            page: PAGE,
+            page: FIRST_PAGE,
             feed,
             slot,
             core: core as u32,
@@ -149,6 +154,9 @@ impl Reader {
                     Look::Ring(Read::Behind { newest }) => {
                         let lag = (newest - self.cursor) as u64;
                         self.history.metrics.history_read(lag);
+                        if fault::is_on(Fault::GapAtHandover) {
+                            self.cursor += 1;
+                        }
                         self.source = self.ask_history(newest);
                     }
                     Look::End(end) => return Poll::Ready(Delivery::End(end)),

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     domain::{ChatId, Row},
+    fault::{self, Fault},
     writer::{Landed, LaneDone, Submission},
 };
 
@@ -237,6 +238,9 @@ impl Shard {
             posts: rows.len(),
             bytes: rows.iter().map(Row::weight).sum(),
         };
+        if fault::is_on(Fault::DeliverBeforeCommit) {
+            self.deliver(&rows);
+        }
         let submission = Submission {
             rows,
             sampled,
@@ -271,6 +275,7 @@ impl Shard {
             for effect in self.state.effects.drain(..) {
                 match effect {
                     Effect::Answer(reply, result) => reply.send(result),
+                    Effect::Publish(_) if fault::is_on(Fault::DeliverBeforeCommit) => {}
                     Effect::Publish(row) => entries.push(Entry::new(&row)),
                 }
             }
@@ -285,6 +290,16 @@ impl Shard {
             self.go_on(id, next);
         }
         self.wakes.wake(self.core, feeds.iter());
+    }
+
+    /// [`Fault::DeliverBeforeCommit`].
+    fn deliver(&self, rows: &[Row]) {
+        for rows in rows.chunk_by(|a, b| a.chat == b.chat) {
+            if let Some(Place::Active(active)) = self.state.chats.get(&rows[0].chat) {
+                active.feed.append(rows.iter().map(Entry::new));
+                self.wakes.wake(self.core, std::iter::once(&active.feed));
+            }
+        }
     }
 
     fn answer_effects(&mut self) {

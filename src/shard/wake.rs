@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::feed::Feed;
+use crate::fault::{self, Fault};
 
 /// Carries wake-ups from shards to the cores of the readers: one notification a
 /// core and commit, however many chats and readers it concerns. A feed stands in
@@ -31,6 +32,9 @@ impl Wakes {
 
     /// Wakes the readers of these feeds, those on `here` at once.
     pub fn wake<'a>(&self, here: usize, feeds: impl Iterator<Item = &'a Arc<Feed>> + Clone) {
+        if fault::strikes(Fault::LoseAWake) {
+            return;
+        }
         for (core, wakes) in self.cores.iter().enumerate() {
             let mut called = feeds.clone().filter(|feed| feed.call(core)).peekable();
             if core == here {

@@ -26,6 +26,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 const CHAT: i64 = 7;
 /// A chat in which nobody is a member.
 const FOREIGN: i64 = 8;
+/// Among so many of the newest messages a repeated id is told apart.
+const WINDOW: usize = 4;
 
 #[derive(Default)]
 pub struct State {
@@ -68,7 +70,8 @@ impl State {
                 ..Default::default()
             })
         };
-        let known = self.stored.iter().find(|m| m.client_message_id == *id);
+        let mut newest = self.stored.iter().rev().take(WINDOW);
+        let known = newest.find(|m| m.client_message_id == *id);
         if let Some(message) = known {
             return vec![reject(Code::AlreadyExists, message.seq)];
         }
@@ -77,6 +80,14 @@ impl State {
             // Stored, and the stream is lost before the answer.
             "two" if nth == 1 => {
                 self.store(post);
+                vec![Err(Status::unavailable("going away"))]
+            }
+            // The same, and it is far down when the client is back.
+            "late" if nth == 1 => {
+                self.store(post);
+                for _ in 0..2 * WINDOW {
+                    self.store(&Post::default());
+                }
                 vec![Err(Status::unavailable("going away"))]
             }
             "three" if !self.refused_once => {
@@ -125,12 +136,13 @@ impl ChatV1 for Fake {
             state.joins.push(after);
             let behind = state.stored.iter().filter(|m| m.seq > after).cloned();
             // As on another user's stream: the post has to be acknowledged by
-            // its rejection as a duplicate.
-            let foreign = behind.map(|m| {
-                Ok(Message {
-                    client_message_id: String::new(),
-                    ..m
-                })
+            // its rejection as a duplicate, unless it is too late for that.
+            let newest = state.stored.len().saturating_sub(WINDOW) as i64;
+            let foreign = behind.map(|mut m| {
+                if m.seq > newest {
+                    m.client_message_id.clear();
+                }
+                Ok(m)
             });
             (state.joins.len(), foreign.collect::<VecDeque<_>>())
         };

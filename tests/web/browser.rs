@@ -197,6 +197,13 @@ impl Page<'_> {
         .await;
     }
 
+    /// Leaves out what is behind the page.
+    pub async fn transparent(&self) {
+        let colour = json!({ "color": { "r": 0, "g": 0, "b": 0, "a": 0 } });
+        self.ask("Emulation.setDefaultBackgroundColorOverride", colour)
+            .await;
+    }
+
     pub async fn shot(&self, path: &Path) {
         let shot = self.ask("Page.captureScreenshot", json!({})).await;
         let bytes = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();

@@ -5,7 +5,10 @@ use std::{net::TcpListener, path::Path};
 use serde_json::{Value, json};
 
 use super::browser::{Browser, Page};
-use crate::server::{Client, Server, soon};
+use crate::{
+    examples::{self, Example},
+    server::{Client, Server},
+};
 
 const N: i32 = 78;
 const M: i32 = 77;
@@ -70,8 +73,15 @@ async fn p4_two_pages_and_a_client_agree_across_a_kill() {
     let (mut server, url) = server().await;
     let browser = Browser::start();
     let carol = server.client("carol").await;
-    let chat = carol.create(&["alice", "bob"]).await;
+    let chat = carol.create(&["alice", "bob", "dave"]).await;
     carol.send(chat, "welcome", "").await.unwrap();
+    // A client in another language, where there is one.
+    let address = server.address().to_string();
+    let dave = examples::python().or_else(examples::go);
+    let mut dave = dave.map(|command| Example::start(command, &address, chat, "dave"));
+    if let Some(dave) = &mut dave {
+        dave.until("carol: welcome").await;
+    }
     let alice = sign_in(&browser, &url, "alice").await;
     let bob = sign_in(&browser, &url, "bob").await;
     alice
@@ -82,7 +92,7 @@ async fn p4_two_pages_and_a_client_agree_across_a_kill() {
         page.until("!document.querySelector('.unread')").await;
     }
 
-    // All three at once: everybody sees the same order (P2).
+    // All at once: everybody sees the same order (P2).
     let pages = async {
         for n in 1..=3 {
             say(&alice, &format!("alice {n}")).await;
@@ -94,8 +104,16 @@ async fn p4_two_pages_and_a_client_agree_across_a_kill() {
             carol.send(chat, &format!("carol {n}"), "").await.unwrap();
         }
     };
-    tokio::join!(pages, client);
-    bob.until(&format!("{ROWS}.length === 10")).await;
+    let example = async {
+        if let Some(dave) = &mut dave {
+            dave.type_in("dave 1\ndave 2\n").await;
+            dave.until("dave: dave 2").await;
+        }
+    };
+    tokio::join!(pages, client, example);
+    let others = if dave.is_some() { 2 } else { 0 };
+    let count = 10 + others;
+    bob.until(&format!("{ROWS}.length === {count}")).await;
     let so_far = history(&carol, chat).await;
     for page in [&alice, &bob] {
         shows(page, &so_far).await;
@@ -109,21 +127,46 @@ async fn p4_two_pages_and_a_client_agree_across_a_kill() {
         page.until("document.querySelector('.row[data-state=waiting]')")
             .await;
     }
+    let mut expected = vec!["alice, while it is down", "bob, as well"];
+    if let Some(dave) = &mut dave {
+        assert!(dave.complaint().await.starts_with("reconnecting:"));
+        dave.type_in("dave, too\n").await;
+        expected.push("dave, too");
+    }
     server.restart_here().await;
     for page in [&alice, &bob] {
         page.until(&in_state("live")).await;
     }
     let carol = server.client("carol").await;
-    let (_, mut frames) = carol.open(chat, Some(10)).await;
-    let next = async { [frames.next().await.unwrap(), frames.next().await.unwrap()] };
-    let mut texts = soon("both messages", next).await.map(|frame| frame.text);
+    let (_, mut frames) = carol.open(chat, Some(count)).await;
+    let mut texts = Vec::new();
+    for _ in &expected {
+        texts.push(frames.next().await.unwrap().text);
+    }
     texts.sort();
-    assert_eq!(texts, ["alice, while it is down", "bob, as well"]);
+    assert_eq!(texts, expected);
     carol.send(chat, "after", "").await.unwrap();
     let all = history(&carol, chat).await;
-    assert_eq!(all.as_array().unwrap().len(), 13, "sent once each");
+    let rows = all.as_array().unwrap();
+    assert_eq!(
+        rows.len() as i64,
+        count + expected.len() as i64 + 1,
+        "sent once each"
+    );
     for page in [&alice, &bob] {
         shows(page, &all).await;
+    }
+    if let Some(mut dave) = dave {
+        dave.until("carol: after").await;
+        let printed = dave.end("carol: after").await;
+        let seq_and_text = |line: &String| {
+            let (seq, rest) = line.split_once(' ').unwrap();
+            json!([
+                seq.parse::<i64>().unwrap(),
+                rest.split_once(": ").unwrap().1
+            ])
+        };
+        assert_eq!(printed.iter().map(seq_and_text).collect::<Value>(), all);
     }
 }
 

@@ -49,12 +49,19 @@ pub(super) struct Create {
 #[derive(Args)]
 #[allow(dead_code, reason = "values are read by id, see sources.rs")]
 pub(super) struct Connect {
-    /// Id of the chat
+    /// Id of the chat; only the full screen goes without, with the list of all
+    /// your chats
     #[arg(value_name = "CHAT")]
-    chat: String,
+    chat: Option<String>,
 
     #[command(flatten)]
     peer: Peer,
+
+    /// A message a line, and each line of standard input posted, on a terminal
+    /// too [default: only if standard input or output is not a terminal, or
+    /// with --after-seq or --exit-on-eof]
+    #[arg(long)]
+    plain: bool,
 
     /// Begin behind this message; 0: from the first [default: with what comes
     /// from now on]

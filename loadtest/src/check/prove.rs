@@ -1,0 +1,80 @@
+//! That the checker can fail: a server that has each fault in turn, and the
+//! verdict that finds it.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{
+    faults::Fault,
+    run::{Plan, run},
+    world::{Setting, StoreKind, WINDOW},
+};
+use crate::Result;
+
+/// How long the load is on; what finds the fault comes right after.
+const TIME: Duration = Duration::from_secs(2);
+const SEEN: Duration = Duration::from_secs(3);
+
+/// A name of `CHATD_FAULT`, what it takes to show, and the verdicts of which one
+/// must be among those that come.
+const FAULTS: [(&str, StoreKind, &[Fault], &[&str]); 10] = {
+    use Fault::{Clock, Kill};
+    use StoreKind::{Memory, Sqlite};
+    [
+        ("ack-before-commit", Sqlite, &[Kill], &["lost"]),
+        ("lose-a-row", Sqlite, &[], &["lost"]),
+        ("swap-rows", Memory, &[], &["moved"]),
+        ("reuse-a-seq", Sqlite, &[Kill], &["lost"]),
+        ("time-runs-back", Memory, &[Clock], &["time ran back"]),
+        ("deliver-before-commit", Sqlite, &[Kill], &["phantom"]),
+        ("gap-at-handover", Memory, &[], &["gap"]),
+        ("lose-a-wake", Memory, &[], &["behind"]),
+        ("forget-duplicates", Memory, &[], &["stored twice"]),
+        ("skip-membership", Memory, &[], &["intruder"]),
+    ]
+};
+
+/// Errs if a fault was not found.
+pub async fn prove(binary: &Path, seed: u64) -> Result<()> {
+    println!("| fault of the server | done to it | found as | verdicts | after s |");
+    println!("|---|---|---|---|---|");
+    let mut missed = Vec::new();
+    for (name, store, faults, expected) in FAULTS {
+        let plan = Plan {
+            setting: Setting {
+                store,
+                faults: faults.to_vec(),
+                binary: binary.into(),
+                window: WINDOW,
+                broken: Some(name.into()),
+            },
+            time: TIME,
+            seed,
+            chats: 3,
+            pause: 8,
+            seen: SEEN,
+        };
+        let begun = Instant::now();
+        let outcome = run(&plan).await?;
+        let found = outcome.verdicts.iter().map(|verdict| verdict.name());
+        let found = found.filter(|name| expected.contains(name)).count();
+        let done: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        println!(
+            "| {name} | {} | {} × {found} | {} | {:.1} |",
+            done.join(", "),
+            expected.join(", "),
+            outcome.verdicts.len(),
+            begun.elapsed().as_secs_f64()
+        );
+        if found == 0 {
+            missed.push(name);
+        }
+    }
+    if missed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("not found: {}", missed.join(", ")).into())
+    }
+}
