@@ -174,7 +174,9 @@ impl Connection {
                 let waiting = newcomer.as_ref().and_then(|newcomer| newcomer.call());
                 let answer = service.clone().answer(request, core, spawner.clone());
                 let answer = async move {
-                    drop(waiting);
+                    if let Some(waiting) = waiting {
+                        waiting.begin();
+                    }
                     Ok(answer.await)
                 };
                 answer.boxed()

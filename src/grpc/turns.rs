@@ -50,7 +50,10 @@ pub struct Newcomer {
 
 /// A call of a newcomer that waits for its first step.
 #[derive(Debug)]
-pub struct WaitingCall(Arc<Turns>);
+pub struct WaitingCall {
+    newcomer: Arc<Newcomer>,
+    begun: bool,
+}
 
 impl Turns {
     pub fn newcomer(self: &Arc<Self>) -> Arc<Newcomer> {
@@ -119,12 +122,15 @@ impl Newcomer {
 
     /// A call has been read, and is to take its first step; None if the
     /// connection is no newcomer any more.
-    pub fn call(&self) -> Option<WaitingCall> {
+    pub fn call(self: &Arc<Self>) -> Option<WaitingCall> {
         if !self.is_new() {
             return None;
         }
         self.turns.waiting_calls.fetch_add(1, Ordering::Relaxed);
-        Some(WaitingCall(self.turns.clone()))
+        Some(WaitingCall {
+            newcomer: self.clone(),
+            begun: false,
+        })
     }
 }
 
@@ -135,10 +141,22 @@ impl Drop for Newcomer {
     }
 }
 
+impl WaitingCall {
+    pub fn begin(mut self) {
+        self.begun = true;
+    }
+}
+
 impl Drop for WaitingCall {
     fn drop(&mut self) {
-        self.0.waiting_calls.fetch_sub(1, Ordering::Relaxed);
-        self.0.call_next();
+        if !self.begun {
+            // Its client took it back. h2 ends connections that do so often, and
+            // sees it only where it reads much at a time.
+            self.newcomer.left.store(0, Ordering::Relaxed);
+        }
+        let turns = &self.newcomer.turns;
+        turns.waiting_calls.fetch_sub(1, Ordering::Relaxed);
+        turns.call_next();
     }
 }
 
@@ -160,7 +178,7 @@ mod tests {
         let calls: Vec<_> = (0..WAITING_CALLS).map(|_| one.call().unwrap()).collect();
         assert!(!is_ready(&one) && !is_ready(&two) && !is_ready(&one));
         assert_eq!(turns.queue().len(), 2, "each stands in the queue once");
-        drop(calls);
+        calls.into_iter().for_each(WaitingCall::begin);
         // The calls have called one of them, and that calls the other.
         assert!(is_ready(&one));
         one.was_polled();
@@ -173,11 +191,20 @@ mod tests {
         let (one, two, three) = (turns.newcomer(), turns.newcomer(), turns.newcomer());
         let calls: Vec<_> = (0..WAITING_CALLS).map(|_| one.call().unwrap()).collect();
         assert!(!is_ready(&one) && !is_ready(&two) && !is_ready(&three));
-        // The last call's end calls `two`, the first in the queue but one.
-        drop(one);
-        drop(calls);
+        // The calls' beginnings call `one`, and then `two`.
+        calls.into_iter().for_each(WaitingCall::begin);
+        one.was_polled();
         drop(two);
         assert!(!three.queued.load(Ordering::Relaxed), "not called");
+    }
+
+    #[test]
+    fn who_takes_a_call_back_is_no_newcomer() {
+        let turns = Arc::new(Turns::default());
+        let newcomer = turns.newcomer();
+        drop(newcomer.call().unwrap());
+        assert!(newcomer.call().is_none());
+        assert_eq!(turns.waiting_calls.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -185,7 +212,7 @@ mod tests {
         let turns = Arc::new(Turns::default());
         let newcomer = turns.newcomer();
         assert!(newcomer.has_read(NEWCOMER_BYTES - 1));
-        assert!(newcomer.call().is_some());
+        newcomer.call().unwrap().begin();
         assert!(!newcomer.has_read(1));
         assert!(newcomer.call().is_none());
         assert_eq!(turns.waiting_calls.load(Ordering::Relaxed), 0);
