@@ -28,6 +28,7 @@ mod server;
 mod service;
 mod status;
 mod timeout;
+mod turns;
 mod unary;
 mod validate;
 mod web;

@@ -46,8 +46,8 @@ impl Pace {
     }
 }
 
-/// The runtime's timers are good to a millisecond; the rest is spent looking.
-const COARSE: Duration = Duration::from_millis(2);
+/// The runtime's timers are late by up to a millisecond; the rest is spent looking.
+const COARSE: Duration = Duration::from_millis(1);
 
 async fn until(at: Instant) {
     if let Some(early) = at.checked_sub(COARSE)

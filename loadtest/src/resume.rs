@@ -71,6 +71,9 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
+/// The priority of the senders' thread, as `nice` has it.
+const FIRST: i32 = -15;
+
 /// How long a message may be under way that nobody waits for any more.
 const LATE: Duration = Duration::from_millis(500);
 
@@ -188,6 +191,11 @@ impl Senders {
         let address = server.address;
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
+            // The readers share its core: its turn there is to come first. Only
+            // root may say so; without, their work is counted as delay.
+            if let Err(error) = rustix::process::setpriority_process(None, FIRST) {
+                eprintln!("the senders come after the readers: {error}");
+            }
             let sending = block_on(async {
                 tokio::select! {
                     ended = caller.run(address) => Ok(ended?),

@@ -1,4 +1,12 @@
-use std::{convert::Infallible, future::ready, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{poll_fn, ready},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Context,
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
@@ -24,6 +32,7 @@ use super::{
     io::{Heard, Protocol},
     server::ServerSettings,
     service::Service,
+    turns::{Newcomer, Turns},
 };
 use crate::{
     runtime::{Spawner, Tls, TlsStream},
@@ -65,6 +74,7 @@ pub struct Connection {
     pub spawner: Spawner,
     pub ending: CancellationToken,
     pub place: ConnectionPlace,
+    pub turns: Arc<Turns>,
 }
 
 /// A connection whose client has shown that it means to talk.
@@ -114,7 +124,9 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let calls = self.calls();
+        let newcomer = self.turns.newcomer();
+        let calls = self.calls(Some(newcomer.clone()));
+        let stream = stream.in_turn(newcomer.clone());
         let connection = http2::Builder::new(self.spawner.clone())
             .timer(TokioTimer::new())
             .auto_date_header(false)
@@ -128,7 +140,7 @@ impl Connection {
             .keep_alive_interval(self.settings.keep_alive_interval)
             .keep_alive_timeout(self.settings.keep_alive_timeout)
             .serve_connection(TokioIo::new(stream), service_fn(calls));
-        self.finish(connection).await;
+        self.finish(connection, Some(newcomer)).await;
     }
 
     /// For gRPC-Web: one call or stream at a time.
@@ -136,7 +148,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let calls = self.calls();
+        let calls = self.calls(None);
         let buffer = self.settings.max_header as usize;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -144,32 +156,51 @@ impl Connection {
             .header_read_timeout(self.settings.handshake)
             .max_buf_size(buffer.max(LEAST_BUFFER))
             .serve_connection(TokioIo::new(stream), service_fn(calls));
-        self.finish(connection).await;
+        self.finish(connection, None).await;
     }
 
     /// What answers the connection's calls; one connection too many, each with
     /// a refusal.
-    fn calls(&self) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Answered> + use<> {
+    fn calls(
+        &self,
+        newcomer: Option<Arc<Newcomer>>,
+    ) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Answered> + use<> {
         let (service, core, spawner) = (self.service.clone(), self.core, self.spawner.clone());
         let too_many = self.place.refusal();
         // Boxed: on its way into its task a future is moved several times.
         move |request| match &too_many {
             Some(problem) => ready(Ok(service.turn_away(&request, problem))).boxed(),
             None => {
+                let waiting = newcomer.as_ref().and_then(|newcomer| newcomer.call());
                 let answer = service.clone().answer(request, core, spawner.clone());
-                answer.map(Ok).boxed()
+                let answer = async move {
+                    drop(waiting);
+                    Ok(answer.await)
+                };
+                answer.boxed()
             }
         }
     }
 
-    async fn finish<C: GracefulConnection<Error = hyper::Error>>(self, connection: C) {
+    async fn finish<C: GracefulConnection<Error = hyper::Error>>(
+        self,
+        connection: C,
+        newcomer: Option<Arc<Newcomer>>,
+    ) {
         let turn_away = self.place.refusal().is_some();
         let mut connection = pin!(connection);
+        let end = |connection: &mut Pin<&mut C>, cx: &mut Context<'_>| {
+            let polled = connection.as_mut().poll(cx);
+            if let Some(newcomer) = &newcomer {
+                newcomer.was_polled();
+            }
+            polled
+        };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = poll_fn(|cx| end(&mut connection, cx)) => ended,
             () = self.ending.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                poll_fn(|cx| end(&mut connection, cx)).await
             }
             () = tokio::time::sleep(TURN_AWAY), if turn_away => return,
         };

@@ -1,10 +1,13 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use super::turns::{Newcomer, SIP};
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,6 +35,10 @@ pub struct Heard<S> {
     /// How much of `first` there is, and how much has been read again.
     heard: u8,
     given: u8,
+    /// Has read in this poll, and is to let others have their turn.
+    sipped: bool,
+    /// None: it reads as much as there is.
+    newcomer: Option<Arc<Newcomer>>,
 }
 
 impl<S: AsyncRead + Unpin> Heard<S> {
@@ -59,8 +66,36 @@ impl<S: AsyncRead + Unpin> Heard<S> {
             first,
             heard: heard as u8,
             given: 0,
+            sipped: false,
+            newcomer: None,
         };
         Ok((stream, protocol))
+    }
+
+    /// Reads in turn with the other newcomers.
+    pub fn in_turn(mut self, newcomer: Arc<Newcomer>) -> Self {
+        self.newcomer = Some(newcomer);
+        self
+    }
+
+    fn sip(
+        &mut self,
+        newcomer: &Arc<Newcomer>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.sipped) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        ready!(newcomer.poll_turn(cx));
+        let mut sip = ReadBuf::new(buf.initialize_unfilled_to(SIP.min(buf.remaining())));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut sip))?;
+        let read = sip.filled().len();
+        buf.advance(read);
+        // Less than that was all there is.
+        self.sipped = read == SIP;
+        Poll::Ready(Ok(()))
     }
 
     pub fn get_ref(&self) -> &S {
@@ -81,7 +116,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
             self.given += now.len() as u8;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let Some(newcomer) = self.newcomer.take() else {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        };
+        let before = buf.filled().len();
+        let polled = self.sip(&newcomer, cx, buf);
+        self.newcomer = newcomer
+            .has_read(buf.filled().len() - before)
+            .then_some(newcomer);
+        polled
     }
 }
 

@@ -1,9 +1,9 @@
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection::Connection, gate::ConnectionPlace, service::Service};
+use super::{connection::Connection, gate::ConnectionPlace, service::Service, turns::Turns};
 use crate::{
     runtime::{Spawner, Tls},
     telemetry::log_limited,
@@ -56,6 +56,7 @@ impl Server {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "listener not usable"),
         };
+        let turns = Arc::new(Turns::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -65,10 +66,13 @@ impl Server {
                 Ok((stream, peer)) => {
                     log_limited!(DEBUG, %peer, "connection accepted");
                     if let Some(place) = self.service.connection() {
-                        let connection = self.connection(stream, place);
+                        let connection = self.connection(stream, place, turns.clone());
                         self.spawner
                             .spawn(self.connections.track_future(connection));
                     }
+                    // One a turn, so that however many come at once, the
+                    // others' calls wait for one of them at a time.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -83,6 +87,7 @@ impl Server {
         &self,
         stream: TcpStream,
         place: ConnectionPlace,
+        turns: Arc<Turns>,
     ) -> impl Future<Output = ()> + Send + 'static {
         // Small frames are not to wait for the answer to the last ones.
         _ = stream.set_nodelay(true);
@@ -93,6 +98,7 @@ impl Server {
             spawner: self.spawner.clone(),
             ending: self.ending.clone(),
             place,
+            turns,
         };
         connection.run(stream, self.tls.clone())
     }

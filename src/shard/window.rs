@@ -54,7 +54,11 @@ impl Window {
         if let Some(id) = &row.client_message_id {
             let key = (row.from.clone(), id.clone());
             let known = Known::Stored(row.seq, row.created_at);
-            self.known.insert(key.clone(), known);
+            // Mostly it is there as under way, and the key needs no copy.
+            match self.known.get_mut(&key) {
+                Some(under_way) => *under_way = known,
+                None => drop(self.known.insert(key.clone(), known)),
+            }
             self.stored.push_back((row.seq, key));
         }
         let oldest = row.seq - self.size as Seq;
