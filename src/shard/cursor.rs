@@ -157,7 +157,7 @@ impl Reader {
                         if fault::is_on(Fault::GapAtHandover) {
                             self.cursor += 1;
                         }
-                        self.source = self.ask_history();
+                        self.source = self.ask_history(newest);
                     }
                     Look::End(end) => return Poll::Ready(Delivery::End(end)),
                     // A note may have come between the look at the inbox and
@@ -194,9 +194,13 @@ impl Reader {
         }
     }
 
-    fn ask_history(&self) -> Source {
+    /// Up to the ring's newest: history may have more, committed a moment ago, that
+    /// the shard does not know of yet. A client that resumed behind that would be
+    /// told that it is ahead of the chat.
+    fn ask_history(&self, newest: Seq) -> Source {
         let history = self.history.clone();
-        let (chat, cursor, rows) = (self.feed.chat(), self.cursor, self.page as usize);
+        let (chat, cursor) = (self.feed.chat(), self.cursor);
+        let rows = (newest - cursor).min(self.page.into()) as usize;
         Source::Asked(Box::pin(async move {
             // A store that is away is no reason to end a stream (P8).
             let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);

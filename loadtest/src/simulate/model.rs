@@ -82,11 +82,8 @@ impl std::ops::AddAssign for Counts {
 /// What the users know of a chat.
 #[derive(Debug, Default)]
 struct Chat {
-    /// The newest seq that a sender was told of.
+    /// The newest seq that anybody was told of.
     acknowledged: Seq,
-    /// The newest that a reader has seen: history may have it before the shard
-    /// knows that it is committed.
-    seen: Seq,
     /// Somebody has asked for its end, here or at another server.
     end_asked: bool,
     end_acknowledged: bool,

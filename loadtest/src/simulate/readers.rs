@@ -174,7 +174,7 @@ impl Stream {
             Err(error) => {
                 let what = format!("join refused: {error}");
                 self.sim
-                    .told(&what, |model, disk| model.join_refused(&call, *error, disk));
+                    .told(&what, |model, _| model.join_refused(&call, *error));
             }
         }
         joined

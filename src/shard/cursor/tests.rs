@@ -57,8 +57,6 @@ struct Seen {
     /// Readers that fell off the ring, and that came back to it.
     to_history: usize,
     to_ring: usize,
-    /// Messages that history gave before the ring had them.
-    ahead: usize,
     faults: usize,
     answers: usize,
     ends: usize,
@@ -242,12 +240,13 @@ impl World {
                     }
                     if history {
                         self.seen.history += 1;
-                        self.seen.ahead += usize::from(watcher.cursor > self.published);
                     } else {
                         self.seen.ring += 1;
                         assert!(before + self.bound.messages as Seq >= self.published);
                     }
                     assert!(watcher.cursor <= self.committed, "P3");
+                    // It could not resume there, as the chat does not know so far.
+                    assert!(watcher.cursor <= self.published, "P4");
                 }
                 Poll::Ready(Delivery::Answer(_)) => {
                     self.seen.answers += 1;
@@ -476,7 +475,6 @@ fn p4_readers_between_ring_and_history_in_random_schedules() {
         total.history += seen.history;
         total.to_history += seen.to_history;
         total.to_ring += seen.to_ring;
-        total.ahead += seen.ahead;
         total.faults += seen.faults;
         total.answers += seen.answers;
         total.ends += seen.ends;
@@ -486,7 +484,7 @@ fn p4_readers_between_ring_and_history_in_random_schedules() {
     if std::env::var("CHAT_TEST_SEED").is_err() {
         assert!(total.ring > 10_000 && total.history > 10_000);
         assert!(total.to_history > 5_000 && total.to_ring > 5_000);
-        assert!(total.ahead > 500 && total.faults > 1_000 && total.stalls > 1_000);
+        assert!(total.faults > 1_000 && total.stalls > 1_000);
         assert!(total.answers > 1_000 && total.ends > 1_000);
     }
 }

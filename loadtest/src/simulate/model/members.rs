@@ -112,7 +112,7 @@ impl Model {
         }
     }
 
-    /// The newest seq of a chat that a sender was told of.
+    /// The newest seq of a chat that anybody was told of.
     pub fn known(&mut self, chat: ChatId) -> Seq {
         self.chat(chat).acknowledged
     }

@@ -19,10 +19,8 @@ pub struct JoinCall {
     pub chat: ChatId,
     pub user: UserName,
     pub after: Option<Seq>,
-    /// The newest messages that a sender and that a reader knew of when it was
-    /// asked for.
+    /// The newest message that somebody knew of when it was asked for.
     known: Seq,
-    seen: Seq,
     /// See [`Model::is_out`].
     out: Option<u32>,
     ended: bool,
@@ -57,18 +55,12 @@ impl Model {
             user: user.clone(),
             after,
             known: self.chat(chat).acknowledged,
-            seen: self.chat(chat).seen,
             out: self.member(chat, user).out_at(),
             ended: self.chat(chat).end_acknowledged,
         }
     }
 
-    pub fn join_refused(&mut self, call: &JoinCall, error: ShardError, disk: &Disk) -> Kept {
-        // What another server has written, this one learns when it writes itself.
-        let foreign = !disk.chats[&call.chat].foreign.is_empty();
-        let behind = call
-            .after
-            .is_none_or(|after| after <= call.known.max(call.seen));
+    pub fn join_refused(&mut self, call: &JoinCall, error: ShardError) -> Kept {
         let ended = self.chat(call.chat).end_asked;
         let safe = self.member(call.chat, &call.user).safe;
         let fair = match error {
@@ -76,7 +68,7 @@ impl Model {
             ShardError::NotFound | ShardError::NotCreator | ShardError::TooManyMembers { .. } => {
                 false
             }
-            ShardError::AheadOfChat { .. } => foreign || !behind,
+            ShardError::AheadOfChat { .. } => call.after.is_some_and(|after| after > call.known),
             ShardError::Draining => self.draining,
             ShardError::Busy { .. } | ShardError::Unavailable => true,
         };
@@ -170,7 +162,7 @@ impl Model {
             format!("{user} is removed from {chat} and reads {seq}")
         })?;
         let known = self.chat(chat);
-        known.seen = known.seen.max(seq);
+        known.acknowledged = known.acknowledged.max(seq);
         let Some(row) = disk.chats[&chat].row(seq) else {
             return rule(false, "P3", || {
                 format!("{chat}:{seq} is delivered and not committed")
