@@ -174,9 +174,7 @@ impl Connection {
                 let waiting = newcomer.as_ref().and_then(|newcomer| newcomer.call());
                 let answer = service.clone().answer(request, core, spawner.clone());
                 let answer = async move {
-                    if let Some(waiting) = waiting {
-                        waiting.begin();
-                    }
+                    drop(waiting);
                     Ok(answer.await)
                 };
                 answer.boxed()

@@ -18,6 +18,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+
 /// Bytes that a newcomer reads at a time: what begins half a dozen streams.
 pub const SIP: usize = 512;
 
@@ -50,10 +51,7 @@ pub struct Newcomer {
 
 /// A call of a newcomer that waits for its first step.
 #[derive(Debug)]
-pub struct WaitingCall {
-    newcomer: Arc<Newcomer>,
-    begun: bool,
-}
+pub struct WaitingCall(Arc<Turns>);
 
 impl Turns {
     pub fn newcomer(self: &Arc<Self>) -> Arc<Newcomer> {
@@ -122,15 +120,12 @@ impl Newcomer {
 
     /// A call has been read, and is to take its first step; None if the
     /// connection is no newcomer any more.
-    pub fn call(self: &Arc<Self>) -> Option<WaitingCall> {
+    pub fn call(&self) -> Option<WaitingCall> {
         if !self.is_new() {
             return None;
         }
         self.turns.waiting_calls.fetch_add(1, Ordering::Relaxed);
-        Some(WaitingCall {
-            newcomer: self.clone(),
-            begun: false,
-        })
+        Some(WaitingCall(self.turns.clone()))
     }
 }
 
@@ -141,22 +136,10 @@ impl Drop for Newcomer {
     }
 }
 
-impl WaitingCall {
-    pub fn begin(mut self) {
-        self.begun = true;
-    }
-}
-
 impl Drop for WaitingCall {
     fn drop(&mut self) {
-        if !self.begun {
-            // Its client took it back. h2 ends connections that do so often, and
-            // sees it only where it reads much at a time.
-            self.newcomer.left.store(0, Ordering::Relaxed);
-        }
-        let turns = &self.newcomer.turns;
-        turns.waiting_calls.fetch_sub(1, Ordering::Relaxed);
-        turns.call_next();
+        self.0.waiting_calls.fetch_sub(1, Ordering::Relaxed);
+        self.0.call_next();
     }
 }
 
@@ -178,7 +161,7 @@ mod tests {
         let calls: Vec<_> = (0..WAITING_CALLS).map(|_| one.call().unwrap()).collect();
         assert!(!is_ready(&one) && !is_ready(&two) && !is_ready(&one));
         assert_eq!(turns.queue().len(), 2, "each stands in the queue once");
-        calls.into_iter().for_each(WaitingCall::begin);
+        drop(calls);
         // The calls have called one of them, and that calls the other.
         assert!(is_ready(&one));
         one.was_polled();
@@ -191,20 +174,11 @@ mod tests {
         let (one, two, three) = (turns.newcomer(), turns.newcomer(), turns.newcomer());
         let calls: Vec<_> = (0..WAITING_CALLS).map(|_| one.call().unwrap()).collect();
         assert!(!is_ready(&one) && !is_ready(&two) && !is_ready(&three));
-        // The calls' beginnings call `one`, and then `two`.
-        calls.into_iter().for_each(WaitingCall::begin);
-        one.was_polled();
+        // The last call's end calls `two`, the first in the queue but one.
+        drop(one);
+        drop(calls);
         drop(two);
         assert!(!three.queued.load(Ordering::Relaxed), "not called");
-    }
-
-    #[test]
-    fn who_takes_a_call_back_is_no_newcomer() {
-        let turns = Arc::new(Turns::default());
-        let newcomer = turns.newcomer();
-        drop(newcomer.call().unwrap());
-        assert!(newcomer.call().is_none());
-        assert_eq!(turns.waiting_calls.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -212,7 +186,7 @@ mod tests {
         let turns = Arc::new(Turns::default());
         let newcomer = turns.newcomer();
         assert!(newcomer.has_read(NEWCOMER_BYTES - 1));
-        newcomer.call().unwrap().begin();
+        assert!(newcomer.call().is_some());
         assert!(!newcomer.has_read(1));
         assert!(newcomer.call().is_none());
         assert_eq!(turns.waiting_calls.load(Ordering::Relaxed), 0);
