@@ -88,7 +88,7 @@ impl<'a> Attempt<'a> {
                     self.metrics.lane_unknown();
                     tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
                         "outcome of a commit unknown, looking it up");
-                    if self.is_stored(&piece[0]).await {
+                    if self.is_stored(&piece).await {
                         return self.stored(piece);
                     }
                     tokio::time::sleep(delay()).await;
@@ -111,12 +111,25 @@ impl<'a> Attempt<'a> {
         self.landed.extend(rows.into_iter().map(Landed::Stored));
     }
 
-    /// Whether this very row is in the store. A commit is all or nothing, so
-    /// one row speaks for its piece.
-    async fn is_stored(&self, row: &Row) -> bool {
-        let at = Page::After(row.seq - 1);
-        let found = self.page(row.chat, at, 1).await;
-        found.first().is_some_and(|found| same(found, row))
+    /// Whether this very piece is in the store. A commit is all or nothing, so one
+    /// row speaks for its piece; but not that of a chat which another server has
+    /// deleted since: no page shows it.
+    async fn is_stored(&self, piece: &[Row]) -> bool {
+        for rows in piece.chunk_by(|a, b| a.chat == b.chat) {
+            let (chat, at) = (rows[0].chat, Page::After(rows[0].seq - 1));
+            if let Some(found) = self.page(chat, at, 1).await.first() {
+                return same(found, &rows[0]);
+            }
+            if self.is_there(chat).await {
+                return false;
+            }
+        }
+        false
+    }
+
+    async fn is_there(&self, chat: ChatId) -> bool {
+        let load = |deadline| self.store.load_chat(chat, 0, deadline);
+        self.ask(chat, load).await.is_some()
     }
 
     /// Finds what the store refuses by halving. A message that is refused
@@ -142,7 +155,7 @@ impl<'a> Attempt<'a> {
     /// Some seq of the piece is taken: by a late commit of our own, or by
     /// another writer, behind whose messages ours then go.
     async fn give_way(&mut self, piece: Vec<Row>) {
-        if self.is_stored(&piece[0]).await {
+        if self.is_stored(&piece).await {
             return self.stored(Arc::new(piece));
         }
         let mut rest = Vec::with_capacity(piece.len());
@@ -174,8 +187,7 @@ impl<'a> Attempt<'a> {
         let mut rest = Vec::with_capacity(before);
         for rows in by_chat(piece) {
             let chat = rows[0].chat;
-            let load = |deadline| self.store.load_chat(chat, 0, deadline);
-            if self.ask(chat, load).await.is_some() {
+            if self.is_there(chat).await {
                 rest.extend(rows);
             } else {
                 self.lose(chat, rows);

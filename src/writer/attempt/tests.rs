@@ -333,6 +333,38 @@ fn p1_p2_p5_p8_batches_through_a_troubled_store() {
     }
 }
 
+/// The row that is looked up goes with its chat, and those of other chats, which
+/// were committed with it, are not written again.
+#[tokio::test(start_paused = true)]
+async fn p5_p8_a_lost_answer_and_a_chat_deleted_by_another_server() {
+    let memory = Arc::new(MemoryStore::new());
+    new_chats(&memory);
+    let gone = chat_id(1);
+    let (appends, deleting) = (AtomicUsize::new(0), memory.clone());
+    let store = ScriptStore::new(memory.clone(), move |op| {
+        let fault = match op {
+            Op::Append(_) if appends.fetch_add(1, Ordering::Relaxed) == 0 => Fault::DoneAndLost,
+            _ => Fault::None,
+        };
+        if matches!(op, Op::Page(_)) {
+            let deleted = deleting.delete_chat(gone).now_or_never();
+            deleted.expect("memory does not wait").unwrap();
+        }
+        Box::pin(std::future::ready(fault))
+    });
+    let rows: Vec<Row> = (1..=2)
+        .map(|chat| row(chat_id(chat), 1, "bob", "ours"))
+        .collect();
+    let clock = TestClock::default();
+    let metrics = Metrics::new(1);
+    let attempt = Attempt::new(0, &store, &clock, &metrics);
+    let (landed, attempts) = attempt.write(rows).await;
+    assert_eq!(history(&memory, chat_id(2)).len(), 1, "{landed:?}");
+    assert_eq!(attempts, 1);
+    let stored = |one: &Landed| matches!(one, Landed::Stored(_));
+    assert!(landed.len() == 2 && landed.iter().all(stored), "{landed:?}");
+}
+
 /// A chat that is deleted by another server, its rows not yet removed: their
 /// seqs are taken, and nothing shows them.
 #[tokio::test(start_paused = true)]
