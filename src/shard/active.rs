@@ -59,6 +59,12 @@ impl Active {
         matches!(self.change, Some(Change::Delete { .. } | Change::Gone))
     }
 
+    /// Somebody waits for the change that is with the store.
+    pub fn is_changing(&self) -> bool {
+        let change = self.change.as_ref();
+        change.is_some_and(|change| !matches!(change, Change::Reload | Change::Gone))
+    }
+
     pub fn check_may_see(&self, caller: &Caller) -> Result<(), ShardError> {
         if caller.admin || self.chat.members().contains(&caller.user) {
             Ok(())

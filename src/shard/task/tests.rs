@@ -500,6 +500,26 @@ async fn p9_a_drain_waits_for_what_was_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p9_a_drain_waits_for_a_change_that_is_with_the_store() {
+    let world = World::new().await;
+    world.script(|script| script.members = vec![None]);
+    let (shards, alice) = (world.shards.clone(), world.alice());
+    let runtime = tokio::runtime::Handle::current();
+    let change = runtime.spawn(async move {
+        let carol = vec![user("carol")];
+        shards.add_members(chat_id(CHAT), alice, carol).await
+    });
+    turn().await;
+    let shards = world.shards.clone();
+    let drain = runtime.spawn(async move { shards.drain().await });
+    tokio::time::sleep(SECOND).await;
+    assert!(!drain.is_finished());
+    world.let_go();
+    drain.await.unwrap();
+    assert!(change.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn p6_idle_chats_are_let_go_and_used_ones_are_not() {
     let world = World::new().await;
     let loads = || world.loads.load(Ordering::Relaxed);

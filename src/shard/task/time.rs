@@ -131,9 +131,15 @@ impl Shard {
         }
     }
 
+    /// A change that somebody asked for is with the store.
+    fn is_changing(&self) -> bool {
+        let asked = |place: &Place| matches!(place, Place::Active(active) if active.is_changing());
+        !self.state.store_calls.is_empty() && self.state.chats.values().any(asked)
+    }
+
     /// Ends the streams once all that was accepted has its answer.
     pub(super) fn finish_drain(&mut self) {
-        if self.state.drained.is_empty() || self.state.load.posts > 0 {
+        if self.state.drained.is_empty() || self.state.load.posts > 0 || self.is_changing() {
             return;
         }
         let places = self.state.chats.values();
