@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
@@ -14,6 +14,9 @@ use chat_service::proto::tokens::{
 use tonic::Code;
 
 const PASSWORD: &str = "correct horse battery staple";
+
+/// All that clients print.
+const CLIENTS_LOG: &str = "clients.log";
 
 fn chatd(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chatd"));
@@ -34,7 +37,16 @@ fn run(dir: &Path, args: &[&str], stdin: &str) -> Output {
         .unwrap();
     // A client that fails at once does not read it.
     _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
+    let output = child.wait_with_output().unwrap();
+    let log = dir.join(CLIENTS_LOG);
+    let mut log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    log.write_all(&output.stdout).unwrap();
+    log.write_all(&output.stderr).unwrap();
+    output
 }
 
 fn text(output: Output) -> String {
@@ -178,6 +190,7 @@ fn p7_from_a_password_to_a_message() {
     );
     let why = String::from_utf8(misused.stderr).unwrap();
     assert!(why.contains("Unauthenticated"), "{why}");
+    let first = token("access_token");
     // What has little left to live is replaced before it is used.
     std::thread::sleep(std::time::Duration::from_secs(2));
     text(run(dir, &[&["create"][..], &addr].concat(), ""));
@@ -197,16 +210,16 @@ fn p7_from_a_password_to_a_message() {
     assert_eq!(out.status.code(), Some(1));
 
     drop((auth, chat));
-    for log in ["auth.log", "serve.log"] {
-        let mut logged = String::new();
-        fs::File::open(dir.join(log))
-            .unwrap()
-            .read_to_string(&mut logged)
-            .unwrap();
-        assert!(logged.contains("listening"), "{log} has the log");
+    for (log, word) in [
+        ("auth.log", "listening"),
+        ("serve.log", "listening"),
+        (CLIENTS_LOG, "Unauthenticated"),
+    ] {
+        let logged = fs::read_to_string(dir.join(log)).unwrap();
+        assert!(logged.contains(word), "{log} has the log");
         let secret = fs::read_to_string(dir.join("token.secret")).unwrap();
         assert!(!logged.contains(PASSWORD) && !logged.contains(secret.trim()));
-        for token in [token("access_token"), refresh.clone()] {
+        for token in [&first, &token("access_token"), &refresh] {
             for part in token.split('.').skip(1) {
                 assert!(!logged.contains(part), "a token is in {log}");
             }

@@ -1,14 +1,11 @@
 //! What the tests of tokens, TLS and limits have in common: a server in this
-//! process, tokens, clients, and all that was logged meanwhile.
+//! process, tokens, clients, and that none of it shows a secret.
 
 pub mod keys;
 pub mod peer;
+pub mod secrets;
 
-use std::{
-    io,
-    sync::{Mutex, MutexGuard, OnceLock},
-    time::Duration,
-};
+use std::time::Duration;
 
 use chat_service::{
     app::App,
@@ -30,7 +27,7 @@ pub type Client = ChatV1Client<Channel>;
 
 /// A server with its messages in memory, on any port.
 pub async fn start(flags: &[&str]) -> App {
-    capture_logs();
+    secrets::capture_logs();
     let own = ["--store", "memory", "--grpc-port", "0", "--cores", "2"];
     let flags = [&own[..], flags].concat();
     App::start(config::serve_from(&flags).unwrap())
@@ -38,8 +35,10 @@ pub async fn start(flags: &[&str]) -> App {
         .unwrap()
 }
 
+/// The end of every test with a token: nothing may have shown it.
 pub async fn stop(app: App) {
     app.drain(Duration::from_secs(10)).await;
+    secrets::assert_none_shows();
 }
 
 pub fn client(app: &App) -> Client {
@@ -105,7 +104,10 @@ impl Connected {
                 match self.messages.message().await {
                     Ok(Some(_)) => {}
                     Ok(None) => return Status::ok(""),
-                    Err(status) => return status,
+                    Err(status) => {
+                        secrets::produced(&status);
+                        return status;
+                    }
                 }
             }
         };
@@ -136,53 +138,14 @@ pub async fn connect(client: &Client, token: &str, chat: i64) -> Result<Connecte
 pub fn outcome<T>(answer: &Result<T, Status>) -> (Code, String) {
     match answer {
         Ok(_) => (Code::Ok, String::new()),
-        Err(status) => (status.code(), reason(status)),
+        Err(status) => {
+            secrets::produced(status);
+            (status.code(), reason(status))
+        }
     }
 }
 
 pub fn reason(status: &Status) -> String {
     let info = status.get_details_error_info();
     info.map_or_else(String::new, |info| info.reason)
-}
-
-static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-fn logged() -> MutexGuard<'static, Vec<u8>> {
-    LOGGED.lock().unwrap()
-}
-
-struct Log;
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        logged().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Keeps all that servers in this process log, as `-l trace` would.
-fn capture_logs() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let filter = "chat_service=trace,warn";
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-            .with_writer(|| Log);
-        // Another test may have begun a log of its own.
-        _ = log.try_init();
-    });
-}
-
-/// No part of a token that is worth something was logged. To be called last.
-pub fn assert_unlogged(tokens: &[&str]) {
-    let logged = String::from_utf8_lossy(&logged()).into_owned();
-    for token in tokens {
-        for part in token.split('.').filter(|part| part.len() >= 16) {
-            assert!(!logged.contains(part), "a token is in the log");
-        }
-    }
 }

@@ -5,13 +5,15 @@ mod attacks;
 pub mod raw;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use attacks::MALLORY;
-use tokio::{runtime::Runtime, task::JoinSet};
+use futures_util::FutureExt as _;
+use tokio::{runtime::Runtime, sync::Mutex, task::JoinSet};
 
 use crate::server::{Client, Server, post, soon};
 
@@ -19,6 +21,8 @@ const LEFT: usize = 10_000;
 const SLOW: usize = 500;
 const UNREAD: usize = 1_000;
 const RESETS: usize = 100_000;
+const HEADERS: usize = 60;
+const FRAMES: usize = 40;
 const LARGE: usize = 1_000;
 
 /// What all of that together may make the server grow by, in KiB: 20 for a
@@ -31,15 +35,17 @@ const MAX_GROWTH_KB: u64 =
 /// A well-behaved client's slowest calls, beside what they are in quiet times.
 const MAX_RATIO: f64 = 10.0;
 
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(2);
 /// How long an attack that only holds on to things is looked at.
 const HOLD: Duration = Duration::from_millis(1_500);
+/// How long an attack that has ended is looked at.
+const LET_GO: Duration = Duration::from_millis(500);
 /// Between two sends of the well-behaved client, whether or not the earlier ones
 /// have been answered.
 const PACE: Duration = Duration::from_millis(4);
 
 /// When a send was due, and how long its answer took from then.
-type Sends = Arc<Mutex<Vec<(Instant, Duration)>>>;
+type Sends = Arc<std::sync::Mutex<Vec<(Instant, Duration)>>>;
 
 /// Sends a message every few milliseconds, for as long as it is polled.
 async fn behave(client: Client, chat: i64, sends: Sends) {
@@ -106,17 +112,31 @@ fn raise_file_limit() {
 struct Watch<'a> {
     server: &'a Server,
     sends: Sends,
-    quiet: Vec<Duration>,
-    attacked: Vec<Duration>,
+    /// How long sends took, by what happened meanwhile.
+    times: BTreeMap<&'static str, Vec<Duration>>,
     peak_kb: u64,
     report: String,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    fn new(server: &'a Server, sends: Sends) -> Self {
+        Self {
+            server,
+            sends,
+            times: BTreeMap::new(),
+            peak_kb: 0,
+            report: String::new(),
+        }
+    }
+
+    async fn quiet(&mut self) {
+        self.during("quiet", std::future::ready(()), QUIET).await;
+    }
+
     /// Looks on while something happens, and a while longer.
     async fn during<T>(
         &mut self,
-        what: &str,
+        what: &'static str,
         attack: impl Future<Output = T>,
         hold: Duration,
     ) -> T {
@@ -136,63 +156,44 @@ impl Watch<'_> {
                 break outcome;
             }
         };
-        let times: Vec<_> = {
+        let sends: Vec<_> = {
             let sends = self.sends.lock().unwrap();
-            let since = sends.iter().filter(|(due, _)| *due >= begin);
-            since.map(|(_, took)| *took).collect()
+            sends
+                .iter()
+                .filter(|(due, _)| *due >= begin)
+                .copied()
+                .collect()
         };
+        let slowest = sends.iter().max_by_key(|(_, took)| *took);
+        let slowest = slowest.map(|(due, took)| (*due - begin, *took));
+        let times: Vec<_> = sends.iter().map(|(_, took)| *took).collect();
         let took = begin.elapsed();
         self.peak_kb = self.peak_kb.max(peak);
         let line = format!("{what}: {took:.1?}, {peak} kB, {} sends", times.len());
-        writeln!(self.report, "{line}, p99 {:?}", p99(times.clone())).unwrap();
-        let kept = match what {
-            "quiet" => &mut self.quiet,
-            _ => &mut self.attacked,
-        };
-        kept.extend(times);
+        let p99 = p99(times.clone());
+        writeln!(self.report, "{line}, p99 {p99:.1?}, slowest {slowest:.1?}").unwrap();
+        self.times.entry(what).or_default().extend(times);
         outcome
     }
 }
 
+/// Neither of the two tests is to be felt by the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p6_p10_a_hostile_client_gets_little_and_is_cut_off() {
-    attack().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-#[ignore = "does not hold: 13 to 15 times on a quiet machine, most of it from connections opened at once"]
-async fn p6_p10_a_hostile_client_is_hardly_felt() {
-    let (attacked, quiet) = attack().await;
-    let ratio = attacked.as_secs_f64() / quiet.as_secs_f64();
-    assert!(ratio < MAX_RATIO, "{attacked:?} beside {quiet:?}");
-}
-
-/// All attacks; the well-behaved client's slowest calls during them and before
-/// and after.
-async fn attack() -> (Duration, Duration) {
+    let _alone = ALONE.lock().await;
     raise_file_limit();
     let server = Server::start(&[]).await;
     let address = server.address();
-    let bob = server.client("bob").await;
-    let chat = bob.create(&[]).await;
+    let (_behaving, sends) = behaving(&server).await;
     let large = long_history(&server).await;
-    let sends = Sends::default();
-    let mut behaving = JoinSet::new();
-    behaving.spawn(behave(bob, chat, sends.clone()));
-
     let hostile = elsewhere();
-    let mut watch = Watch {
-        server: &server,
-        sends,
-        quiet: vec![],
-        attacked: vec![],
-        peak_kb: 0,
-        report: String::new(),
-    };
-    let nothing = std::future::ready(());
-    watch.during("quiet", nothing, QUIET).await;
+    let mut watch = Watch::new(&server, sends);
+    watch.quiet().await;
     let before = server.memory_kb();
 
+    // All that is taken is held to the end.
     let slow = hostile.spawn(attacks::slow(address, SLOW));
     let attack = hostile.spawn(attacks::left(address, LEFT));
     let left = watch.during("left", attack, HOLD).await.unwrap();
@@ -200,9 +201,9 @@ async fn attack() -> (Duration, Duration) {
     let unread = watch.during("unread", attack, HOLD).await.unwrap();
     let attack = hostile.spawn(attacks::resets(address, large, RESETS));
     let calmed = watch.during("resets", attack, Duration::ZERO).await;
-    let attack = hostile.spawn(attacks::endless_headers(address, 60));
+    let attack = hostile.spawn(attacks::endless_headers(address, HEADERS));
     let taken = watch.during("headers", attack, HOLD).await.unwrap();
-    let attack = hostile.spawn(attacks::large_frames(address, 40));
+    let attack = hostile.spawn(attacks::large_frames(address, FRAMES));
     let closed = watch.during("frames", attack, HOLD).await.unwrap();
     let attack = hostile.spawn(attacks::large_requests(address, LARGE));
     let requests = watch.during("requests", attack, HOLD).await.unwrap();
@@ -210,29 +211,98 @@ async fn attack() -> (Duration, Duration) {
     let carol = server.client("carol").await;
     carol.create(&[]).await;
     let cut = watch.during("slow", slow, Duration::ZERO).await.unwrap();
-
     drop((left, unread, requests));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    watch.during("quiet", std::future::ready(()), QUIET).await;
-    behaving.shutdown().await;
     hostile.shutdown_background();
 
-    assert!(watch.quiet.len() > 1_000 && watch.attacked.len() > 2_000);
-    let (quiet, attacked) = (p99(watch.quiet), p99(watch.attacked));
     let grown = watch.peak_kb - before;
     eprintln!(
-        "{}p99 {attacked:?}, quiet {quiet:?}; {grown} kB more than {before} kB, bound \
-         {MAX_GROWTH_KB} kB; {calmed:?} bursts of resets calmed, headers cut after {taken} bytes",
+        "{}{grown} kB more than {before} kB, bound {MAX_GROWTH_KB} kB; {calmed:?} bursts of \
+         resets calmed, headers cut after {taken} bytes",
         watch.report
     );
     let log = server.log();
     assert!(log.len() < 64 * 1024, "the log has {} bytes", log.len());
     assert!(calmed.unwrap() > 0, "no burst of resets was cut short");
     assert!(taken < 1024 * 1024 * 8, "endless headers: {taken} bytes");
-    assert_eq!(closed, 40, "frames too large");
+    assert_eq!(closed, FRAMES, "frames too large");
     assert_eq!(cut, SLOW, "slow handshakes");
     assert!(grown < MAX_GROWTH_KB, "P6: {grown} kB");
-    (attacked, quiet)
+}
+
+/// Before each attack and after the last there is a quiet while, so that what
+/// else the machine does falls on both. Whatever an attack has opened it lets go
+/// at once when it ends, which is a part of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "does not hold: connections opened and left, 12 times on a quiet machine; the others at most 3 times"]
+async fn p6_p10_a_hostile_client_is_hardly_felt() {
+    let _alone = ALONE.lock().await;
+    raise_file_limit();
+    let server = Server::start(&[]).await;
+    let address = server.address();
+    let (_behaving, sends) = behaving(&server).await;
+    let large = long_history(&server).await;
+    let hostile = elsewhere();
+    let mut watch = Watch::new(&server, sends);
+    let attacks = [
+        ("slow", held(attacks::slow(address, SLOW)).boxed()),
+        ("left", held(attacks::left(address, LEFT)).boxed()),
+        (
+            "unread",
+            held(attacks::unread(address, large, UNREAD)).boxed(),
+        ),
+        (
+            "resets",
+            held(attacks::resets(address, large, RESETS)).boxed(),
+        ),
+        (
+            "headers",
+            held(attacks::endless_headers(address, HEADERS)).boxed(),
+        ),
+        (
+            "frames",
+            held(attacks::large_frames(address, FRAMES)).boxed(),
+        ),
+        (
+            "requests",
+            held(attacks::large_requests(address, LARGE)).boxed(),
+        ),
+    ];
+    for (what, attack) in attacks {
+        watch.quiet().await;
+        let attack = hostile.spawn(attack);
+        watch.during(what, attack, LET_GO).await.unwrap();
+    }
+    watch.quiet().await;
+    hostile.shutdown_background();
+
+    let quiet = watch.times.remove("quiet").unwrap();
+    assert!(quiet.len() > 1_000);
+    let quiet = p99(quiet);
+    let mut worst: f64 = 0.0;
+    for (what, times) in watch.times {
+        let ratio = p99(times).as_secs_f64() / quiet.as_secs_f64();
+        writeln!(watch.report, "{what}: {ratio:.1} x quiet").unwrap();
+        worst = worst.max(ratio);
+    }
+    eprintln!("{}quiet {quiet:?}, worst {worst:.1} x quiet", watch.report);
+    assert!(worst < MAX_RATIO, "{worst:.1} x {quiet:?}");
+}
+
+/// An attack that holds what it has for a while, and lets it go.
+async fn held<T>(attack: impl Future<Output = T>) {
+    let taken = attack.await;
+    tokio::time::sleep(HOLD).await;
+    drop(taken);
+}
+
+/// A well-behaved client, until it is dropped, and its sends.
+async fn behaving(server: &Server) -> (JoinSet<()>, Sends) {
+    let bob = server.client("bob").await;
+    let chat = bob.create(&[]).await;
+    let sends = Sends::default();
+    let mut behaving = JoinSet::new();
+    behaving.spawn(behave(bob, chat, sends.clone()));
+    (behaving, sends)
 }
 
 /// A chat whose messages are as large as may be, four megabytes of them.

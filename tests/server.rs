@@ -168,8 +168,15 @@ impl Drop for Server {
 /// it prints goes to files there.
 fn spawn(dir: &Path, options: &[String], port: u16) -> Child {
     let append = |path: PathBuf| File::options().create(true).append(true).open(path);
+    // A server that comes back to its gRPC port would want the one HTTP port that
+    // all have by default.
+    let http: &[&str] = match options.iter().any(|option| option == "--http-port") {
+        true => &[],
+        false => &["--http-port", "0"],
+    };
     command(dir)
         .args(["serve", "--grpc-port", &port.to_string()])
+        .args(http)
         .args(options)
         .stdout(File::create(dir.join("stdout")).unwrap())
         .stderr(append(log_path(dir)).unwrap())

@@ -1,6 +1,8 @@
 //! What the server is built from: where it comes from, under which licences, and
 //! nothing twice without a reason. From `Cargo.lock` and the crates that are
-//! here already, so it needs no network; it does not ask for advisories.
+//! here already, so it needs no network. It knows of no advisories: their list
+//! has to be fetched, as `cargo deny check advisories` does where there is a
+//! network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

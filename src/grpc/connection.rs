@@ -125,6 +125,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let newcomer = self.turns.newcomer();
+        newcomer.first_turn().await;
         let calls = self.calls(Some(newcomer.clone()));
         let stream = stream.in_turn(newcomer.clone());
         let connection = http2::Builder::new(self.spawner.clone())

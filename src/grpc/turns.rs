@@ -10,6 +10,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,6 +19,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+
 /// Bytes that a newcomer reads at a time: what begins half a dozen streams.
 pub const SIP: usize = 512;
 
@@ -86,6 +88,15 @@ impl Turns {
 }
 
 impl Newcomer {
+    /// Returns when the connection may take its first step as HTTP/2, which costs
+    /// more than all before it: where ten thousand are opened at once, a few a
+    /// turn.
+    pub async fn first_turn(self: &Arc<Self>) {
+        poll_fn(|cx| self.poll_turn(cx)).await;
+        let _place = self.call();
+        tokio::task::yield_now().await;
+    }
+
     /// Ready when it may read [`SIP`] bytes.
     pub fn poll_turn(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.turns.is_open() {

@@ -1,5 +1,6 @@
 //! Fuzzing: inputs that are kept, in `tests/corpus/TARGET`, and random changes of
-//! them. cargo-fuzz would need a nightly compiler.
+//! them. It runs wherever the tests do: cargo-fuzz needs a nightly compiler, and
+//! what a stranger has, and CI, is the stable one of `rust-version`.
 
 use std::{env, fs, panic, path::PathBuf};
 

@@ -17,6 +17,8 @@ use ring::{
 };
 use serde_json::{Value, json};
 
+use super::secrets;
+
 pub enum Key {
     Hs(Vec<u8>),
     Rs(Box<RsaKeyPair>),
@@ -26,6 +28,7 @@ pub enum Key {
 
 impl Key {
     pub fn hs(secret: &str) -> Self {
+        secrets::made(secret);
         Self::Hs(secret.into())
     }
 
@@ -128,7 +131,9 @@ impl Key {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(header), part(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.sign(message.as_bytes()));
-        format!("{message}.{signature}")
+        let token = format!("{message}.{signature}");
+        secrets::made_token(&token);
+        token
     }
 
     /// A token of a user that is good for `seconds`.

@@ -91,7 +91,9 @@ pub async fn unread(address: SocketAddr, chat: i64, count: usize) -> Vec<Connect
 /// until the connection is closed, half as fast as the server works them off.
 /// How many bursts were told to calm down.
 pub async fn resets(address: SocketAddr, chat: i64, count: usize) -> usize {
-    const BURST: usize = 100;
+    // More than a newcomer sends: its calls are worked off as they are read, a few
+    // at a time, and then there is nothing to cut short.
+    const BURST: usize = 1_000;
     const PACED: usize = 32;
     /// A connection's streams have odd numbers that only grow.
     const ROUNDS: usize = 500;

@@ -18,6 +18,7 @@ use super::*;
 use crate::guarded::{
     keys::Key,
     peer::{Answer, Peer},
+    secrets,
 };
 
 /// A collector that keeps what it is sent.
@@ -184,6 +185,7 @@ async fn a_batchs_span_links_to_the_sends_it_carried() {
 /// The Auth Service is part of the trace: its caller is the call's span.
 #[tokio::test]
 async fn the_auth_service_is_asked_by_the_calls_span() {
+    secrets::capture_logs();
     let collector = Collector::default();
     let (address, _tasks) = start(collector.clone()).await;
     let endpoint = format!("http://{address}");
@@ -200,6 +202,8 @@ async fn the_auth_service_is_asked_by_the_calls_span() {
     app.drain(PATIENCE).await;
     let spans = collector.0.lock().unwrap().clone();
     assert_eq!(spans.len(), 1);
+    secrets::produced(&spans);
+    secrets::assert_none_shows();
     let (trace, span) = (hex(&spans[0].trace_id), hex(&spans[0].span_id));
     assert_eq!(auth.last()[2], format!("00-{trace}-{span}-01"));
 }
