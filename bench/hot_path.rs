@@ -1,6 +1,6 @@
 //! A message's way through the core, without transport and store, so often as
-//! asked: `hot_path READERS MESSAGES`. For counting instructions
-//! (`profiles/instructions`); it takes no times.
+//! asked: `hot_path READERS MESSAGES`. For counting instructions under callgrind;
+//! it takes no times.
 
 use std::{
     hint::black_box,
