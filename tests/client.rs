@@ -36,20 +36,22 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// Reads the chat from its start and posts what is typed, to its end.
+const CONNECT: [&str; 7] = [
+    "connect",
+    "7",
+    "--as",
+    "bob",
+    "--after-seq",
+    "0",
+    "--exit-on-eof",
+];
+
 #[tokio::test]
 async fn connect_resumes_and_posts_each_line_once() {
     let fake = Fake::default();
     let (addr, _tasks) = start(fake.clone()).await;
-    let args = [
-        "connect",
-        "7",
-        "--as",
-        "bob",
-        "--after-seq",
-        "0",
-        "--exit-on-eof",
-    ];
-    let output = chatd(addr, &args, "one\r\ntwo\n\nbad\nthree\nfour").await;
+    let output = chatd(addr, &CONNECT, "one\r\ntwo\n\nbad\nthree\nfour").await;
 
     let printed = stdout(&output);
     let lines: Vec<&str> = printed.lines().collect();
@@ -73,16 +75,7 @@ async fn connect_resumes_and_posts_each_line_once() {
 async fn p5_a_line_that_was_stored_long_before_is_not_posted_again() {
     let fake = Fake::default();
     let (addr, _tasks) = start(fake.clone()).await;
-    let args = [
-        "connect",
-        "7",
-        "--as",
-        "bob",
-        "--after-seq",
-        "0",
-        "--exit-on-eof",
-    ];
-    let output = chatd(addr, &args, "late\nnext").await;
+    let output = chatd(addr, &CONNECT, "late\nnext").await;
     let printed = stdout(&output);
     assert!(printed.ends_with("bob: next\n"), "{printed}");
     let state = fake.0.lock().unwrap();
