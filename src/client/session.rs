@@ -25,6 +25,12 @@ const STEADY: Duration = Duration::from_secs(10);
 /// A stream that held this long had a token that was good.
 const RENEWABLE: Duration = Duration::from_secs(1);
 
+/// How long the end of a stream that takes no more posts may be in coming: the
+/// transport lets go of both directions at once.
+const READ_OUT: Duration = Duration::from_secs(1);
+
+const ENDED: &str = "the server ended the stream";
+
 /// Where a session's messages go, and where its lines come from.
 pub(super) trait Front {
     /// A stream is open.
@@ -151,8 +157,8 @@ impl Session {
         front: &mut impl Front,
     ) -> Result<End, ClientError> {
         loop {
-            if let Some(status) = self.post(posts) {
-                return Ok(End::Lost(status));
+            if !self.post(posts) {
+                return Ok(End::Lost(self.read_out(replies, front).await?));
             }
             if self.exit_on_eof && !self.open && self.outbox.is_empty() {
                 return Ok(End::Done);
@@ -162,7 +168,7 @@ impl Session {
                 reply = replies.message() => match reply {
                     Ok(Some(message)) => self.receive(message, front).await?,
                     Ok(None) => {
-                        return Ok(End::Lost(Status::unavailable("the server ended the stream")));
+                        return Ok(End::Lost(Status::unavailable(ENDED)));
                     }
                     Err(status) => return Ok(End::Lost(status)),
                 },
@@ -175,11 +181,27 @@ impl Session {
         }
     }
 
-    /// Posts what is to be posted now. Gives back why the stream is useless, if
-    /// it is.
-    fn post(&mut self, posts: &mpsc::Sender<proto::ConnectChatRequest>) -> Option<Status> {
+    /// Reads a stream that takes no more posts to its end, which says why.
+    async fn read_out(
+        &mut self,
+        replies: &mut Streaming<proto::Message>,
+        front: &mut impl Front,
+    ) -> Result<Status, ClientError> {
+        let deadline = tokio::time::Instant::now() + READ_OUT;
+        loop {
+            match tokio::time::timeout_at(deadline, replies.message()).await {
+                Ok(Ok(Some(message))) => self.receive(message, front).await?,
+                Ok(Ok(None)) => return Ok(Status::unavailable(ENDED)),
+                Ok(Err(status)) => return Ok(status),
+                Err(_) => return Ok(Status::unavailable("the server takes no more posts")),
+            }
+        }
+    }
+
+    /// Posts what is to be posted now. False if the stream takes no more posts.
+    fn post(&mut self, posts: &mpsc::Sender<proto::ConnectChatRequest>) -> bool {
         if self.last < self.caught_up {
-            return None;
+            return true;
         }
         while let Some(line) = self.outbox.next(Instant::now()) {
             let frame = proto::ConnectChatRequest {
@@ -190,10 +212,10 @@ impl Session {
                 ..Default::default()
             };
             if posts.try_send(frame).is_err() {
-                return Some(Status::unavailable("the server takes no more posts"));
+                return false;
             }
         }
-        None
+        true
     }
 
     async fn receive(
