@@ -28,7 +28,7 @@ mod window;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use chat::Chat;
 pub use cursor::{Delivery, History, Reader};
@@ -65,6 +65,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
     let mut handles = Vec::with_capacity(plans.len());
     for plan in plans {
         let (posts, post_mailbox) = mpsc::channel(plan.settings.mailbox);
+        let places = Arc::new(Semaphore::new(plan.settings.mailbox));
         let (commands, command_mailbox) = mpsc::channel(COMMANDS);
         // The lane answers one batch at a time.
         let (done_sender, done) = mpsc::channel(1);
@@ -74,6 +75,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             wakes: plan.wakes,
             history: plan.history,
             posts: post_mailbox,
+            places: places.clone(),
             commands: command_mailbox,
             lane: plan.lane,
             done,
@@ -81,7 +83,11 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             state: Default::default(),
         };
         spawn(plan.core, Box::pin(shard.run()));
-        handles.push(ShardHandle { posts, commands });
+        handles.push(ShardHandle {
+            posts,
+            places,
+            commands,
+        });
     }
     Shards::new(handles)
 }

@@ -5,10 +5,7 @@ use std::{
 };
 
 use ahash::RandomState;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout_at,
-};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
     cursor::Reader,
@@ -21,10 +18,6 @@ use crate::{
     telemetry::SpanRef,
 };
 
-/// How long after a post's deadline its caller waits for the shard's own word,
-/// which says more.
-const GRACE: Duration = Duration::from_millis(100);
-
 /// How everyone else reaches a chat, wherever it lives. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards {
@@ -36,7 +29,10 @@ pub struct Shards {
 /// the posts it may hold still answers everything else.
 #[derive(Debug, Clone)]
 pub(super) struct ShardHandle {
+    /// Has room for every post that has a place.
     pub posts: mpsc::Sender<(ChatId, Post<Reply>)>,
+    /// Places for posts that wait for the shard, until it accepts them.
+    pub places: Arc<Semaphore>,
     pub commands: mpsc::Sender<Command>,
 }
 
@@ -45,6 +41,18 @@ pub(super) struct ShardHandle {
 pub(super) enum Reply {
     Call(oneshot::Sender<PostResult>),
     Stream(Arc<Slot>, Option<ClientMessageId>),
+}
+
+impl ShardHandle {
+    /// The shard gives the place back.
+    fn send(&self, place: SemaphorePermit<'_>, chat: ChatId, post: Post<Reply>) {
+        place.forget();
+        if let Err(unsent) = self.posts.try_send((chat, post)) {
+            // The shard is gone: as many places as posts, there is room.
+            let (_, post) = unsent.into_inner();
+            post.reply.send(Err(Refusal::Draining));
+        }
+    }
 }
 
 impl Reply {
@@ -156,8 +164,8 @@ impl Shards {
     }
 
     /// Posts a message; `Ok` means that it is committed (P1). A full mailbox is
-    /// refused at once (P6). The answer comes by `deadline`, or a tenth of a second
-    /// later.
+    /// refused at once (P6). The answer comes by `deadline`, give or take the few
+    /// milliseconds between two looks at deadlines (P8).
     ///
     /// # Errors
     /// If the message was not stored, or not known to be within the deadline.
@@ -169,6 +177,10 @@ impl Shards {
         deadline: Instant,
         span: Option<SpanRef>,
     ) -> PostResult {
+        let shard = self.of(chat);
+        let Ok(place) = shard.places.try_acquire() else {
+            return Err(Refusal::Busy { queue: "mailbox" });
+        };
         let (caller, answer) = oneshot::channel();
         let post = Post {
             from,
@@ -177,20 +189,8 @@ impl Shards {
             deadline,
             reply: Reply::Call(caller),
         };
-        let refused = match self.of(chat).posts.try_send((chat, post)) {
-            Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(_)) => Some(Refusal::Busy { queue: "mailbox" }),
-            Err(mpsc::error::TrySendError::Closed(_)) => Some(Refusal::Draining),
-        };
-        match refused {
-            Some(refusal) => Err(refusal),
-            // A post may wait in the mailbox behind others with later deadlines, where
-            // the shard does not see it (P8).
-            None => match timeout_at((deadline + GRACE).into(), answer).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) | Err(_) => Err(Refusal::OutcomeUnknown),
-            },
-        }
+        shard.send(place, chat, post);
+        answer.await.unwrap_or(Err(Refusal::OutcomeUnknown))
     }
 
     /// Posts a message on a stream. Waits while the stream has as many posts
@@ -208,24 +208,26 @@ impl Shards {
         poll_fn(|cx| slot.poll_post(cx)).await;
         let id = draft.client_message_id.clone();
         let reply = Reply::Stream(slot.clone(), id);
-        match self.of(chat).posts.reserve().await {
-            Ok(place) => place.send((
-                chat,
-                Post {
-                    from: slot.user().clone(),
-                    draft,
-                    span: span.map(Box::new),
-                    deadline: now() + timeout,
-                    reply,
-                },
-            )),
-            Err(_) => reply.send(Err(Refusal::Draining)),
-        }
+        let shard = self.of(chat);
+        let Ok(place) = shard.places.acquire().await else {
+            return reply.send(Err(Refusal::Draining));
+        };
+        let post = Post {
+            from: slot.user().clone(),
+            draft,
+            span: span.map(Box::new),
+            deadline: now() + timeout,
+            reply,
+        };
+        shard.send(place, chat, post);
     }
 
     /// Sends that wait in mailboxes, all shards together.
     pub fn waiting(&self) -> usize {
-        let waiting = |shard: &ShardHandle| shard.posts.max_capacity() - shard.posts.capacity();
+        let waiting = |shard: &ShardHandle| {
+            let places = shard.places.available_permits();
+            shard.posts.max_capacity().saturating_sub(places)
+        };
         self.shards.iter().map(waiting).sum()
     }
 

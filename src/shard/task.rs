@@ -3,6 +3,7 @@ mod commands;
 mod time;
 
 use std::{
+    collections::VecDeque,
     future::{pending, poll_fn},
     sync::Arc,
     task::{Context, Poll},
@@ -11,7 +12,7 @@ use std::{
 
 use ahash::AHashMap;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     active::{IdleList, Place},
@@ -67,6 +68,8 @@ pub(super) struct Shard {
     pub wakes: Arc<Wakes>,
     pub history: History,
     pub posts: mpsc::Receiver<(ChatId, Post<Reply>)>,
+    /// One is given back for each post that is accepted or refused.
+    pub places: Arc<Semaphore>,
     pub commands: mpsc::Receiver<Command>,
     pub lane: mpsc::Sender<Submission>,
     pub done: mpsc::Receiver<LaneDone>,
@@ -82,6 +85,11 @@ pub(super) struct State {
     idle: IdleList,
     store_calls: FuturesUnordered<StoreCall>,
     load: Load,
+    /// Posts that there is no room for yet, oldest first. They still have their
+    /// places, which bounds them.
+    waiting_posts: VecDeque<(ChatId, Post<Reply>)>,
+    /// Places to give back.
+    left_places: usize,
     waiting_calls: usize,
     /// A batch is with the lane.
     writing: bool,
@@ -112,12 +120,10 @@ impl Mail {
         &mut self,
         cx: &mut Context<'_>,
         commands: &mut mpsc::Receiver<Command>,
-        posts: Option<&mut mpsc::Receiver<(ChatId, Post<Reply>)>>,
+        posts: &mut mpsc::Receiver<(ChatId, Post<Reply>)>,
     ) -> Poll<bool> {
         let commands = commands.poll_recv_many(cx, &mut self.commands, TURN);
-        let posts = posts.map_or(Poll::Pending, |posts| {
-            posts.poll_recv_many(cx, &mut self.posts, TURN)
-        });
+        let posts = posts.poll_recv_many(cx, &mut self.posts, TURN);
         match (commands, posts) {
             (Poll::Pending, Poll::Pending) => Poll::Pending,
             both => Poll::Ready(both.0 != Poll::Ready(0) && both.1 != Poll::Ready(0)),
@@ -131,7 +137,6 @@ impl Shard {
         let mut mail = Mail::default();
         loop {
             let timer = self.next_timer();
-            let room = self.has_room();
             // No source holds up those below it for long: the first two bring only
             // what the last two have led to, and those are looked at together. A
             // fixed order can be played again.
@@ -139,26 +144,25 @@ impl Shard {
                 biased;
                 Some(done) = self.done.recv() => self.landed(done),
                 Some(answer) = self.state.store_calls.next() => self.store_answered(answer),
-                open = poll_fn(|cx| mail.poll(cx, &mut self.commands, room.then_some(&mut self.posts))) => {
+                open = poll_fn(|cx| mail.poll(cx, &mut self.commands, &mut self.posts)) => {
                     if !open {
                         return;
                     }
                     mail.commands.drain(..).for_each(|command| self.command(command));
-                    mail.posts.drain(..).for_each(|(chat, post)| self.post(chat, post));
+                    mail.posts.drain(..).for_each(|(chat, post)| self.arrived(chat, post));
                 }
                 () = sleep_until(timer) => {}
             }
             let now = self.history.clock.now();
             self.expire(now);
             self.let_go(now);
+            self.admit();
             self.write();
             self.finish_drain();
         }
     }
 
-    /// The batch under way does not count, as it has its own bound: while the
-    /// store is away it stays, and those behind it are still to be taken in and
-    /// answered by their deadlines (P8).
+    /// The batch under way does not count, as it has its own bound.
     fn has_room(&self) -> bool {
         let bound = self.settings.pending;
         let mut pending = self.state.load;
@@ -167,6 +171,32 @@ impl Shard {
     }
 
     // Posts.
+
+    fn arrived(&mut self, id: ChatId, post: Post<Reply>) {
+        if self.state.waiting_posts.is_empty() && self.has_room() {
+            self.state.left_places += 1;
+            self.post(id, post);
+        } else {
+            // It is still to be answered by its deadline (P8).
+            self.expect_expiry(post.deadline);
+            self.state.waiting_posts.push_back((id, post));
+        }
+    }
+
+    /// Takes in the posts that there is room for, or refuses all in a drain.
+    fn admit(&mut self) {
+        while !self.state.waiting_posts.is_empty() && (self.has_room() || self.state.draining) {
+            let Some((id, post)) = self.state.waiting_posts.pop_front() else {
+                break;
+            };
+            self.state.left_places += 1;
+            self.post(id, post);
+        }
+        if self.state.left_places > 0 {
+            self.places.add_permits(self.state.left_places);
+            self.state.left_places = 0;
+        }
+    }
 
     fn post(&mut self, id: ChatId, post: Post<Reply>) {
         if self.state.draining {
@@ -311,7 +341,7 @@ impl Shard {
     }
 }
 
-fn refuse_posts(posts: Vec<Post<Reply>>, refusal: &Refusal) {
+fn refuse_posts(posts: impl IntoIterator<Item = Post<Reply>>, refusal: &Refusal) {
     for post in posts {
         post.reply.send(Err(refusal.clone()));
     }

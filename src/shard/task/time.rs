@@ -1,6 +1,7 @@
 //! What time brings: deadlines, idle chats, the end of a drain.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +12,8 @@ use crate::{
     shard::{
         active::Place,
         feed::Feed,
-        post::{Load, Refusal},
+        handle::Reply,
+        post::{Load, Post, Refusal},
         slot::End,
     },
 };
@@ -57,6 +59,8 @@ impl Shard {
         let State {
             chats,
             load,
+            waiting_posts,
+            left_places,
             effects,
             next_expiry,
             ..
@@ -66,12 +70,21 @@ impl Shard {
             let deadline = deadline.map(|deadline| deadline.max(now + EXPIRY_STEP));
             *next_expiry = deadline.into_iter().chain(*next_expiry).min();
         };
+        let is_late = |post: &Post<Reply>| post.deadline <= now;
+        if waiting_posts.iter().any(|(_, post)| is_late(post)) {
+            let all = std::mem::take(waiting_posts).into_iter();
+            let (late, rest): (VecDeque<_>, _) = all.partition(|(_, post)| is_late(post));
+            *waiting_posts = rest;
+            *left_places += late.len();
+            refuse_posts(late.into_iter().map(|(_, post)| post), &Refusal::Expired);
+        }
+        earliest(waiting_posts.iter().map(|(_, post)| post.deadline).min());
         for place in chats.values_mut() {
             match place {
                 Place::Loading(waiting) => {
                     let before = waiting.load();
-                    let late = waiting.posts.extract_if(.., |post| post.deadline <= now);
-                    refuse_posts(late.collect(), &Refusal::Expired);
+                    let late = waiting.posts.extract_if(.., |post| is_late(post));
+                    refuse_posts(late, &Refusal::Expired);
                     adjust(load, before, waiting.load());
                     earliest(waiting.posts.iter().map(|post| post.deadline).min());
                 }
