@@ -145,8 +145,14 @@ impl Meter {
 
     /// Something that was intended at `stamp` is done.
     pub fn time(&self, stamped: u64) {
+        self.time_until(stamped, Instant::now());
+    }
+
+    /// The same, done at a time that is known: looking takes as long as all the
+    /// rest.
+    pub fn time_until(&self, stamped: u64, at: Instant) {
         if self.measuring.load(Ordering::Relaxed) {
-            let nanos = stamp(Instant::now()).saturating_sub(stamped);
+            let nanos = stamp(at).saturating_sub(stamped);
             self.times().saturating_record(nanos.max(1));
         }
     }

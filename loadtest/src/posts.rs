@@ -22,6 +22,9 @@ pub const POSTER: &str = "poster";
 /// Digits of a stamp at the beginning of a text.
 const STAMP: usize = 20;
 
+/// Digits of a post's id.
+const ID: usize = 12;
+
 /// Calls of the setting up that are under way at a time.
 const PARALLEL: usize = 256;
 
@@ -75,6 +78,49 @@ pub fn join(chat: i64, after_seq: Option<i64>) -> Vec<u8> {
         after_seq,
         ..Default::default()
     })
+}
+
+/// The posts of a stream: each is the last one, with its own stamp and id
+/// written over those.
+pub struct Posts {
+    frame: Vec<u8>,
+    stamp: usize,
+    id: usize,
+}
+
+impl Posts {
+    /// Of texts of `len` bytes.
+    pub fn new(len: usize) -> Self {
+        let (stamp, id) = ("S".repeat(STAMP), "I".repeat(ID));
+        let mut text = text(Instant::now(), len);
+        text.replace_range(..STAMP, &stamp);
+        let frame = post(text, id.clone());
+        let find = |digits: &str| {
+            let mut windows = frame.windows(digits.len());
+            windows.position(|window| window == digits.as_bytes())
+        };
+        let (stamp, id) = (find(&stamp), find(&id));
+        Self {
+            frame,
+            stamp: stamp.unwrap_or_default(),
+            id: id.unwrap_or_default(),
+        }
+    }
+
+    /// The stream's post of this number, intended for that time.
+    pub fn post(&mut self, number: u64, at: Instant) -> &[u8] {
+        put_digits(&mut self.frame[self.stamp..][..STAMP], stamp(at));
+        put_digits(&mut self.frame[self.id..][..ID], number);
+        &self.frame
+    }
+}
+
+/// In decimal, with zeros before.
+fn put_digits(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 pub fn post(text: String, id: String) -> Vec<u8> {
@@ -170,4 +216,19 @@ async fn call_all(conn: &mut Conn, path: &str, calls: Vec<Vec<u8>>) -> Result<Ve
         }
     }
     Ok(answers.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_post_is_written_over_the_last_one() {
+        let at = Instant::now();
+        let mut posts = Posts::new(100);
+        for number in [7, 123_456] {
+            let expected = post(text(at, 100), format!("{number:012}"));
+            assert_eq!(posts.post(number, at), expected);
+        }
+    }
 }

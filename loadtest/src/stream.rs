@@ -11,7 +11,7 @@ use crate::{
     child::Child,
     options::Common,
     pace::{Measured, Meter, put_on},
-    posts::{self, CONNECT, POSTER},
+    posts::{self, CONNECT, POSTER, Posts},
     report::{CEILING, CHATD, Report},
     wire::{Conn, Deframer, Event},
 };
@@ -141,6 +141,7 @@ async fn post_all(
     chats: Vec<i64>,
 ) -> io::Result<()> {
     let mut conn = Conn::open(address).await?;
+    let mut posts = Posts::new(shape.text);
     let mut streams: Vec<Stream> = Vec::with_capacity(chats.len());
     for chat in chats {
         let join = posts::join(chat, Some(0));
@@ -163,16 +164,15 @@ async fn post_all(
             let Some(at) = due.pop_front() else { break };
             let stream = &mut streams[at];
             while stream.posted - stream.returned < shape.window as u64 {
-                let text = posts::text(Instant::now(), shape.text);
-                let post = posts::post(text, format!("{:012}", stream.posted));
-                if !conn.send(stream.id, &post) {
+                let post = posts.post(stream.posted, Instant::now());
+                if !conn.send(stream.id, post) {
                     due.push_back(at);
                     break;
                 }
                 stream.posted += 1;
             }
         }
-        let mut done = 0;
+        let (mut done, mut now) = (0, None);
         conn.step(|event| match event {
             Event::Data(id, data) => {
                 let at = id as usize / 2;
@@ -181,7 +181,8 @@ async fn post_all(
                     if posts::is_refusal(message) {
                         meter.fail();
                     } else if let Some(stamp) = posts::stamp_of(message) {
-                        meter.time(stamp);
+                        let now = now.get_or_insert_with(Instant::now);
+                        meter.time_until(stamp, *now);
                     }
                 });
                 stream.returned += returned;

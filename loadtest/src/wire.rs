@@ -10,7 +10,6 @@ mod deframe;
 mod headers;
 
 use std::{
-    collections::HashMap,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -18,6 +17,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use ahash::AHashMap;
 use prost::Message;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -63,7 +63,7 @@ pub struct Conn {
     window: i64,
     initial: i64,
     /// Streams that stay open for sending.
-    posting: HashMap<u32, i64>,
+    posting: AHashMap<u32, i64>,
     received: u32,
 }
 
@@ -97,7 +97,7 @@ impl Conn {
             next_stream: 1,
             window: DEFAULT_WINDOW,
             initial: DEFAULT_WINDOW,
-            posting: HashMap::new(),
+            posting: AHashMap::new(),
             received: 0,
         };
         let mut settings = INITIAL_WINDOW.to_be_bytes().to_vec();
@@ -250,8 +250,9 @@ impl Conn {
 
     fn put(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let len = (payload.len() as u32).to_be_bytes();
-        self.out.extend([len[1], len[2], len[3], kind, flags]);
-        self.out.extend(stream.to_be_bytes());
-        self.out.extend(payload);
+        let [s3, s2, s1, s0] = stream.to_be_bytes();
+        let head = [len[1], len[2], len[3], kind, flags, s3, s2, s1, s0];
+        self.out.extend_from_slice(&head);
+        self.out.extend_from_slice(payload);
     }
 }

@@ -3,7 +3,7 @@ use std::{io, net::SocketAddr, ops::Range, sync::Arc, time::Instant};
 use super::{Turns, readers::Load};
 use crate::{
     pace::Pace,
-    posts::{self, CONNECT, POSTER},
+    posts::{self, CONNECT, POSTER, Posts},
     wire::{Conn, Deframer, Event},
 };
 
@@ -12,6 +12,7 @@ pub struct Poster {
     load: Arc<Load>,
     conn: Conn,
     streams: Vec<u32>,
+    posts: Posts,
     turns: Turns,
     /// The chat whose turn it is.
     next: usize,
@@ -33,6 +34,7 @@ impl Poster {
         mut turns: Turns,
     ) -> io::Result<Self> {
         let mut poster = Self {
+            posts: Posts::new(load.text),
             load,
             conn: Conn::open(address).await?,
             streams: Vec::with_capacity(chats.len()),
@@ -114,9 +116,8 @@ impl Poster {
     }
 
     fn post(&mut self, stream: u32, at: Instant) -> bool {
-        let text = posts::text(at, self.load.text);
-        let post = posts::post(text, format!("{:012}", self.posted));
-        let sent = self.conn.send(stream, &post);
+        let post = self.posts.post(self.posted, at);
+        let sent = self.conn.send(stream, post);
         self.posted += u64::from(sent);
         sent
     }
