@@ -96,12 +96,15 @@ impl Core {
             self.chat.landed(Landed::Stored(row), &mut effects);
         }
         let before = self.ring_last;
-        for effect in effects {
-            if let Effect::Publish(row) = effect {
-                self.ring_last = row.seq;
-                self.ring.push(Entry::new(&row));
-            }
-        }
+        let published = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Publish(row) => Some(row),
+            Effect::Answer(..) => None,
+        });
+        let ring_last = &mut self.ring_last;
+        self.ring.append(published.map(|row| {
+            *ring_last = row.seq;
+            Entry::new(&row)
+        }));
         for reader in &self.readers {
             let mut cursor = before;
             while let Read::Chunk(chunk) = self.ring.read(cursor, reader) {

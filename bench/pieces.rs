@@ -63,10 +63,8 @@ fn ring(c: &mut Criterion) {
             let mut last = 0;
             b.iter(|| {
                 let after = last;
-                for _ in 0..burst {
-                    last += 1;
-                    ring.push(Entry::new(&row(last)));
-                }
+                last += burst;
+                ring.append((after + 1..=last).map(|seq| Entry::new(&row(seq))));
                 for reader in &readers {
                     let Read::Chunk(chunk) = ring.read(after, reader) else {
                         panic!("nothing to read");

@@ -3,6 +3,7 @@
 mod doctor;
 mod http;
 mod plan;
+mod shards;
 
 use std::{
     io,
@@ -22,10 +23,9 @@ use crate::{
     domain::{Clock, Invalid},
     grpc::{Calls, Server, Service},
     runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
-    shard::{self, History, ShardPlan, Shards, Wakes},
+    shard::{History, Shards},
     store::{Store, postgres, sqlite},
     telemetry::{Depths, LogLevel, Telemetry, TraceError},
-    writer::Lane,
 };
 
 /// How long clients may take, after all is answered, to read their streams'
@@ -136,6 +136,8 @@ pub struct App {
     http: Http,
     telemetry: Telemetry,
     cores: Cores,
+    /// Threads of the writer lanes, where they have their own.
+    writers: Option<Cores>,
     store: Arc<dyn Store>,
     shards: Shards,
     service: Service,
@@ -173,6 +175,7 @@ impl App {
         let http = Http::bind(&config)?;
         let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
+        let writers = plan::writers(&config)?;
         let guards = plan::guards(&config, &clock, cores.spawner(0), &telemetry.metrics)?;
         let guards = plan::for_pages(guards, &config, http.address(), cores.spawner(0))?;
         let spawn = Arc::new(cores.spawner_here());
@@ -187,7 +190,14 @@ impl App {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
 
-        let shards = start_shards(&config, &cores, &store, &clock, &telemetry);
+        let lanes_on = writers.as_ref().unwrap_or(&cores);
+        let lanes = shards::start_lanes(&config, lanes_on, &store, &clock, &telemetry);
+        let history = History {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: telemetry.metrics.clone(),
+        };
+        let shards = shards::start(&config, &cores, &lanes, &history);
         let waiting = shards.clone();
         telemetry.metrics.probe_depths(move || Depths {
             mailbox: waiting.waiting() as u64,
@@ -210,6 +220,7 @@ impl App {
             http,
             telemetry,
             cores,
+            writers,
             store,
             shards,
             service,
@@ -271,52 +282,10 @@ impl App {
             tracing::warn!("the store did not close in time");
         }
         self.http.stop(self.telemetry.traces).await;
+        if let Some(writers) = self.writers {
+            writers.stop();
+        }
         self.cores.stop();
         tracing::info!(left = ?left(deadline), "drained");
     }
-}
-
-fn start_shards(
-    config: &ServeConfig,
-    cores: &Cores,
-    store: &Arc<dyn Store>,
-    clock: &Arc<dyn Clock>,
-    telemetry: &Telemetry,
-) -> Shards {
-    let wakes = Arc::new(Wakes::new(cores.count()));
-    for core in 0..cores.count() {
-        let task = wakes.clone().run(core);
-        cores.spawner(core).spawn_vital("wakes", task);
-    }
-    let lanes: Vec<_> = (0..config.writer_lanes)
-        .map(|index| {
-            let settings = plan::lane(config);
-            let (store, clock) = (store.clone(), clock.clone());
-            let (lane, sender) = Lane::new(
-                index,
-                config.shards,
-                settings,
-                store,
-                clock,
-                telemetry.clone(),
-            );
-            let core = index % cores.count();
-            cores.spawner(core).spawn_vital("lane", lane.run());
-            sender
-        })
-        .collect();
-    let plans = (0..config.shards).map(|index| ShardPlan {
-        settings: plan::shard(config),
-        core: index % cores.count(),
-        lane: lanes[index % lanes.len()].clone(),
-        wakes: wakes.clone(),
-        history: History {
-            store: store.clone(),
-            clock: clock.clone(),
-            metrics: telemetry.metrics.clone(),
-        },
-    });
-    shard::start(plans.collect(), |core, task| {
-        cores.spawner(core).spawn_vital("shard", task);
-    })
 }

@@ -8,7 +8,7 @@
 //! 2. Readers and senders learn of a message after its commit (P1, P3).
 //! 3. A reader is a place in the chat, not a queue: a slow one holds nothing and
 //!    nobody up (P4, P6).
-//! 4. A shard has one batch with its lane at a time.
+//! 4. A shard has at most two batches with its lane, and a chat is in one.
 //! 5. Nobody outside knows on which core a chat lives: [`Shards`] is the way.
 
 mod active;
@@ -39,7 +39,7 @@ pub use slot::{End, PostAnswer, Slot};
 pub use task::ShardSettings;
 pub use wake::Wakes;
 
-use crate::writer::Submission;
+use crate::writer::{SHARD_BATCHES, Submission};
 use handle::ShardHandle;
 use task::Shard;
 
@@ -67,8 +67,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
         let (posts, post_mailbox) = mpsc::channel(plan.settings.mailbox);
         let places = Arc::new(Semaphore::new(plan.settings.mailbox));
         let (commands, command_mailbox) = mpsc::channel(COMMANDS);
-        // The lane answers one batch at a time.
-        let (done_sender, done) = mpsc::channel(1);
+        let (done_sender, done) = mpsc::channel(SHARD_BATCHES);
         let shard = Shard {
             settings: plan.settings,
             core: plan.core,

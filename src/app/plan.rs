@@ -1,6 +1,7 @@
 //! From the configuration to what each room wants to know of it.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -17,7 +18,7 @@ use crate::{
     config::{AccessConfig, AuthChoice, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
     grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
-    runtime::{Spawner, Tls, TlsFiles},
+    runtime::{Cores, Spawner, Tls, TlsFiles},
     shard::{Load, RingBound, Room, ShardSettings},
     store::{
         Store,
@@ -152,6 +153,18 @@ pub fn tls(config: &ServeConfig) -> Result<Option<Tls>, AppError> {
         client_ca: tls.client_ca,
     });
     Ok(files.map(Tls::new).transpose()?)
+}
+
+/// Threads for the writer lanes of a database, and for their connections: a
+/// batch on its way is not to stand behind all else that a core does, while the
+/// database waits for its rows. Stores in this process take a batch at once or
+/// have their own thread, so their lanes stay on the cores.
+pub fn writers(config: &ServeConfig) -> io::Result<Option<Cores>> {
+    let StoreChoice::Postgres(_) = &config.store else {
+        return Ok(None);
+    };
+    let count = config.writer_lanes.min(config.cores);
+    Cores::named("writer", count).map(Some)
 }
 
 /// A store, and what it wants to have done in the background.

@@ -49,16 +49,25 @@ impl Frame {
         Self(out.freeze())
     }
 
-    /// The same message for the sender's own streams: protobuf lets a field
-    /// come last, so this is a copy and an addition.
+    /// The same message for the sender's own streams.
     pub fn with_client_message_id(&self, id: &ClientMessageId) -> Self {
-        let body = &self.0[PREFIX_LEN..];
-        let len = body.len() + bytes_field_len(id.len());
-        let mut out = BytesMut::with_capacity(PREFIX_LEN + len);
-        put_prefix(&mut out, len);
-        out.put_slice(body);
-        put_bytes(&mut out, CLIENT_MESSAGE_ID, id.as_bytes());
+        let mut out = BytesMut::with_capacity(self.len() + Self::len_of_id(id));
+        self.put_with_client_message_id(id, &mut out);
         Self(out.freeze())
+    }
+
+    /// Puts that behind others: protobuf lets a field come last, so it is a copy
+    /// and an addition.
+    pub fn put_with_client_message_id(&self, id: &ClientMessageId, out: &mut BytesMut) {
+        let body = &self.0[PREFIX_LEN..];
+        put_prefix(out, body.len() + Self::len_of_id(id));
+        out.put_slice(body);
+        put_bytes(out, CLIENT_MESSAGE_ID, id.as_bytes());
+    }
+
+    /// What an id adds to a frame.
+    pub fn len_of_id(id: &ClientMessageId) -> usize {
+        bytes_field_len(id.len())
     }
 
     /// Length on the wire, prefix included.

@@ -141,6 +141,14 @@ impl<R> Chat<R> {
         !self.queued.is_empty()
     }
 
+    /// Posts that [`Chat::take`] could give out.
+    pub fn ready(&self) -> usize {
+        if self.has_in_flight() {
+            return 0;
+        }
+        self.queued.len()
+    }
+
     pub fn has_in_flight(&self) -> bool {
         !self.in_flight.is_empty()
     }
@@ -164,9 +172,9 @@ impl<R> Chat<R> {
             return;
         }
         let waiter = Waiter { reply, deadline };
-        let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
-        let known = key.as_ref().and_then(|key| self.window.get(key));
-        match known.filter(|_| !fault::is_on(Fault::ForgetDuplicates)) {
+        let key = Key::new(&from, draft.client_message_id.as_ref());
+        let ticket = self.next_ticket;
+        match key.and_then(|key| self.window.begin(key, ticket)) {
             Some(Known::Stored(seq, created_at)) => {
                 let receipt = Receipt {
                     seq,
@@ -182,11 +190,7 @@ impl<R> Chat<R> {
                 }
             }
             None => {
-                let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                if let Some(key) = key {
-                    self.window.begin(key, ticket);
-                }
                 self.bytes += draft.weight();
                 self.queued.push_back(Queued {
                     ticket,
@@ -242,7 +246,7 @@ impl<R> Chat<R> {
                 waiters,
             } = post;
             let weight = draft.weight();
-            let key = draft.client_message_id.clone().map(|id| (from.clone(), id));
+            let key = Key::new(&from, draft.client_message_id.as_ref());
             seq += 1;
             self.sampled.extend(span.map(|span| *span));
             let id = MessageId(fastrand::i64(..));

@@ -71,10 +71,9 @@ impl Feed {
         self.readers.load(Ordering::Acquire)
     }
 
-    /// Appends committed messages (P3), which follow the ring's last.
+    /// Appends the messages of a commit (P3), which follow the ring's last.
     pub fn append(&self, entries: impl Iterator<Item = Entry>) {
-        let mut state = lock(&self.state);
-        entries.for_each(|entry| state.ring.push(entry));
+        lock(&self.state).ring.append(entries);
     }
 
     /// Ends every stream. Deletion ends at once; a drain lets a reader have

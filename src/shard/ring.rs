@@ -73,14 +73,16 @@ impl Entry {
     /// The frame as `viewer` is to see it: only the sender's names the
     /// `client_message_id`.
     pub fn frame_for(&self, viewer: &UserName) -> Frame {
-        match &self.client_message_id {
-            Some(id) if self.from == *viewer => self.frame.with_client_message_id(id),
-            _ => self.frame.clone(),
+        match self.own_id(viewer) {
+            Some(id) => self.frame.with_client_message_id(id),
+            None => self.frame.clone(),
         }
     }
 
-    fn is_special_for(&self, viewer: &UserName) -> bool {
-        self.client_message_id.is_some() && self.from == *viewer
+    /// The id by which `viewer` posted the message, if it did, and by one.
+    fn own_id(&self, viewer: &UserName) -> Option<&ClientMessageId> {
+        let id = self.client_message_id.as_ref();
+        id.filter(|_| self.from == *viewer)
     }
 }
 
@@ -100,13 +102,22 @@ impl Ring {
         self.last - self.entries.len() as Seq + 1
     }
 
-    /// Appends the message that follows the last.
-    pub fn push(&mut self, entry: Entry) {
-        self.bytes += entry.frame.len();
-        self.entries.push_back(entry);
-        self.last += 1;
-        while self.entries.len() > 1
-            && (self.entries.len() > self.bound.messages || self.bytes > self.bound.bytes)
+    /// Appends the messages of one commit, which follow the last. Until the next
+    /// commit they all stay, however many, as far as their bytes allow: every
+    /// reader who was there is to find them without asking the store.
+    pub fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        let mut most = 0;
+        for entry in entries {
+            self.bytes += entry.frame.len();
+            self.entries.push_back(entry);
+            self.last += 1;
+            most += 1;
+            self.trim(most.max(self.bound.messages));
+        }
+    }
+
+    fn trim(&mut self, most: usize) {
+        while self.entries.len() > 1 && (self.entries.len() > most || self.bytes > self.bound.bytes)
         {
             let oldest = self.entries.pop_front();
             self.bytes -= oldest.map_or(0, |entry| entry.frame.len());
@@ -137,14 +148,21 @@ impl Ring {
                 bytes,
             });
         }
-        if entries.clone().any(|entry| entry.is_special_for(viewer)) {
-            let frames = entries.map(|entry| entry.frame_for(viewer));
-            let bytes = concat(frames.collect::<Vec<_>>().iter(), bytes);
+        let own = entries.clone().filter_map(|entry| entry.own_id(viewer));
+        let more: usize = own.map(Frame::len_of_id).sum();
+        if more > 0 {
+            let mut out = BytesMut::with_capacity(bytes + more);
+            for entry in entries {
+                match entry.own_id(viewer) {
+                    Some(id) => entry.frame.put_with_client_message_id(id, &mut out),
+                    None => out.extend_from_slice(entry.frame.as_bytes()),
+                }
+            }
             return Read::Chunk(Chunk {
                 after,
                 through,
                 newest: self.last,
-                bytes,
+                bytes: out.freeze(),
             });
         }
         if let Some(chunk) = &self.shared
@@ -226,10 +244,10 @@ mod tests {
     fn p6_the_ring_keeps_to_both_bounds() {
         let mut ring = ring(4, 1_000);
         for seq in 1..=10 {
-            ring.push(entry(seq, 10, ""));
+            ring.append([entry(seq, 10, "")]);
         }
         assert_eq!((ring.first(), ring.last), (7, 10));
-        ring.push(entry(11, 5_000, ""));
+        ring.append([entry(11, 5_000, "")]);
         assert_eq!((ring.first(), ring.last), (11, 11), "the newest stays");
         assert!(matches!(
             ring.read(9, &name("bob")),
@@ -239,9 +257,22 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_stays_whole_until_the_next_one() {
+        let mut ring = ring(4, 1_000);
+        let len = entry(111, 10, "").frame.len() as Seq;
+        ring.append((1..=10).map(|seq| entry(seq, 10, "")));
+        assert_eq!((ring.first(), ring.last), (1, 10));
+        ring.append([entry(11, 10, "")]);
+        assert_eq!((ring.first(), ring.last), (8, 11));
+        ring.append((12..=111).map(|seq| entry(seq, 10, "")));
+        let kept = ring.last - ring.first() + 1;
+        assert_eq!(kept, 1_000 / len, "as far as the bytes allow");
+    }
+
+    #[test]
     fn several_messages_share_one_chunk() {
         let mut ring = ring(100, 1 << 20);
-        (1..=100).for_each(|seq| ring.push(entry(seq, 300, "")));
+        ring.append((1..=100).map(|seq| entry(seq, 300, "")));
         let first = chunk(ring.read(0, &name("bob")));
         assert!(first.bytes.len() <= CHUNK_BYTES && first.through > 40);
         let again = chunk(ring.read(0, &name("carol")));
@@ -255,10 +286,12 @@ mod tests {
     #[test]
     fn only_the_sender_gets_the_client_message_id() {
         let mut ring = ring(100, 1 << 20);
-        (1..=3).for_each(|seq| ring.push(entry(seq, 10, "key")));
+        ring.append((1..=3).map(|seq| entry(seq, 10, "key")));
         let others = chunk(ring.read(0, &name("bob"))).bytes;
         let own = chunk(ring.read(0, &name("alice"))).bytes;
         assert_eq!(own.len(), others.len() + 3 * (2 + "key".len()));
+        let frames = ring.entries.iter().map(|e| e.frame_for(&name("alice")));
+        assert_eq!(own, concat(frames.collect::<Vec<_>>().iter(), own.len()));
         let others_again = chunk(ring.read(0, &name("bob"))).bytes;
         assert_eq!(others, others_again);
     }

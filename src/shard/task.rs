@@ -1,4 +1,5 @@
 mod answers;
+mod batches;
 mod commands;
 mod time;
 
@@ -18,16 +19,14 @@ use super::{
     active::{IdleList, Place},
     change::StoreCall,
     cursor::History,
-    feed::Feed,
     handle::{Command, Reply},
     post::{Effect, Load, Post, Refusal, Room},
-    ring::{Entry, RingBound},
+    ring::RingBound,
     wake::Wakes,
 };
 use crate::{
-    domain::{ChatId, Row},
-    fault::{self, Fault},
-    writer::{Landed, LaneDone, Submission},
+    domain::ChatId,
+    writer::{LaneDone, Submission},
 };
 
 /// Most posts and commands that are taken from a mailbox at a time, so that
@@ -91,10 +90,11 @@ pub(super) struct State {
     /// Places to give back.
     left_places: usize,
     waiting_calls: usize,
-    /// A batch is with the lane.
-    writing: bool,
-    /// What that batch is of `load`.
-    in_flight: Load,
+    /// What the batches that are with the lane are of `load`, oldest first.
+    batches: VecDeque<Load>,
+    /// Posts that were accepted, or whose chat came back from the lane, since a
+    /// second batch was last thought of.
+    fresh: usize,
     /// When deadlines are to be looked at, and when that was done last.
     next_expiry: Option<Instant>,
     last_expiry: Option<Instant>,
@@ -149,33 +149,36 @@ impl Shard {
                         return;
                     }
                     mail.commands.drain(..).for_each(|command| self.command(command));
-                    mail.posts.drain(..).for_each(|(chat, post)| self.arrived(chat, post));
+                    let now = self.history.clock.now();
+                    mail.posts.drain(..).for_each(|(chat, post)| self.arrived(chat, post, now));
                 }
                 () = sleep_until(timer) => {}
             }
             let now = self.history.clock.now();
             self.expire(now);
             self.let_go(now);
-            self.admit();
+            self.admit(now);
             self.write();
             self.finish_drain();
         }
     }
 
-    /// The batch under way does not count, as it has its own bound.
+    /// The batches under way do not count, as they have their own bound.
     fn has_room(&self) -> bool {
         let bound = self.settings.pending;
         let mut pending = self.state.load;
-        adjust(&mut pending, self.state.in_flight, Load::default());
+        for batch in &self.state.batches {
+            adjust(&mut pending, *batch, Load::default());
+        }
         pending.posts < bound.posts && pending.bytes < bound.bytes
     }
 
     // Posts.
 
-    fn arrived(&mut self, id: ChatId, post: Post<Reply>) {
+    fn arrived(&mut self, id: ChatId, post: Post<Reply>, now: Instant) {
         if self.state.waiting_posts.is_empty() && self.has_room() {
             self.state.left_places += 1;
-            self.post(id, post);
+            self.post(id, post, now);
         } else {
             // It is still to be answered by its deadline (P8).
             self.expect_expiry(post.deadline);
@@ -184,13 +187,13 @@ impl Shard {
     }
 
     /// Takes in the posts that there is room for, or refuses all in a drain.
-    fn admit(&mut self) {
+    fn admit(&mut self, now: Instant) {
         while !self.state.waiting_posts.is_empty() && (self.has_room() || self.state.draining) {
             let Some((id, post)) = self.state.waiting_posts.pop_front() else {
                 break;
             };
             self.state.left_places += 1;
-            self.post(id, post);
+            self.post(id, post, now);
         }
         if self.state.left_places > 0 {
             self.places.add_permits(self.state.left_places);
@@ -198,7 +201,7 @@ impl Shard {
         }
     }
 
-    fn post(&mut self, id: ChatId, post: Post<Reply>) {
+    fn post(&mut self, id: ChatId, post: Post<Reply>, now: Instant) {
         if self.state.draining {
             return post.reply.send(Err(Refusal::Draining));
         }
@@ -210,12 +213,11 @@ impl Shard {
                 self.state.load.posts += 1;
                 self.state.load.bytes += weight;
             }
-            Place::Active(_) => self.accept(id, post),
+            Place::Active(_) => self.accept(id, post, now),
         }
     }
 
-    fn accept(&mut self, id: ChatId, post: Post<Reply>) {
-        let now = self.history.clock.now();
+    fn accept(&mut self, id: ChatId, post: Post<Reply>, now: Instant) {
         let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
             return post.reply.send(Err(Refusal::Unavailable));
         };
@@ -223,6 +225,7 @@ impl Shard {
             return post.reply.send(Err(Refusal::Unavailable));
         }
         active.touched = now;
+        self.state.fresh += 1;
         let before = active.chat.load();
         active.chat.accept(post, &mut self.state.effects);
         adjust(&mut self.state.load, before, active.chat.load());
@@ -231,105 +234,6 @@ impl Shard {
             self.state.listed.push(id);
         }
         self.answer_effects();
-    }
-
-    /// Gives the lane the next batch, if it has none of this shard's.
-    fn write(&mut self) {
-        if self.state.writing || self.state.listed.is_empty() {
-            return;
-        }
-        let wall = self.history.clock.wall();
-        let mut room = self.settings.batch;
-        let mut rows = Vec::with_capacity(room.rows.min(self.state.load.posts));
-        // Whoever had to be left out comes first the next time, before those
-        // that filled this batch.
-        let (mut left_out, mut again) = (Vec::new(), Vec::new());
-        let mut sampled = Vec::new();
-        for id in std::mem::take(&mut self.state.listed) {
-            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
-                continue;
-            };
-            let in_turn = room.is_left();
-            active.chat.take(&mut rows, &mut room, wall);
-            sampled.extend(active.chat.sampled());
-            active.listed = active.chat.has_queued();
-            match (active.listed, in_turn) {
-                (true, true) => again.push(id),
-                (true, false) => left_out.push(id),
-                (false, _) => {}
-            }
-        }
-        left_out.append(&mut again);
-        self.state.listed = left_out;
-        if rows.is_empty() {
-            return;
-        }
-        self.state.in_flight = Load {
-            posts: rows.len(),
-            bytes: rows.iter().map(Row::weight).sum(),
-        };
-        if fault::is_on(Fault::DeliverBeforeCommit) {
-            self.deliver(&rows);
-        }
-        let submission = Submission {
-            rows,
-            sampled,
-            done: self.done_sender.clone(),
-        };
-        self.history.metrics.batch_submitted();
-        // The lane has a place for one batch of each of its shards.
-        self.state.writing = self.lane.try_send(submission).is_ok();
-        debug_assert!(self.state.writing, "one batch a shard");
-    }
-
-    fn landed(&mut self, done: LaneDone) {
-        self.state.writing = false;
-        self.state.in_flight = Load::default();
-        let mut feeds: Vec<Arc<Feed>> = Vec::new();
-        let mut entries = Vec::new();
-        let mut done = done.into_iter().peekable();
-        while let Some(first) = done.peek() {
-            let id = first.chat();
-            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
-                debug_assert!(false, "a chat with posts at the writer stays active");
-                done.next();
-                continue;
-            };
-            let before = active.chat.load();
-            let mut missing = false;
-            while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
-                missing |= matches!(landed, Landed::NoChat { .. });
-                active.chat.landed(landed, &mut self.state.effects);
-            }
-            adjust(&mut self.state.load, before, active.chat.load());
-            for effect in self.state.effects.drain(..) {
-                match effect {
-                    Effect::Answer(reply, result) => reply.send(result),
-                    Effect::Publish(_) if fault::is_on(Fault::DeliverBeforeCommit) => {}
-                    Effect::Publish(row) => entries.push(Entry::new(&row)),
-                }
-            }
-            active.feed.append(entries.drain(..));
-            feeds.push(active.feed.clone());
-            let History { store, clock, .. } = &self.history;
-            let next = if missing {
-                active.reload(store, clock)
-            } else {
-                active.begin_deletion(store)
-            };
-            self.go_on(id, next);
-        }
-        self.wakes.wake(self.core, feeds.iter());
-    }
-
-    /// [`Fault::DeliverBeforeCommit`].
-    fn deliver(&self, rows: &[Row]) {
-        for rows in rows.chunk_by(|a, b| a.chat == b.chat) {
-            if let Some(Place::Active(active)) = self.state.chats.get(&rows[0].chat) {
-                active.feed.append(rows.iter().map(Entry::new));
-                self.wakes.wake(self.core, std::iter::once(&active.feed));
-            }
-        }
     }
 
     fn answer_effects(&mut self) {

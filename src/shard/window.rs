@@ -1,11 +1,39 @@
-use std::collections::VecDeque;
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    hash::{Hash, Hasher},
+};
 
 use ahash::AHashMap;
 
-use crate::domain::{ClientMessageId, Row, Seq, Timestamp, UserName};
+use crate::{
+    domain::{ClientMessageId, Row, Seq, Timestamp, UserName},
+    fault::{self, Fault},
+};
 
 /// Who posted and under which id: what makes two posts the same.
-pub type Key = (UserName, ClientMessageId);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    from: UserName,
+    id: ClientMessageId,
+}
+
+impl Key {
+    /// None without an id: such a post is like no other.
+    pub fn new(from: &UserName, id: Option<&ClientMessageId>) -> Option<Self> {
+        let from = || from.clone();
+        id.map(|id| Self {
+            from: from(),
+            id: id.clone(),
+        })
+    }
+}
+
+/// By the id alone: it hardly ever comes from two users at a time.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
 
 /// The duplicate window of a chat: the posts under way and the newest `size`
 /// messages, by their [`Key`] (P5). Messages without a client message id cost
@@ -38,8 +66,20 @@ impl Window {
         self.known.get(key).copied()
     }
 
-    pub fn begin(&mut self, key: Key, ticket: u64) {
-        self.known.insert(key, Known::UnderWay(ticket));
+    /// Takes in a post that is under way from now on, unless it is known: then
+    /// says as what.
+    pub fn begin(&mut self, key: Key, ticket: u64) -> Option<Known> {
+        match self.known.entry(key) {
+            Entry::Occupied(known) if !fault::is_on(Fault::ForgetDuplicates) => Some(*known.get()),
+            Entry::Occupied(mut known) => {
+                known.insert(Known::UnderWay(ticket));
+                None
+            }
+            Entry::Vacant(place) => {
+                place.insert(Known::UnderWay(ticket));
+                None
+            }
+        }
     }
 
     /// The post under way was not stored and will not be.
@@ -51,8 +91,7 @@ impl Window {
 
     /// Takes in the chat's next message, and lets go of what is too old.
     pub fn store(&mut self, row: &Row) {
-        if let Some(id) = &row.client_message_id {
-            let key = (row.from.clone(), id.clone());
+        if let Some(key) = Key::new(&row.from, row.client_message_id.as_ref()) {
             let known = Known::Stored(row.seq, row.created_at);
             // Mostly it is there as under way, and the key needs no copy.
             match self.known.get_mut(&key) {
@@ -64,8 +103,10 @@ impl Window {
         let oldest = row.seq - self.size as Seq;
         while let Some((seq, key)) = self.stored.pop_front_if(|(seq, _)| *seq <= oldest) {
             // The same key may have been stored again since.
-            if matches!(self.known.get(&key), Some(Known::Stored(at, _)) if *at == seq) {
-                self.known.remove(&key);
+            if let Entry::Occupied(known) = self.known.entry(key)
+                && matches!(known.get(), Known::Stored(at, _) if *at == seq)
+            {
+                known.remove();
             }
         }
     }
@@ -89,8 +130,8 @@ mod tests {
     }
 
     fn key(key: &str) -> Key {
-        let id = ClientMessageId::from_wire(key).unwrap().unwrap();
-        (UserName::new("alice").unwrap(), id)
+        let id = ClientMessageId::from_wire(key).unwrap();
+        Key::new(&UserName::new("alice").unwrap(), id.as_ref()).unwrap()
     }
 
     #[test]
@@ -119,7 +160,8 @@ mod tests {
     #[test]
     fn forgetting_spares_what_is_stored() {
         let mut window = Window::new(3);
-        window.begin(key("a"), 1);
+        assert_eq!(window.begin(key("a"), 1), None);
+        assert_eq!(window.begin(key("a"), 2), Some(Known::UnderWay(1)));
         window.forget(&key("a"));
         assert_eq!(window.get(&key("a")), None);
         window.store(&row(1, "a"));

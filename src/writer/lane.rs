@@ -5,12 +5,16 @@ use tokio::sync::mpsc;
 
 use super::{Landed, attempt::Attempt};
 use crate::{
-    domain::{Clock, Row},
+    domain::{ChatId, Clock, Row},
     store::Store,
     telemetry::{SpanRef, Telemetry},
 };
 
-/// One shard's batch. A shard has at most one with its lane.
+/// Batches that a shard may have with its lane: one being written, and one to go
+/// on with.
+pub const SHARD_BATCHES: usize = 2;
+
+/// One shard's batch. No two that are with the lane have a chat in common.
 #[derive(Debug)]
 pub struct Submission {
     /// Of one chat together, dense and ascending in seq.
@@ -45,7 +49,7 @@ pub struct Lane {
 
 impl Lane {
     /// A lane for `shards` shards, and the sender that they share. The queue
-    /// has a place for each shard's one submission.
+    /// has a place for each that the shards may have there.
     pub fn new(
         index: usize,
         shards: usize,
@@ -54,7 +58,7 @@ impl Lane {
         clock: Arc<dyn Clock>,
         telemetry: Telemetry,
     ) -> (Self, mpsc::Sender<Submission>) {
-        let (sender, submissions) = mpsc::channel(shards.max(1));
+        let (sender, submissions) = mpsc::channel(SHARD_BATCHES * shards.max(1));
         let lane = Self {
             index,
             settings,
@@ -68,27 +72,34 @@ impl Lane {
 
     /// Runs until every shard has let go of its sender.
     pub async fn run(mut self) {
-        while let Some(first) = self.submissions.recv().await {
-            let submissions = self.gather(first);
+        let mut held = None;
+        loop {
+            let next = match held.take() {
+                Some(next) => Some(next),
+                None => self.submissions.recv().await,
+            };
+            let Some(first) = next else { return };
+            let submissions;
+            (submissions, held) = self.gather(first);
             self.commit(submissions).await;
         }
     }
 
-    /// All that is queued, as far as one commit may hold it. A submission is
-    /// never divided: each shard keeps to the same bounds.
-    fn gather(&mut self, first: Submission) -> Vec<Submission> {
+    /// All that is queued, as far as it fits into one commit, and the one that did
+    /// not fit. A submission is never divided: each shard keeps to the same bounds.
+    fn gather(&mut self, first: Submission) -> (Vec<Submission>, Option<Submission>) {
         let mut rows = first.rows.len();
         let mut bytes = weight(&first);
         let mut all = vec![first];
-        while rows < self.settings.batch_rows
-            && bytes < self.settings.batch_bytes
-            && let Ok(next) = self.submissions.try_recv()
-        {
+        while let Ok(next) = self.submissions.try_recv() {
             rows += next.rows.len();
             bytes += weight(&next);
+            if rows > self.settings.batch_rows || bytes > self.settings.batch_bytes {
+                return (all, Some(next));
+            }
             all.push(next);
         }
-        all
+        (all, None)
     }
 
     async fn commit(&self, submissions: Vec<Submission>) {
@@ -97,37 +108,83 @@ impl Lane {
         let count = submissions.len();
         let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
         let attempt = Attempt::new(self.index, store, clock, metrics);
-        let mut rows = Vec::with_capacity(submissions.iter().map(|one| one.rows.len()).sum());
-        let mut answers = Vec::with_capacity(submissions.len());
-        let mut owner = AHashMap::new();
-        let mut sampled = Vec::new();
-        let mut bytes = 0;
-        for (at, submission) in submissions.into_iter().enumerate() {
-            bytes += weight(&submission);
-            sampled.extend(submission.sampled);
-            for rows in submission.rows.chunk_by(|a, b| a.chat == b.chat) {
-                owner.insert(rows[0].chat, at);
-            }
-            answers.push((submission.done, Vec::with_capacity(submission.rows.len())));
-            rows.extend(submission.rows);
-        }
-        metrics.batch_begun(self.index, rows.len(), bytes);
-        let span = traces.batch(&sampled);
+        let Merged {
+            rows,
+            sampled,
+            answers,
+        } = Merged::new(submissions);
         let total = rows.len();
+        metrics.batch_begun(self.index, total, rows.iter().map(Row::weight).sum());
+        let span = traces.batch(&sampled);
         let (landed, attempts) = attempt.write(rows).await;
         if let Some(span) = span {
             span.end(self.index, total, attempts);
         }
         let stored = landed.iter().filter(|one| matches!(one, Landed::Stored(_)));
         metrics.batch_done(self.index, count, stored.count(), self.clock.now() - begun);
+        answers.give(landed);
+    }
+}
+
+/// The submissions of one commit, put together.
+struct Merged {
+    rows: Vec<Row>,
+    sampled: Vec<SpanRef>,
+    answers: Answers,
+}
+
+/// To whom the outcomes go: to one, mostly, or to each those of its chats.
+enum Answers {
+    One(mpsc::Sender<LaneDone>),
+    Several(Vec<mpsc::Sender<LaneDone>>, AHashMap<ChatId, usize>),
+}
+
+impl Merged {
+    fn new(mut submissions: Vec<Submission>) -> Self {
+        if submissions.len() == 1
+            && let Some(one) = submissions.pop()
+        {
+            return Self {
+                rows: one.rows,
+                sampled: one.sampled,
+                answers: Answers::One(one.done),
+            };
+        }
+        let mut rows = Vec::with_capacity(submissions.iter().map(|one| one.rows.len()).sum());
+        let mut sampled = Vec::new();
+        let mut shards = Vec::with_capacity(submissions.len());
+        let mut owner = AHashMap::new();
+        for submission in submissions {
+            for rows in submission.rows.chunk_by(|a, b| a.chat == b.chat) {
+                owner.insert(rows[0].chat, shards.len());
+            }
+            sampled.extend(submission.sampled);
+            shards.push(submission.done);
+            rows.extend(submission.rows);
+        }
+        Self {
+            rows,
+            sampled,
+            answers: Answers::Several(shards, owner),
+        }
+    }
+}
+
+impl Answers {
+    /// A shard that is gone has nobody left to tell.
+    fn give(self, landed: LaneDone) {
+        let (shards, owner) = match self {
+            Self::One(shard) => return drop(shard.try_send(landed)),
+            Self::Several(shards, owner) => (shards, owner),
+        };
+        let mut parts: Vec<LaneDone> = shards.iter().map(|_| Vec::new()).collect();
         for landed in landed {
             if let Some(at) = owner.get(&landed.chat()) {
-                answers[*at].1.push(landed);
+                parts[*at].push(landed);
             }
         }
-        for (answer, done) in answers {
-            // A shard that is gone has nobody left to tell.
-            _ = answer.try_send(done);
+        for (shard, part) in shards.into_iter().zip(parts) {
+            _ = shard.try_send(part);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use chat_service::writer::SHARD_BATCHES;
 use fastrand::Rng;
 
 use super::{
@@ -183,7 +184,8 @@ async fn watch_bounds(sim: Sim) {
             sim.broken("P6", format!("{waiting} posts wait, of at most {most}"));
         }
         // Each waits for one message, with its retries, or for its turn.
-        let held = plan.shard.pending.posts + plan.shard.batch.rows + 2 * plan.shard.mailbox;
+        let batches = SHARD_BATCHES * plan.shard.batch.rows;
+        let held = plan.shard.pending.posts + batches + 2 * plan.shard.mailbox;
         let most = plan.shards * held * 17;
         let open = sim.state().model.open_calls();
         if open > most {

@@ -53,10 +53,7 @@ impl<R> Chat<R> {
 
     /// Another writer has stored a post that is queued here.
     fn settle_queued(&mut self, row: &Row, effects: &mut Vec<Effect<R>>) {
-        let key = row
-            .client_message_id
-            .clone()
-            .map(|id| (row.from.clone(), id));
+        let key = Key::new(&row.from, row.client_message_id.as_ref());
         let known = key.and_then(|key| self.window.get(&key));
         if let Some(Known::UnderWay(ticket)) = known
             && let Ok(at) = self
@@ -124,7 +121,7 @@ impl<R> Chat<R> {
 
     fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
         self.bytes -= post.draft.weight();
-        let key = post.draft.client_message_id.map(|id| (post.from, id));
+        let key = Key::new(&post.from, post.draft.client_message_id.as_ref());
         self.drop_post(key.as_ref(), post.waiters, refusal, effects);
     }
 

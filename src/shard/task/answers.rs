@@ -102,8 +102,9 @@ impl Shard {
                 for command in waiting.commands {
                     self.chat_command(id, command);
                 }
+                let now = self.history.clock.now();
                 for post in waiting.posts {
-                    self.accept(id, post);
+                    self.accept(id, post, now);
                 }
             }
             Ok(None) => {

@@ -24,6 +24,8 @@ struct Script {
     loads: Vec<Option<Fault>>,
     deletes: Vec<Option<Fault>>,
     members: Vec<Option<Fault>>,
+    /// Rows of each append.
+    sizes: Vec<usize>,
 }
 
 struct World {
@@ -78,7 +80,10 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(ScriptStore::new(memory.clone(), move |op| {
             let mut script = scripted.lock().unwrap();
             let faults = match op {
-                Op::Append(_) => &mut script.appends,
+                Op::Append(rows) => {
+                    script.sizes.push(rows.len());
+                    &mut script.appends
+                }
                 Op::Load => {
                     counted.fetch_add(1, Ordering::Relaxed);
                     &mut script.loads
@@ -584,7 +589,7 @@ async fn a_long_queue_keeps_no_other_chat_waiting() {
         members: vec![user("bob")],
     };
     let other = world.memory.create_chat(other).await.unwrap().get();
-    world.script(|script| script.appends = vec![None, None, None, None]);
+    world.script(|script| script.appends = vec![None, None, None]);
 
     let long: Vec<_> = (0..7)
         .map(|n| world.post_to(CHAT, &format!("{n}"), "", 10 * SECOND))
@@ -592,8 +597,8 @@ async fn a_long_queue_keeps_no_other_chat_waiting() {
     turn().await;
     let short = world.post_to(other, "mine", "", 10 * SECOND);
     turn().await;
-    // The batch under way, one that the long queue fills, one with the other's.
-    for _ in 0..3 {
+    // The batch under way, and one with the other's that has waited at the lane.
+    for _ in 0..2 {
         assert!(!short.is_finished());
         world.let_go();
         turn().await;
@@ -604,5 +609,38 @@ async fn a_long_queue_keeps_no_other_chat_waiting() {
     for post in long {
         assert!(post.await.unwrap().is_ok());
     }
+    world.end().await;
+}
+
+/// While one commit is under way the next waits at the lane, if it is worth one.
+#[tokio::test(start_paused = true)]
+async fn a_second_batch_of_other_chats_is_ready_when_the_first_has_landed() {
+    let mut settings = settings();
+    settings.batch.rows = 4;
+    let world = World::with(settings).await;
+    let other = NewChat {
+        created_by: user("bob"),
+        created_at: Timestamp(0),
+        members: vec![user("bob")],
+    };
+    let other = world.memory.create_chat(other).await.unwrap().get();
+    world.script(|script| script.appends = vec![None, None]);
+
+    let first = world.post("first", 10 * SECOND);
+    turn().await;
+    let mut others = Vec::new();
+    for text in ["too few", "still", "enough", "late"] {
+        others.push(world.post_to(other, text, "", 10 * SECOND));
+        turn().await;
+    }
+    world.let_go();
+    turn().await;
+    assert!(first.is_finished() && !others[0].is_finished());
+    world.let_go();
+    for (post, seq) in others.into_iter().zip(1..) {
+        assert_eq!(post.await.unwrap().unwrap().seq, seq);
+    }
+    // The last came when the others were at the lane already.
+    assert_eq!(world.script.lock().unwrap().sizes, [1, 3, 1]);
     world.end().await;
 }

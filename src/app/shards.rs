@@ -1,0 +1,64 @@
+//! The shards and their writer lanes, started.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::plan;
+use crate::{
+    config::ServeConfig,
+    domain::Clock,
+    runtime::Cores,
+    shard::{self, History, ShardPlan, Shards, Wakes},
+    store::Store,
+    telemetry::Telemetry,
+    writer::{Lane, Submission},
+};
+
+/// The writer lanes, each on one of the threads; and the way to each.
+pub fn start_lanes(
+    config: &ServeConfig,
+    threads: &Cores,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Telemetry,
+) -> Vec<mpsc::Sender<Submission>> {
+    let start = |index| {
+        let (lane, sender) = Lane::new(
+            index,
+            config.shards,
+            plan::lane(config),
+            store.clone(),
+            clock.clone(),
+            telemetry.clone(),
+        );
+        let thread = index % threads.count();
+        threads.spawner(thread).spawn_vital("lane", lane.run());
+        sender
+    };
+    (0..config.writer_lanes).map(start).collect()
+}
+
+/// The shards, each on one of the cores, and the way to them.
+pub fn start(
+    config: &ServeConfig,
+    cores: &Cores,
+    lanes: &[mpsc::Sender<Submission>],
+    history: &History,
+) -> Shards {
+    let wakes = Arc::new(Wakes::new(cores.count()));
+    for core in 0..cores.count() {
+        let task = wakes.clone().run(core);
+        cores.spawner(core).spawn_vital("wakes", task);
+    }
+    let plans = (0..config.shards).map(|index| ShardPlan {
+        settings: plan::shard(config),
+        core: index % cores.count(),
+        lane: lanes[index % lanes.len()].clone(),
+        wakes: wakes.clone(),
+        history: history.clone(),
+    });
+    shard::start(plans.collect(), |core, task| {
+        cores.spawner(core).spawn_vital("shard", task);
+    })
+}

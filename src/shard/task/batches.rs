@@ -1,0 +1,188 @@
+//! Batches on their way to the lane and back.
+
+use std::sync::Arc;
+
+use super::{Reply, Shard, adjust};
+use crate::{
+    domain::{ChatId, Row},
+    fault::{self, Fault},
+    shard::{
+        active::Place,
+        cursor::History,
+        feed::Feed,
+        post::{Effect, Load},
+        ring::Entry,
+    },
+    writer::{Landed, LaneDone, Submission},
+};
+
+/// A chat of a batch that has landed.
+struct Told {
+    id: ChatId,
+    /// Where its effects end among those of the batch.
+    through: usize,
+    /// The store does not have the chat any more.
+    missing: bool,
+}
+
+impl Shard {
+    /// Gives the lane the next batch if it has none of this shard's; and one to
+    /// go on with while the first is being written, if it is worth a commit. The
+    /// two have no chat in common: one that is with the lane gives out nothing.
+    pub(super) fn write(&mut self) {
+        let worth = self.settings.batch.rows / 2;
+        if self.state.batches.is_empty() {
+            self.submit();
+        }
+        // There may be thousands of chats to look at.
+        if self.state.batches.len() == 1 && self.state.fresh >= worth {
+            self.state.fresh = 0;
+            if self.has_ready(worth) {
+                self.submit();
+            }
+        }
+    }
+
+    /// Whether so many posts could leave for the lane.
+    fn has_ready(&self, posts: usize) -> bool {
+        let mut ready = 0;
+        self.state.listed.iter().any(|id| {
+            if let Some(Place::Active(active)) = self.state.chats.get(id) {
+                ready += active.chat.ready();
+            }
+            ready >= posts
+        })
+    }
+
+    /// Puts a batch together.
+    fn submit(&mut self) {
+        if self.state.listed.is_empty() {
+            return;
+        }
+        let wall = self.history.clock.wall();
+        let mut room = self.settings.batch;
+        let mut rows = Vec::with_capacity(room.rows.min(self.state.load.posts));
+        // Whoever had to be left out comes first the next time, before those
+        // that filled this batch.
+        let (mut left_out, mut again) = (Vec::new(), Vec::new());
+        let mut sampled = Vec::new();
+        for id in std::mem::take(&mut self.state.listed) {
+            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+                continue;
+            };
+            let in_turn = room.is_left();
+            active.chat.take(&mut rows, &mut room, wall);
+            sampled.extend(active.chat.sampled());
+            active.listed = active.chat.has_queued();
+            match (active.listed, in_turn) {
+                (true, true) => again.push(id),
+                (true, false) => left_out.push(id),
+                (false, _) => {}
+            }
+        }
+        left_out.append(&mut again);
+        self.state.listed = left_out;
+        if rows.is_empty() {
+            return;
+        }
+        self.state.batches.push_back(Load {
+            posts: rows.len(),
+            bytes: rows.iter().map(Row::weight).sum(),
+        });
+        if fault::is_on(Fault::DeliverBeforeCommit) {
+            self.deliver(&rows);
+        }
+        let submission = Submission {
+            rows,
+            sampled,
+            done: self.done_sender.clone(),
+        };
+        self.history.metrics.batch_submitted();
+        // The lane has two places for each of its shards.
+        let sent = self.lane.try_send(submission);
+        debug_assert!(sent.is_ok(), "two batches a shard");
+    }
+
+    /// Takes in what became of a batch. The next one goes out before all is told:
+    /// the lane would have to wait for it.
+    pub(super) fn landed(&mut self, done: LaneDone) {
+        let landed = self.state.batches.pop_front().unwrap_or_default();
+        self.state.fresh += landed.posts;
+        let mut effects = Vec::with_capacity(2 * done.len());
+        let mut told = Vec::new();
+        let mut calm = true;
+        let mut done = done.into_iter().peekable();
+        while let Some(first) = done.peek() {
+            let id = first.chat();
+            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+                debug_assert!(false, "a chat with posts at the writer stays active");
+                done.next();
+                continue;
+            };
+            let before = active.chat.load();
+            let mut missing = false;
+            while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
+                missing |= matches!(landed, Landed::NoChat { .. });
+                active.chat.landed(landed, &mut effects);
+            }
+            adjust(&mut self.state.load, before, active.chat.load());
+            calm &= !missing && active.change.is_none();
+            let through = effects.len();
+            told.push(Told {
+                id,
+                through,
+                missing,
+            });
+        }
+        // A chat that is about to go is to have nothing with the lane.
+        if calm {
+            self.write();
+        }
+        self.tell(told, effects);
+    }
+
+    /// Answers the senders of a batch, and wakes the readers.
+    fn tell(&mut self, told: Vec<Told>, effects: Vec<Effect<Reply>>) {
+        let mut feeds: Vec<Arc<Feed>> = Vec::with_capacity(told.len());
+        let mut entries = Vec::new();
+        let mut effects = effects.into_iter().enumerate().peekable();
+        for Told {
+            id,
+            through,
+            missing,
+        } in told
+        {
+            while let Some((_, effect)) = effects.next_if(|(at, _)| *at < through) {
+                match effect {
+                    Effect::Answer(reply, result) => reply.send(result),
+                    Effect::Publish(_) if fault::is_on(Fault::DeliverBeforeCommit) => {}
+                    Effect::Publish(row) => entries.push(Entry::new(&row)),
+                }
+            }
+            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+                entries.clear();
+                continue;
+            };
+            active.feed.append(entries.drain(..));
+            feeds.push(active.feed.clone());
+            let History { store, clock, .. } = &self.history;
+            let next = if missing {
+                active.reload(store, clock)
+            } else {
+                active.begin_deletion(store)
+            };
+            self.go_on(id, next);
+        }
+        self.wakes.wake(self.core, feeds.iter());
+    }
+
+    /// [`Fault::DeliverBeforeCommit`].
+    fn deliver(&self, rows: &[Row]) {
+        for rows in rows.chunk_by(|a, b| a.chat == b.chat) {
+            if let Some(Place::Active(active)) = self.state.chats.get(&rows[0].chat) {
+                active.feed.append(rows.iter().map(Entry::new));
+                self.wakes.wake(self.core, std::iter::once(&active.feed));
+            }
+        }
+    }
+}
