@@ -4,12 +4,13 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test faults check simulate fuzz history upgrade image sbom web screenshots tools
+.PHONY: help run test hostile faults check simulate fuzz history upgrade image sbom web screenshots tools
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL and chromium if root and missing'
+	@echo 'make hostile how much a well-behaved client feels of one that means harm'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
 	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME'
 	@echo 'make simulate  the core under 1,000 seeds of crashes, lost answers and odd timing; SIMULATE="--for 10m"'
@@ -32,6 +33,11 @@ test: tools
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test --workspace
+	$(MAKE) hostile
+
+# By itself, since it takes times.
+hostile:
+	ulimit -n $$(ulimit -Hn) && cargo test --workspace --test promises hardly_felt -- --ignored --nocapture
 
 # The short form of these is in `make test`.
 faults: tools

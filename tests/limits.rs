@@ -210,7 +210,8 @@ async fn p6_so_many_resets_a_connection() {
     let calm = Err(Some(ENHANCE_YOUR_CALM));
     let flags = ["--max-pending-resets", "8", "--max-error-resets", "8"];
     let app = start(&flags).await;
-    assert_eq!(take_back(&app, 30).await, calm);
+    // The calls of a connection's first 64 KiB are worked off as they are read.
+    assert_eq!(take_back(&app, 1_000).await, calm);
     assert_eq!(break_rules(&app, 30).await, calm);
     create(&client(&app), "bob", &[]).await.unwrap();
     stop(app).await;

@@ -90,43 +90,43 @@ impl Connection {
         if self.place.refusal().is_some() {
             limit = limit.min(TURN_AWAY);
         }
+        let newcomer = self.turns.newcomer();
+        let begun = begin(stream, tls, &newcomer);
         let begun = tokio::select! {
-            begun = tokio::time::timeout(limit, begin(stream, tls)) => begun,
+            begun = tokio::time::timeout(limit, begun) => begun,
             () = self.ending.cancelled() => return,
         };
         // Boxed, so that who only connects is not given room for more.
         match begun {
             Ok(Ok(Begun::Plain(stream, protocol))) => {
                 self.keep_alive(protocol, stream.get_ref());
-                Box::pin(self.serve(stream, protocol)).await;
+                Box::pin(self.serve(stream, protocol, newcomer)).await;
             }
             Ok(Ok(Begun::Tls(stream, protocol))) => {
                 self.keep_alive(protocol, stream.get_ref().get_ref().0);
-                Box::pin(self.serve(stream, protocol)).await;
+                Box::pin(self.serve(stream, protocol, newcomer)).await;
             }
             Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
             Err(_) => log_limited!(DEBUG, "handshake not done in time"),
         }
     }
 
-    async fn serve<S>(self, stream: Heard<S>, protocol: Protocol)
+    async fn serve<S>(self, stream: Heard<S>, protocol: Protocol, newcomer: Arc<Newcomer>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         match protocol {
-            Protocol::Http2 => self.serve_http2(stream).await,
+            Protocol::Http2 => self.serve_http2(stream, newcomer).await,
             // Boxed, so that other connections do not pay for it.
             Protocol::Http1 => Box::pin(self.serve_http1(stream)).await,
         }
     }
 
-    async fn serve_http2<S>(self, stream: Heard<S>)
+    async fn serve_http2<S>(self, stream: Heard<S>, newcomer: Arc<Newcomer>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let newcomer = self.turns.newcomer();
-        newcomer.first_turn().await;
-        let calls = self.calls(Some(newcomer.clone()));
+        let calls = self.calls();
         let stream = stream.in_turn(newcomer.clone());
         let connection = http2::Builder::new(self.spawner.clone())
             .timer(TokioTimer::new())
@@ -149,7 +149,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let calls = self.calls(None);
+        let calls = self.calls();
         let buffer = self.settings.max_header as usize;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -162,23 +162,15 @@ impl Connection {
 
     /// What answers the connection's calls; one connection too many, each with
     /// a refusal.
-    fn calls(
-        &self,
-        newcomer: Option<Arc<Newcomer>>,
-    ) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Answered> + use<> {
+    fn calls(&self) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Answered> + use<> {
         let (service, core, spawner) = (self.service.clone(), self.core, self.spawner.clone());
         let too_many = self.place.refusal();
         // Boxed: on its way into its task a future is moved several times.
         move |request| match &too_many {
             Some(problem) => ready(Ok(service.turn_away(&request, problem))).boxed(),
             None => {
-                let waiting = newcomer.as_ref().and_then(|newcomer| newcomer.call());
                 let answer = service.clone().answer(request, core, spawner.clone());
-                let answer = async move {
-                    drop(waiting);
-                    Ok(answer.await)
-                };
-                answer.boxed()
+                answer.map(Ok).boxed()
             }
         }
     }
@@ -228,8 +220,11 @@ impl Connection {
 
 type Answered = Result<Response<ResponseBody>, Infallible>;
 
-/// The TLS handshake, if there is to be one, and the client's first words.
-async fn begin(stream: TcpStream, tls: Option<Tls>) -> io::Result<Begun> {
+/// The TLS handshake, if there is to be one, and the client's first words, when
+/// it is the connection's turn.
+async fn begin(stream: TcpStream, tls: Option<Tls>, newcomer: &Arc<Newcomer>) -> io::Result<Begun> {
+    stream.readable().await?;
+    newcomer.first_turn().await;
     let Some(tls) = tls else {
         let (stream, protocol) = Heard::listen(stream).await?;
         return Ok(Begun::Plain(stream, protocol));

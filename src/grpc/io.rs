@@ -35,8 +35,6 @@ pub struct Heard<S> {
     /// How much of `first` there is, and how much has been read again.
     heard: u8,
     given: u8,
-    /// Has read in this poll, and is to let others have their turn.
-    sipped: bool,
     /// None: it reads as much as there is.
     newcomer: Option<Arc<Newcomer>>,
 }
@@ -66,7 +64,6 @@ impl<S: AsyncRead + Unpin> Heard<S> {
             first,
             heard: heard as u8,
             given: 0,
-            sipped: false,
             newcomer: None,
         };
         Ok((stream, protocol))
@@ -78,24 +75,20 @@ impl<S: AsyncRead + Unpin> Heard<S> {
         self
     }
 
+    /// A newcomer's read; true in the end if it still is one.
     fn sip(
         &mut self,
         newcomer: &Arc<Newcomer>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if std::mem::take(&mut self.sipped) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+    ) -> Poll<io::Result<bool>> {
         ready!(newcomer.poll_turn(cx));
         let mut sip = ReadBuf::new(buf.initialize_unfilled_to(SIP.min(buf.remaining())));
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut sip))?;
+        let done = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut sip));
         let read = sip.filled().len();
         buf.advance(read);
-        // Less than that was all there is.
-        self.sipped = read == SIP;
-        Poll::Ready(Ok(()))
+        let is_new = newcomer.has_read(read);
+        Poll::Ready(done.map(|()| is_new))
     }
 
     pub fn get_ref(&self) -> &S {
@@ -116,15 +109,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
             self.given += now.len() as u8;
             return Poll::Ready(Ok(()));
         }
-        let Some(newcomer) = self.newcomer.take() else {
+        let Some(newcomer) = self.newcomer.clone() else {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         };
-        let before = buf.filled().len();
-        let polled = self.sip(&newcomer, cx, buf);
-        self.newcomer = newcomer
-            .has_read(buf.filled().len() - before)
-            .then_some(newcomer);
-        polled
+        if !ready!(self.sip(&newcomer, cx, buf))? {
+            self.newcomer = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

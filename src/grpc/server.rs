@@ -57,6 +57,7 @@ impl Server {
             Err(error) => return tracing::error!(%error, "listener not usable"),
         };
         let turns = Arc::new(Turns::default());
+        self.spawner.spawn_vital("turns", turns.clone().rounds());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,

@@ -1,12 +1,13 @@
 //! Turns for connections that have just begun to talk, so that a rush of them is
 //! not felt by those that were there before.
 //!
-//! After a broken network all readers come back at once. A core's tasks run in
-//! the order in which they were woken, so everybody else's next step would come
-//! behind all of theirs: 20,000 streams that begin take 0.3 s of a core. So a
-//! newcomer reads little at a time, and only while few calls of newcomers wait
-//! for their own first step. The rush takes as long as before, and each of the
-//! others' steps waits for a handful of theirs.
+//! After a broken network all readers come back at once, and when a network
+//! breaks thousands of connections end at once. A core's tasks run in the order
+//! in which they were woken, so everybody else's next step would come behind all
+//! of theirs: 20,000 streams that begin take 0.3 s of a core. So of all newcomers
+//! one reads a round, and little; a round is once through whatever else there is
+//! to do. The rush takes as long as before, and each of the others' steps waits
+//! for one of theirs.
 
 use std::{
     collections::VecDeque,
@@ -26,17 +27,15 @@ pub const SIP: usize = 512;
 /// A connection is a newcomer until it has sent so many bytes.
 const NEWCOMER_BYTES: usize = 64 * 1024;
 
-/// Newcomers read while fewer of their calls than this wait for their first
-/// step.
-const WAITING_CALLS: usize = 8;
-
 /// One core's turns.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// Calls of newcomers that wait for their first step.
-    waiting_calls: AtomicUsize,
-    /// Newcomers that wait for their turn to read, in the order in which they
-    /// came. Each stands here once, so connections bound it.
+    /// A newcomer has had its turn in this round.
+    taken: AtomicBool,
+    /// Ends the round.
+    round: AtomicWaker,
+    /// Newcomers that wait for their turn, in the order in which they came. Each
+    /// stands here once, so connections bound it.
     queue: Mutex<VecDeque<Weak<Newcomer>>>,
 }
 
@@ -50,10 +49,6 @@ pub struct Newcomer {
     left: AtomicUsize,
 }
 
-/// A call of a newcomer that waits for its first step.
-#[derive(Debug)]
-pub struct WaitingCall(Arc<Turns>);
-
 impl Turns {
     pub fn newcomer(self: &Arc<Self>) -> Arc<Newcomer> {
         Arc::new(Newcomer {
@@ -64,14 +59,29 @@ impl Turns {
         })
     }
 
-    fn is_open(&self) -> bool {
-        self.waiting_calls.load(Ordering::Relaxed) < WAITING_CALLS
+    /// Begins round after round; to be spawned once on the core.
+    pub async fn rounds(self: Arc<Self>) {
+        loop {
+            poll_fn(|cx| self.poll_taken(cx)).await;
+            // Comes back behind everything that is ready now.
+            tokio::task::yield_now().await;
+            self.taken.store(false, Ordering::Relaxed);
+            self.call_next();
+        }
     }
 
-    /// If newcomers may read, wakes the one that has waited longest. It calls the
-    /// next one when it has been polled, whatever came of it, or leaves.
+    fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.round.register(cx.waker());
+        match self.taken.load(Ordering::Relaxed) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// If the turn is free, wakes the newcomer that has waited longest. It calls
+    /// the next one when it has been polled, whatever came of it, or leaves.
     fn call_next(&self) {
-        if !self.is_open() {
+        if self.taken.load(Ordering::Relaxed) {
             return;
         }
         while let Some(next) = self.queue().pop_front() {
@@ -88,18 +98,16 @@ impl Turns {
 }
 
 impl Newcomer {
-    /// Returns when the connection may take its first step as HTTP/2, which costs
-    /// more than all before it: where ten thousand are opened at once, a few a
-    /// turn.
+    /// Returns when the connection may take its first step, which costs more than
+    /// all before it.
     pub async fn first_turn(self: &Arc<Self>) {
         poll_fn(|cx| self.poll_turn(cx)).await;
-        let _place = self.call();
-        tokio::task::yield_now().await;
+        self.take_turn();
     }
 
     /// Ready when it may read [`SIP`] bytes.
     pub fn poll_turn(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turns.is_open() {
+        if !self.turns.taken.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
         self.waker.register(cx.waker());
@@ -109,33 +117,26 @@ impl Newcomer {
         Poll::Pending
     }
 
-    /// Its connection has been polled, and the calls that it read are known. It
-    /// may have been called and have had nothing to read, or no room to write.
-    pub fn was_polled(&self) {
-        if self.is_new() {
-            self.turns.call_next();
-        }
-    }
-
-    fn is_new(&self) -> bool {
-        self.left.load(Ordering::Relaxed) > 0
-    }
-
-    /// It has read so many bytes; false if it is no newcomer any more.
+    /// It has read so many bytes in its turn, none at the connection's end; false
+    /// if it is no newcomer any more.
     pub fn has_read(&self, bytes: usize) -> bool {
+        self.take_turn();
         let left = self.left.load(Ordering::Relaxed).saturating_sub(bytes);
         self.left.store(left, Ordering::Relaxed);
         left > 0
     }
 
-    /// A call has been read, and is to take its first step; None if the
-    /// connection is no newcomer any more.
-    pub fn call(&self) -> Option<WaitingCall> {
-        if !self.is_new() {
-            return None;
+    fn take_turn(&self) {
+        self.turns.taken.store(true, Ordering::Relaxed);
+        self.turns.round.wake();
+    }
+
+    /// Its connection has been polled. It may have been called and have had
+    /// nothing to read, or no room to write.
+    pub fn was_polled(&self) {
+        if self.left.load(Ordering::Relaxed) > 0 {
+            self.turns.call_next();
         }
-        self.turns.waiting_calls.fetch_add(1, Ordering::Relaxed);
-        Some(WaitingCall(self.turns.clone()))
     }
 }
 
@@ -143,13 +144,6 @@ impl Drop for Newcomer {
     fn drop(&mut self) {
         // It may have been called and not have come.
         self.turns.call_next();
-    }
-}
-
-impl Drop for WaitingCall {
-    fn drop(&mut self) {
-        self.0.waiting_calls.fetch_sub(1, Ordering::Relaxed);
-        self.0.call_next();
     }
 }
 
@@ -164,41 +158,51 @@ mod tests {
         newcomer.poll_turn(&mut cx).is_ready()
     }
 
-    #[test]
-    fn newcomers_read_while_few_of_their_calls_wait() {
+    #[tokio::test]
+    async fn one_newcomer_reads_a_round() {
         let turns = Arc::new(Turns::default());
-        let (one, two) = (turns.newcomer(), turns.newcomer());
-        let calls: Vec<_> = (0..WAITING_CALLS).map(|_| one.call().unwrap()).collect();
-        assert!(!is_ready(&one) && !is_ready(&two) && !is_ready(&one));
-        assert_eq!(turns.queue().len(), 2, "each stands in the queue once");
-        drop(calls);
-        // The calls have called one of them, and that calls the other.
-        assert!(is_ready(&one));
+        let mut rounds = Box::pin(turns.clone().rounds());
+        let mut round = async || {
+            let next = tokio::task::yield_now();
+            tokio::select! {
+                biased;
+                () = &mut rounds => {}
+                () = next => {}
+            }
+        };
+        let newcomers = [(); 3].map(|()| turns.newcomer());
+        let [one, two, three] = &newcomers;
+        assert!(is_ready(one) && one.has_read(1));
+        assert!(!is_ready(one) && !is_ready(two) && !is_ready(three) && !is_ready(two));
+        assert_eq!(turns.queue().len(), 3, "each stands in the queue once");
+        round().await;
+        round().await;
+        // The first has been called, and has nothing to read.
+        assert!(is_ready(one) && !one.queued.load(Ordering::Relaxed));
         one.was_polled();
-        assert!(turns.queue().is_empty());
+        assert!(is_ready(two) && two.has_read(1));
+        two.was_polled();
+        assert_eq!(turns.queue().len(), 1, "the turn was taken");
     }
 
     #[test]
     fn who_leaves_passes_the_turn_on() {
         let turns = Arc::new(Turns::default());
         let (one, two, three) = (turns.newcomer(), turns.newcomer(), turns.newcomer());
-        let calls: Vec<_> = (0..WAITING_CALLS).map(|_| one.call().unwrap()).collect();
-        assert!(!is_ready(&one) && !is_ready(&two) && !is_ready(&three));
-        // The last call's end calls `two`, the first in the queue but one.
+        assert!(one.has_read(1));
+        assert!(!is_ready(&two) && !is_ready(&three));
         drop(one);
-        drop(calls);
+        assert_eq!(turns.queue().len(), 2, "the turn was taken");
+        turns.taken.store(false, Ordering::Relaxed);
+        turns.call_next();
         drop(two);
         assert!(!three.queued.load(Ordering::Relaxed), "not called");
     }
 
     #[test]
     fn a_connection_is_a_newcomer_for_so_many_bytes() {
-        let turns = Arc::new(Turns::default());
-        let newcomer = turns.newcomer();
+        let newcomer = Arc::new(Turns::default()).newcomer();
         assert!(newcomer.has_read(NEWCOMER_BYTES - 1));
-        assert!(newcomer.call().is_some());
         assert!(!newcomer.has_read(1));
-        assert!(newcomer.call().is_none());
-        assert_eq!(turns.waiting_calls.load(Ordering::Relaxed), 0);
     }
 }
