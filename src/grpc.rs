@@ -19,6 +19,7 @@ mod connection;
 mod deframe;
 mod dispatch;
 mod gate;
+mod gather;
 mod io;
 mod measure;
 mod pass;

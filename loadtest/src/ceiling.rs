@@ -2,6 +2,7 @@
 //! least that could be called the same work.
 
 pub mod append;
+pub mod commit;
 pub mod fanout;
 pub mod page;
 mod serve;

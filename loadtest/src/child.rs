@@ -10,9 +10,10 @@ use std::{
 
 use crate::{Result, options::Common};
 
-/// A child that listens. Dropping it kills it.
+/// A child that listens. Dropping it ends it.
 pub struct Child {
     process: process::Child,
+    stop: bool,
     // Kept, so that the child can go on writing.
     _stdout: BufReader<ChildStdout>,
     pub address: SocketAddr,
@@ -37,6 +38,7 @@ impl Child {
         let stdout = process.stdout.take().ok_or("the child has no output")?;
         let mut child = Self {
             process,
+            stop: common.stop,
             _stdout: BufReader::new(stdout),
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
@@ -56,6 +58,13 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        if self.stop
+            && let Ok(pid) = i32::try_from(self.process.id())
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+            && rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok()
+        {
+            _ = self.process.wait();
+        }
         _ = self.process.kill();
         _ = self.process.wait();
     }

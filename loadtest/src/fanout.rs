@@ -35,7 +35,7 @@ pub struct Options {
     shape: Shape,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Shape {
     #[arg(long, default_value_t = 1_000)]
     pub readers: usize,
@@ -84,12 +84,7 @@ pub fn measure(
     baselines: &[Baseline],
     report: &mut Report,
 ) -> Result<()> {
-    // A member a reader, as it would be; all chats have the one poster.
-    let members = (shape.readers + 1).clamp(1_000, 100_000).to_string();
-    let streams = (shape.chats + 1).clamp(16_384, 1_000_000).to_string();
-    let server = common.server(&["--max-members", &members, "--max-user-streams", &streams])?;
-    let ours = put_on(common, shape.load(common, &server.child, true))?;
-    drop(server);
+    let ours = shape.load_server(common)?;
     tell(report, CHATD, &ours);
     let mut beside = |subject: &str, theirs: &Measured| {
         tell(report, subject, theirs);
@@ -137,6 +132,15 @@ impl Shape {
             "{} readers on {} connections in {} chats{popularity}, texts of {} B, {drive_by}",
             self.readers, self.connections, self.chats, self.text
         )
+    }
+
+    /// Puts the load on our server.
+    pub fn load_server(&self, common: &Common) -> Result<Measured> {
+        // A member a reader, as it would be; all chats have the one poster.
+        let members = (self.readers + 1).clamp(1_000, 100_000).to_string();
+        let streams = (self.chats + 1).clamp(16_384, 1_000_000).to_string();
+        let server = common.server(&["--max-members", &members, "--max-user-streams", &streams])?;
+        put_on(common, self.load(common, &server.child, true))
     }
 
     /// Puts the load on a server; one that `knows` chats has to make them first.

@@ -14,6 +14,7 @@ mod durable;
 mod fanout;
 mod history;
 mod idle;
+mod latency;
 mod mixed;
 mod options;
 mod pace;
@@ -49,6 +50,8 @@ enum Scenario {
     Fanout(fanout::Options),
     /// The same in many chats of which few are popular
     Mixed(mixed::Options),
+    /// Time to the last reader at half of saturation, beside COPY and COMMIT
+    Latency(latency::Options),
     /// Posts on streams, acknowledged durable, beside the bare store
     Stream(stream::Options),
     /// Rows through the writer lanes into many chats, beside the bare store
@@ -82,6 +85,9 @@ enum Scenario {
     /// Writes rows to a store without anything before it
     #[command(hide = true)]
     CeilingAppend(ceiling::append::Options),
+    /// Commits rows at a rate
+    #[command(hide = true)]
+    CeilingCommit(ceiling::commit::Options),
 }
 
 fn main() -> Result<()> {
@@ -89,6 +95,7 @@ fn main() -> Result<()> {
         Scenario::Unary(options) => unary::run(&options),
         Scenario::Fanout(options) => fanout::run(&options),
         Scenario::Mixed(options) => mixed::run(&options),
+        Scenario::Latency(options) => latency::run(&options),
         Scenario::Stream(options) => stream::run(&options),
         Scenario::Durable(options) => durable::run(&options),
         Scenario::Idle(options) => idle::run(&options),
@@ -103,5 +110,6 @@ fn main() -> Result<()> {
         Scenario::CeilingWrite(options) => ceiling::write::run(&options),
         Scenario::CeilingPage(options) => ceiling::page::run(&options),
         Scenario::CeilingAppend(options) => ceiling::append::run(&options),
+        Scenario::CeilingCommit(options) => ceiling::commit::run(&options),
     }
 }

@@ -50,6 +50,11 @@ pub struct Common {
     #[arg(long)]
     pub unpinned: bool,
 
+    /// End the server by SIGTERM and not at once: a build that profiles itself
+    /// writes its profile then
+    #[arg(long)]
+    pub stop: bool,
+
     /// An argument for the server, say --server-arg=--ring=1024; several times
     #[arg(long)]
     pub server_arg: Vec<String>,

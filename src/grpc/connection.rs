@@ -4,7 +4,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::Context,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -27,8 +27,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::ResponseBody,
+    body::{BodyError, ResponseBody},
     gate::ConnectionPlace,
+    gather::{Gathered, Outlet},
     io::{Heard, Protocol},
     server::ServerSettings,
     service::Service,
@@ -127,7 +128,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let calls = self.calls();
-        let stream = stream.in_turn(newcomer.clone());
+        let (stream, outlet) = Gathered::new(stream.in_turn(newcomer.clone()));
         let connection = http2::Builder::new(self.spawner.clone())
             .timer(TokioTimer::new())
             .auto_date_header(false)
@@ -141,7 +142,7 @@ impl Connection {
             .keep_alive_interval(self.settings.keep_alive_interval)
             .keep_alive_timeout(self.settings.keep_alive_timeout)
             .serve_connection(TokioIo::new(stream), service_fn(calls));
-        self.finish(connection, Some(newcomer)).await;
+        self.finish(connection, &outlet, Some(newcomer)).await;
     }
 
     /// For gRPC-Web: one call or stream at a time.
@@ -151,13 +152,14 @@ impl Connection {
     {
         let calls = self.calls();
         let buffer = self.settings.max_header as usize;
+        let (stream, outlet) = Gathered::new(stream);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .header_read_timeout(self.settings.handshake)
             .max_buf_size(buffer.max(LEAST_BUFFER))
             .serve_connection(TokioIo::new(stream), service_fn(calls));
-        self.finish(connection, None).await;
+        self.finish(connection, &outlet, None).await;
     }
 
     /// What answers the connection's calls; one connection too many, each with
@@ -175,11 +177,11 @@ impl Connection {
         }
     }
 
-    async fn finish<C: GracefulConnection<Error = hyper::Error>>(
-        self,
-        connection: C,
-        newcomer: Option<Arc<Newcomer>>,
-    ) {
+    async fn finish<C, S>(self, connection: C, outlet: &Outlet<S>, newcomer: Option<Arc<Newcomer>>)
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+        S: AsyncWrite + Unpin,
+    {
         let turn_away = self.place.refusal().is_some();
         let mut connection = pin!(connection);
         let end = |connection: &mut Pin<&mut C>, cx: &mut Context<'_>| {
@@ -187,7 +189,11 @@ impl Connection {
             if let Some(newcomer) = &newcomer {
                 newcomer.was_polled();
             }
-            polled
+            match (polled, outlet.poll(cx)) {
+                (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(BodyError::from)),
+                (Poll::Pending, Poll::Ready(Err(broken))) => Poll::Ready(Err(broken.into())),
+                (Poll::Pending, _) => Poll::Pending,
+            }
         };
         let ended = tokio::select! {
             ended = poll_fn(|cx| end(&mut connection, cx)) => ended,

@@ -23,11 +23,6 @@ pub enum Protocol {
 ///
 /// What it said first is read before hyper gets the stream, which waits for it
 /// without end; and then read again.
-///
-/// The stream does not offer vectored writes. With them h2 makes a system
-/// call of every DATA frame of 256 bytes and more (hyperium/h2 #902); without,
-/// it copies frames of that size together and writes them at once. Measured on
-/// 291-byte frames: 0.2 M deliveries a second with, 1.8 M without.
 #[derive(Debug)]
 pub struct Heard<S> {
     stream: S,

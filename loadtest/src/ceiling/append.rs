@@ -1,6 +1,6 @@
 //! Rows into a store, as fast as it takes them: without a server before it.
 
-mod copy;
+pub mod copy;
 
 use std::{
     fmt,
@@ -252,8 +252,13 @@ impl Source {
     }
 
     pub fn batch(&mut self) -> Vec<Row> {
-        let each = (self.size / self.chats.len()).max(1);
-        let chats = (self.size / each).clamp(1, self.chats.len());
+        self.take(self.size)
+    }
+
+    /// So many rows, about.
+    pub fn take(&mut self, rows: usize) -> Vec<Row> {
+        let each = (rows / self.chats.len()).max(1);
+        let chats = (rows / each).clamp(1, self.chats.len());
         let created_at = SystemClock.wall();
         let mut rows = Vec::with_capacity(each * chats);
         for _ in 0..chats {
