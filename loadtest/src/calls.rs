@@ -94,7 +94,7 @@ type Calls = HashMap<u32, (u64, bool)>;
 impl Caller {
     pub async fn run(self, address: SocketAddr) -> std::io::Result<()> {
         let mut conn = Conn::open(address).await?;
-        let mut pace = Pace::new(self.rate);
+        let mut pace = self.rate.map(Pace::new).transpose()?;
         let mut calls = Calls::with_capacity(self.in_flight);
         let mut sent = 0;
         loop {
@@ -118,7 +118,7 @@ impl Caller {
             match &pace {
                 Some(pace) if can_send => tokio::select! {
                     stepped = step => stepped?,
-                    () = pace.wait() => {}
+                    waited = pace.wait() => waited?,
                 },
                 _ => step.await?,
             }

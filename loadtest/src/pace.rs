@@ -1,7 +1,10 @@
 //! When things are to be sent, and how long they took from then: the intended
 //! time counts, so a server that stalls is charged for all that it kept waiting.
 
+mod alarm;
+
 use std::{
+    io,
     sync::{
         LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alarm::Alarm;
 use hdrhistogram::Histogram;
 
 use crate::{
@@ -21,14 +25,16 @@ use crate::{
 pub struct Pace {
     next: Instant,
     interval: Duration,
+    alarm: Alarm,
 }
 
 impl Pace {
-    /// `rate` a second; `None` if there is no rate to keep.
-    pub fn new(rate: Option<f64>) -> Option<Self> {
-        rate.map(|rate| Self {
+    /// `rate` a second.
+    pub fn new(rate: f64) -> io::Result<Self> {
+        Ok(Self {
             next: Instant::now(),
             interval: Duration::from_secs_f64(1.0 / rate),
+            alarm: Alarm::new()?,
         })
     }
 
@@ -41,22 +47,8 @@ impl Pace {
         })
     }
 
-    pub async fn wait(&self) {
-        until(self.next).await;
-    }
-}
-
-/// The runtime's timers are late by up to a millisecond; the rest is spent looking.
-const COARSE: Duration = Duration::from_millis(1);
-
-async fn until(at: Instant) {
-    if let Some(early) = at.checked_sub(COARSE)
-        && early > Instant::now()
-    {
-        tokio::time::sleep_until(early.into()).await;
-    }
-    while Instant::now() < at {
-        tokio::task::yield_now().await;
+    pub async fn wait(&self) -> io::Result<()> {
+        self.alarm.until(self.next).await
     }
 }
 

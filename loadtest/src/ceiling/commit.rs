@@ -57,14 +57,14 @@ pub fn run(options: &Options) -> Result<()> {
         let mut copier = Copier::open(&options.store).await?;
         let text = posts::text(Instant::now(), options.text);
         let mut source = Source::new(vec![ChatId::new(1)?], &text, 1)?;
-        let mut pace = Pace::new(Some(options.rate)).ok_or("no rate")?;
+        let mut pace = Pace::new(options.rate)?;
         let mut times = Histogram::<u64>::new(3)?;
         let mut written = 0;
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs_f64(options.seconds) {
             let due = std::iter::from_fn(|| pace.due()).count();
             if due == 0 {
-                pace.wait().await;
+                pace.wait().await?;
                 continue;
             }
             let rows = source.take(due);

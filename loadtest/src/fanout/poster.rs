@@ -80,7 +80,7 @@ impl Poster {
     /// Posts at a rate, or as fast as the slower of the readers and the store
     /// lets it, `window` messages a chat ahead of them.
     pub async fn run(mut self, rate: Option<f64>, window: u64) -> io::Result<()> {
-        let mut pace = Pace::new(rate);
+        let mut pace = rate.map(Pace::new).transpose()?;
         let load = self.load.clone();
         let chats = self.streams.len() as u64;
         let window = window.saturating_mul(chats);
@@ -105,7 +105,7 @@ impl Poster {
             match &pace {
                 Some(pace) if !full => tokio::select! {
                     stepped = self.step() => stepped?,
-                    () = pace.wait() => {}
+                    waited = pace.wait() => waited?,
                 },
                 _ => tokio::select! {
                     stepped = self.step() => stepped?,
