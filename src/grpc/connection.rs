@@ -87,78 +87,101 @@ enum Begun {
 impl Connection {
     /// Serves the connection to its end.
     pub async fn run(self, stream: TcpStream, tls: Option<Tls>) {
+        let newcomer = self.turns.newcomer();
+        // Boxed, so that there is room for a handshake only until it is done.
+        match Box::pin(self.begun(stream, tls, &newcomer)).await {
+            Some(Begun::Plain(stream, protocol)) => {
+                self.keep_alive(protocol, stream.get_ref());
+                self.serve(stream, protocol, newcomer).await;
+            }
+            Some(Begun::Tls(stream, protocol)) => {
+                self.keep_alive(protocol, stream.get_ref().get_ref().0);
+                self.serve(stream, protocol, newcomer).await;
+            }
+            None => {}
+        }
+    }
+
+    /// `None` if it does not begin in time, or not at all.
+    async fn begun(
+        &self,
+        stream: TcpStream,
+        tls: Option<Tls>,
+        newcomer: &Arc<Newcomer>,
+    ) -> Option<Begun> {
         let mut limit = self.settings.handshake;
         if self.place.refusal().is_some() {
             limit = limit.min(TURN_AWAY);
         }
-        let newcomer = self.turns.newcomer();
-        let begun = begin(stream, tls, &newcomer);
         let begun = tokio::select! {
-            begun = tokio::time::timeout(limit, begun) => begun,
-            () = self.ending.cancelled() => return,
+            begun = tokio::time::timeout(limit, begin(stream, tls, newcomer)) => begun,
+            () = self.ending.cancelled() => return None,
         };
-        // Boxed, so that who only connects is not given room for more.
         match begun {
-            Ok(Ok(Begun::Plain(stream, protocol))) => {
-                self.keep_alive(protocol, stream.get_ref());
-                Box::pin(self.serve(stream, protocol, newcomer)).await;
-            }
-            Ok(Ok(Begun::Tls(stream, protocol))) => {
-                self.keep_alive(protocol, stream.get_ref().get_ref().0);
-                Box::pin(self.serve(stream, protocol, newcomer)).await;
-            }
+            Ok(Ok(begun)) => return Some(begun),
             Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
             Err(_) => log_limited!(DEBUG, "handshake not done in time"),
         }
+        None
     }
 
-    async fn serve<S>(self, stream: Heard<S>, protocol: Protocol, newcomer: Arc<Newcomer>)
+    /// Boxed, so that who only connects is not given room for more, and nobody
+    /// for another protocol than the own.
+    fn serve<S>(
+        &self,
+        stream: Heard<S>,
+        protocol: Protocol,
+        newcomer: Arc<Newcomer>,
+    ) -> BoxFuture<'_, ()>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match protocol {
-            Protocol::Http2 => self.serve_http2(stream, newcomer).await,
-            // Boxed, so that other connections do not pay for it.
-            Protocol::Http1 => Box::pin(self.serve_http1(stream)).await,
+            Protocol::Http2 => self.serve_http2(stream, newcomer).boxed(),
+            Protocol::Http1 => self.serve_http1(stream).boxed(),
         }
     }
 
-    async fn serve_http2<S>(self, stream: Heard<S>, newcomer: Arc<Newcomer>)
+    async fn serve_http2<S>(&self, stream: Heard<S>, newcomer: Arc<Newcomer>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let calls = self.calls();
         let (stream, outlet) = Gathered::new(stream.in_turn(newcomer.clone()));
-        let connection = http2::Builder::new(self.spawner.clone())
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(self.settings.max_streams)
-            .max_send_buf_size(self.settings.stream_buffer)
-            .max_header_list_size(HEADER_ROOM * self.settings.max_header)
-            .max_pending_accept_reset_streams(self.settings.pending_resets)
-            .max_local_error_reset_streams(self.settings.error_resets)
-            .keep_alive_interval(self.settings.keep_alive_interval)
-            .keep_alive_timeout(self.settings.keep_alive_timeout)
-            .serve_connection(TokioIo::new(stream), service_fn(calls));
-        self.finish(connection, &outlet, Some(newcomer)).await;
+        let connection = pin!(
+            http2::Builder::new(self.spawner.clone())
+                .timer(TokioTimer::new())
+                .auto_date_header(false)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_concurrent_streams(self.settings.max_streams)
+                .max_send_buf_size(self.settings.stream_buffer)
+                .max_header_list_size(HEADER_ROOM * self.settings.max_header)
+                .max_pending_accept_reset_streams(self.settings.pending_resets)
+                .max_local_error_reset_streams(self.settings.error_resets)
+                .keep_alive_interval(self.settings.keep_alive_interval)
+                .keep_alive_timeout(self.settings.keep_alive_timeout)
+                .serve_connection(TokioIo::new(stream), service_fn(calls))
+        );
+        self.finish(connection, &outlet, Some(&newcomer)).await;
     }
 
     /// For gRPC-Web: one call or stream at a time.
-    async fn serve_http1<S>(self, stream: Heard<S>)
+    async fn serve_http1<S>(&self, stream: Heard<S>)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let calls = self.calls();
         let buffer = self.settings.max_header as usize;
         let (stream, outlet) = Gathered::new(stream);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .header_read_timeout(self.settings.handshake)
-            .max_buf_size(buffer.max(LEAST_BUFFER))
-            .serve_connection(TokioIo::new(stream), service_fn(calls));
+        let connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .auto_date_header(false)
+                .header_read_timeout(self.settings.handshake)
+                .max_buf_size(buffer.max(LEAST_BUFFER))
+                .serve_connection(TokioIo::new(stream), service_fn(calls))
+        );
         self.finish(connection, &outlet, None).await;
     }
 
@@ -177,13 +200,17 @@ impl Connection {
         }
     }
 
-    async fn finish<C, S>(self, connection: C, outlet: &Outlet<S>, newcomer: Option<Arc<Newcomer>>)
-    where
+    /// Pinned before: a future that pins what it is given keeps room for it twice.
+    async fn finish<C, S>(
+        &self,
+        mut connection: Pin<&mut C>,
+        outlet: &Outlet<S>,
+        newcomer: Option<&Newcomer>,
+    ) where
         C: GracefulConnection<Error = hyper::Error>,
         S: AsyncWrite + Unpin,
     {
         let turn_away = self.place.refusal().is_some();
-        let mut connection = pin!(connection);
         let end = |connection: &mut Pin<&mut C>, cx: &mut Context<'_>| {
             let polled = connection.as_mut().poll(cx);
             if let Some(newcomer) = &newcomer {
