@@ -29,7 +29,7 @@ pub use logs::{LogError, LogFormat, LogLevel, init_logs};
 pub use metrics::{AuthOutcome, Depths, Method, Metrics};
 pub use request::RequestId;
 pub use samples::Samples;
-pub use traces::{BatchSpan, CallSpan, SpanRef, TraceError, Traces};
+pub use traces::{BatchSpan, CallSpan, SpanRef, TRACEPARENT, TraceError, Traces};
 
 /// What the rooms are handed. Cheap to clone.
 #[derive(Debug, Clone)]

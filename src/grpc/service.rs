@@ -31,7 +31,7 @@ use crate::{
     auth::{Ask, Authenticator, Identity, Logins, Token},
     proto,
     runtime::Spawner,
-    telemetry::{SpanRef, Telemetry},
+    telemetry::{SpanRef, TRACEPARENT, Telemetry},
 };
 
 pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
@@ -283,7 +283,7 @@ impl Shared {
         span: Option<&str>,
     ) -> Result<(Token<'a>, Arc<Identity>), Problem> {
         let token = Token(bearer(headers).ok_or_else(Problem::no_token)?);
-        let given = || headers.get("traceparent")?.to_str().ok();
+        let given = || headers.get(&TRACEPARENT)?.to_str().ok();
         let ask = Ask {
             token,
             method,

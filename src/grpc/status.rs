@@ -4,7 +4,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::measure::Ended;
+use super::{measure::Ended, unary::GRPC_STATUS};
 use crate::{
     auth::AuthError,
     domain::Invalid,
@@ -193,7 +193,7 @@ impl Problem {
         // Our own texts are valid header values once percent-encoded, which
         // tonic does; if ever one is not, the code alone goes out.
         if self.to_status().add_header(headers).is_err() {
-            headers.insert("grpc-status", (self.code as i32).into());
+            headers.insert(GRPC_STATUS.clone(), (self.code as i32).into());
         }
     }
 

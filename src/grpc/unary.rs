@@ -1,7 +1,7 @@
 use std::{future::Future, time::Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use prost::Message;
 
 use super::{
@@ -11,6 +11,8 @@ use super::{
     status::Problem,
 };
 use crate::domain::PREFIX_LEN;
+
+pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Answers a call that has one request and one response.
 pub async fn unary<Q, A, F>(
@@ -90,6 +92,6 @@ pub fn refused(problem: &Problem) -> Response<ResponseBody> {
 /// The trailers of a call that went well.
 pub fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers.insert(GRPC_STATUS.clone(), HeaderValue::from_static("0"));
     trailers
 }

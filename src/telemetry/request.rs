@@ -1,9 +1,9 @@
 use std::fmt;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The metadata that carries it, in both directions.
-const HEADER: &str = "x-request-id";
+static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer ones are replaced: they are for people to compare.
 const MAX_BYTES: usize = 64;
@@ -18,7 +18,7 @@ pub struct RequestId {
 
 impl RequestId {
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(HEADER).filter(|value| {
+        let given = headers.get(&HEADER).filter(|value| {
             let bytes = value.as_bytes();
             (1..=MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
         });
@@ -36,7 +36,7 @@ impl RequestId {
             None => HeaderValue::try_from(self.to_string()),
         };
         if let Ok(value) = value {
-            headers.insert(HEADER, value);
+            headers.insert(HEADER.clone(), value);
         }
     }
 }
@@ -57,15 +57,15 @@ mod tests {
     #[test]
     fn a_callers_id_is_kept_if_it_can_be_shown() {
         let mut headers = HeaderMap::new();
-        headers.insert(HEADER, HeaderValue::from_static("order-7"));
+        headers.insert(HEADER.clone(), HeaderValue::from_static("order-7"));
         assert_eq!(RequestId::of(&headers).to_string(), "order-7");
         for bad in ["", "a b", &"x".repeat(65)] {
-            headers.insert(HEADER, HeaderValue::from_str(bad).unwrap());
+            headers.insert(HEADER.clone(), HeaderValue::from_str(bad).unwrap());
             assert_eq!(RequestId::of(&headers).to_string().len(), 16, "{bad}");
         }
         let mut out = HeaderMap::new();
         let id = RequestId::of(&HeaderMap::new());
         id.add_to(&mut out);
-        assert_eq!(out[HEADER].to_str().unwrap(), id.to_string());
+        assert_eq!(out[&HEADER].to_str().unwrap(), id.to_string());
     }
 }

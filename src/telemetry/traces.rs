@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use opentelemetry::{
     Context, KeyValue,
     trace::{
@@ -34,6 +34,9 @@ use opentelemetry_sdk::{
 };
 
 use super::metrics::Metrics;
+
+/// W3C Trace Context, 3.2.
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Spans that wait for the exporter; what comes beyond is dropped (P6).
 const QUEUE: usize = 2_048;
@@ -106,7 +109,7 @@ impl Traces {
     /// The span of a call, if the call is sampled.
     pub fn call(&self, method: &'static str, headers: &HeaderMap) -> Option<CallSpan> {
         let exported = self.0.as_ref()?;
-        let parent = match headers.get("traceparent").and_then(|h| parse(h.as_bytes())) {
+        let parent = match headers.get(&TRACEPARENT).and_then(|h| parse(h.as_bytes())) {
             Some((parent, true)) => Some(parent),
             Some((_, false)) => return None,
             None if fastrand::f64() < exported.sample => None,

@@ -22,13 +22,28 @@ impl Shard {
             Command::Drain(drained) => {
                 self.state.draining = true;
                 self.state.drained.push(drained);
+                self.refuse_waiting();
             }
         }
     }
 
+    /// What waits for a chat to be read, or for a change of it, comes too late: a
+    /// stream that joined now would miss the end of all streams (P9). And a chat
+    /// that is being read may be so for longer than the drain.
+    fn refuse_waiting(&mut self) {
+        for place in self.state.chats.values_mut() {
+            let waiting = match place {
+                Place::Loading(waiting) => &mut waiting.commands,
+                Place::Active(active) => &mut active.waiting,
+            };
+            for command in std::mem::take(waiting) {
+                refuse(command, |_| ShardError::Draining);
+            }
+        }
+        self.state.waiting_calls = 0;
+    }
+
     pub(super) fn chat_command(&mut self, id: ChatId, command: ChatCommand) {
-        // Those that waited for a chat come too late as well: a stream that
-        // joined now would miss the end of all streams (P9).
         if self.state.draining {
             return refuse(command, |_| ShardError::Draining);
         }

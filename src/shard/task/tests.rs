@@ -528,6 +528,30 @@ async fn p9_a_drain_waits_for_a_change_that_is_with_the_store() {
     assert!(change.await.unwrap().is_ok());
 }
 
+/// The outcome of a change is lost, so the chat is read again, and the store does
+/// not answer that. What waits behind it is not left without an answer.
+#[tokio::test(start_paused = true)]
+async fn p9_a_drain_answers_what_waits_for_a_chat_that_is_read_again() {
+    let world = World::new().await;
+    world.members().await;
+    world.script(|script| {
+        script.members = vec![Some(Fault::Lost)];
+        script.loads = vec![None];
+    });
+    let add = |name: &str| {
+        let (shards, alice, users) = (world.shards.clone(), world.alice(), vec![user(name)]);
+        let add = async move { shards.add_members(chat_id(CHAT), alice, users).await };
+        tokio::runtime::Handle::current().spawn(add)
+    };
+    let lost = add("carol").await.unwrap();
+    assert_eq!(lost.unwrap_err(), ShardError::Unavailable);
+    let waiting = add("dave");
+    turn().await;
+    assert!(!waiting.is_finished());
+    world.shards.drain().await;
+    assert_eq!(waiting.await.unwrap().unwrap_err(), ShardError::Draining);
+}
+
 #[tokio::test(start_paused = true)]
 async fn p6_idle_chats_are_let_go_and_used_ones_are_not() {
     let world = World::new().await;
