@@ -14,7 +14,8 @@ const BALLAST: &str = "ballast";
 
 pub struct Disk {
     path: PathBuf,
-    /// Unmounts at the end of our pipe, however this process ends.
+    /// At the end of our pipe, however this process ends: unmounts, and takes away
+    /// what could not be while the disk was there.
     watchdog: Option<(Child, ChildStdin)>,
 }
 
@@ -33,7 +34,7 @@ impl Disk {
         let mut shell = Command::new("sh")
             .args([
                 "-c",
-                "trap '' INT TERM HUP; cat >/dev/null; umount -l \"$0\"",
+                "trap '' INT TERM HUP; cat >/dev/null; umount -l \"$0\"; rmdir \"$0\" \"${0%/*}\"",
             ])
             .arg(path)
             .stdin(Stdio::piped())
