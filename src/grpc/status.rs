@@ -1,10 +1,10 @@
 use std::{collections::HashMap, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{measure::Ended, unary::GRPC_STATUS};
+use super::measure::Ended;
 use crate::{
     auth::AuthError,
     domain::Invalid,
@@ -12,6 +12,9 @@ use crate::{
     shard::{End, Refusal, ShardError},
     store::StoreError,
 };
+
+/// Ends every call, in its trailers or in headers without a body.
+pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "chat.v1";

@@ -1,18 +1,16 @@
 use std::{future::Future, time::Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use prost::Message;
 
 use super::{
     body::ResponseBody,
     deframe::{Broken, Deframer},
     request::RequestBody,
-    status::Problem,
+    status::{GRPC_STATUS, Problem},
 };
 use crate::domain::PREFIX_LEN;
-
-pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Answers a call that has one request and one response.
 pub async fn unary<Q, A, F>(
