@@ -2,14 +2,16 @@
 //! precise status, and nothing else changes.
 
 mod cases;
+mod random;
 mod wire;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use cases::{CALLS, bad_fields, bad_posts, good, not_yourself, random_case};
+use cases::{CALLS, bad_fields, bad_posts, good, not_yourself};
 use chat_service::proto;
 use fastrand::Rng;
 use prost::Message as _;
+use random::random_case;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
