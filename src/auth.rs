@@ -17,7 +17,9 @@ mod keys;
 mod logins;
 mod service;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
+
+use futures_util::future::BoxFuture;
 
 use crate::domain::{Timestamp, UserName};
 
@@ -87,27 +89,12 @@ pub enum AuthError {
 
 pub type AuthResult = Result<Arc<Identity>, AuthError>;
 
-/// The answer to a check: often there is nothing to wait for.
-pub enum Checked<'a> {
-    Now(AuthResult),
-    Later(Pin<Box<dyn Future<Output = AuthResult> + Send + 'a>>),
-}
-
-impl Checked<'_> {
-    /// The answer, once it is there.
-    ///
-    /// # Errors
-    /// If the token is refused, or could not be checked.
-    pub async fn answer(self) -> AuthResult {
-        match self {
-            Self::Now(result) => result,
-            Self::Later(result) => result.await,
-        }
-    }
-}
-
 /// A way to check tokens.
 pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
-    /// Checks a token for a call.
-    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a>;
+    /// What can be said of a token without asking anybody, as of most there can;
+    /// `None` if somebody is to be asked.
+    fn known(&self, ask: Ask<'_>) -> Option<AuthResult>;
+
+    /// Checks a token, by asking if it must.
+    fn check<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, AuthResult>;
 }

@@ -12,6 +12,7 @@
 //! 3. A call costs no task of its own; a stream that may post costs one, and so
 //!    does one whose right to be open can end.
 
+mod answer;
 mod body;
 mod calls;
 mod connect;

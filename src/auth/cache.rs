@@ -1,15 +1,17 @@
 use std::{
     fmt,
+    future::ready,
     hash::{Hash as _, Hasher as _},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use moka::sync;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use tokio::sync::OnceCell;
 
-use super::{Ask, AuthError, AuthResult, Authenticator, Checked, Identity};
+use super::{Ask, AuthError, AuthResult, Authenticator, Identity};
 use crate::{
     domain::Clock,
     telemetry::{AuthOutcome, Metrics},
@@ -127,13 +129,22 @@ impl Cache {
         entry.into_value()
     }
 
+    /// What the entry says, if that still counts.
+    fn remembered(&self, entry: &Entry) -> Option<AuthResult> {
+        let outcome = entry.outcome.get()?;
+        (self.clock.now() < outcome.until).then(|| {
+            self.metrics.auth(AuthOutcome::Hit);
+            outcome.result.clone()
+        })
+    }
+
     async fn join(&self, entry: &Entry, ask: Ask<'_>) -> AuthResult {
         let outcome = entry.outcome.get_or_init(|| self.ask(entry, ask)).await;
         outcome.result.clone()
     }
 
     async fn ask(&self, entry: &Entry, ask: Ask<'_>) -> Outcome {
-        let answer = self.inner.check(ask).answer().await;
+        let answer = self.inner.check(ask).await;
         let now = self.clock.now();
         let end = |identity: &Identity| self.end_of(identity, now);
         match answer {
@@ -204,26 +215,23 @@ fn checked_until(identity: &Identity, until: Instant) -> Arc<Identity> {
 }
 
 impl Authenticator for Cache {
-    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
+    fn known(&self, ask: Ask<'_>) -> Option<AuthResult> {
+        self.remembered(&*self.entries.get(&self.key(&ask))?)
+    }
+
+    fn check<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, AuthResult> {
         let key = self.key(&ask);
         let known = self.entries.get(&key);
-        if let Some(entry) = &known {
-            match entry.outcome.get() {
-                Some(outcome) if self.clock.now() < outcome.until => {
-                    self.metrics.auth(AuthOutcome::Hit);
-                    return Checked::Now(outcome.result.clone());
-                }
-                Some(_) => {}
-                None => {
-                    self.metrics.auth(AuthOutcome::Miss);
-                    let entry = entry.clone();
-                    return Checked::Later(Box::pin(async move { self.join(&entry, ask).await }));
-                }
-            }
+        if let Some(result) = known.as_ref().and_then(|entry| self.remembered(entry)) {
+            return Box::pin(ready(result));
         }
         self.metrics.auth(AuthOutcome::Miss);
-        let entry = self.renew(key, known.as_ref());
-        Checked::Later(Box::pin(async move { self.join(&entry, ask).await }))
+        let entry = match known {
+            // Somebody asks just now.
+            Some(entry) if !entry.outcome.initialized() => entry,
+            known => self.renew(key, known.as_ref()),
+        };
+        Box::pin(async move { self.join(&entry, ask).await })
     }
 }
 

@@ -1,6 +1,8 @@
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
-use super::{Ask, AuthError, AuthResult, Authenticator, Checked, Identity, Role, Token};
+use futures_util::future::BoxFuture;
+
+use super::{Ask, AuthError, AuthResult, Authenticator, Identity, Role, Token};
 use crate::domain::UserName;
 
 /// Development mode: the token is the user's name, and anyone may be anyone.
@@ -34,8 +36,12 @@ impl DevAuth {
 }
 
 impl Authenticator for DevAuth {
-    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
-        Checked::Now(self.identify(ask.token))
+    fn known(&self, ask: Ask<'_>) -> Option<AuthResult> {
+        Some(self.identify(ask.token))
+    }
+
+    fn check<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, AuthResult> {
+        Box::pin(ready(self.identify(ask.token)))
     }
 }
 

@@ -1,10 +1,11 @@
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, future::ready, path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 
 use super::{
-    Ask, AuthError, AuthResult, Authenticator, Checked, Identity, KeyError, Token, claims::Claims,
-    crypto, keys::Keys,
+    Ask, AuthError, AuthResult, Authenticator, Identity, KeyError, Token, claims::Claims, crypto,
+    keys::Keys,
 };
 use crate::runtime::Watched;
 
@@ -101,8 +102,12 @@ fn refusal(kind: &ErrorKind) -> AuthError {
 }
 
 impl Authenticator for JwtAuth {
-    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
-        Checked::Now(self.verify(ask.token))
+    fn known(&self, ask: Ask<'_>) -> Option<AuthResult> {
+        Some(self.verify(ask.token))
+    }
+
+    fn check<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, AuthResult> {
+        Box::pin(ready(self.verify(ask.token)))
     }
 }
 

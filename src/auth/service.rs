@@ -1,5 +1,6 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -7,7 +8,8 @@ use tonic::{
 };
 
 use super::{
-    Ask, AuthError, AuthResult, Authenticator, Checked, breaker::Breaker, claims::unverified,
+    Ask, AuthError, AuthResult, Authenticator, Identity, Token, breaker::Breaker,
+    claims::unverified,
 };
 use crate::{
     domain::Clock,
@@ -115,25 +117,29 @@ impl AccessClient {
     }
 }
 
-impl Authenticator for AccessClient {
-    fn check<'a>(&'a self, ask: Ask<'a>) -> Checked<'a> {
-        // What names nobody, or is over, need not be asked about: a yes would
-        // be of no use.
-        let identity = match unverified(ask.token.0) {
-            Ok(identity) => identity,
-            Err(error) => return Checked::Now(Err(error)),
-        };
-        if identity
-            .expires_at
-            .is_some_and(|end| end <= self.clock.wall())
-        {
-            return Checked::Now(Err(AuthError::Expired));
+impl AccessClient {
+    /// Whose the token says it is. What names nobody, or is over, need not be
+    /// asked about: a yes would be of no use.
+    fn claimed(&self, token: Token<'_>) -> Result<Identity, AuthError> {
+        let identity = unverified(token.0)?;
+        match identity.expires_at {
+            Some(end) if end <= self.clock.wall() => Err(AuthError::Expired),
+            _ => Ok(identity),
         }
-        Checked::Later(Box::pin(async move {
+    }
+}
+
+impl Authenticator for AccessClient {
+    fn known(&self, ask: Ask<'_>) -> Option<AuthResult> {
+        self.claimed(ask.token).err().map(Err)
+    }
+
+    fn check<'a>(&'a self, ask: Ask<'a>) -> BoxFuture<'a, AuthResult> {
+        Box::pin(async move {
+            let identity = self.claimed(ask.token)?;
             self.ask(ask).await?;
-            let allowed: AuthResult = Ok(Arc::new(identity));
-            allowed
-        }))
+            Ok(Arc::new(identity))
+        })
     }
 }
 

@@ -121,7 +121,7 @@ impl Calls {
     }
 
     pub async fn create(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: proto::CreateRequest,
     ) -> Result<proto::CreateResponse, Problem> {
@@ -147,7 +147,7 @@ impl Calls {
     }
 
     pub async fn get(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: proto::GetRequest,
     ) -> Result<proto::GetResponse, Problem> {
@@ -158,7 +158,11 @@ impl Calls {
         })
     }
 
-    pub async fn delete(&self, call: Call, request: proto::DeleteRequest) -> Result<(), Problem> {
+    pub async fn delete(
+        self: Arc<Self>,
+        call: Call,
+        request: proto::DeleteRequest,
+    ) -> Result<(), Problem> {
         let chat = validate::chat_id("id", request.id)?;
         call.within(self.shards.delete(chat, call.caller())).await?;
         tracing::info!(%chat, user = %call.user(), request_id = %call.id.request,
@@ -166,21 +170,27 @@ impl Calls {
         Ok(())
     }
 
-    pub async fn send_message(
+    /// The message is with its shard when this returns; its future is the answer.
+    pub fn send_message(
         &self,
-        call: Call,
+        identity: &Identity,
+        deadline: Instant,
+        span: Option<SpanRef>,
         request: proto::SendMessageRequest,
-    ) -> Result<proto::SendMessageResponse, Problem> {
-        let (chat, draft) = validate::send(request, call.user(), &self.limits)?;
-        let from = call.user().clone();
-        let span = call.id.span;
-        let post = self.shards.post(chat, from, draft, call.deadline, span);
-        let receipt = post.await?;
-        Ok(proto::SendMessageResponse {
-            seq: receipt.seq,
-            created_at: Some(to_timestamp(receipt.created_at)),
-            duplicate: receipt.duplicate,
-        })
+    ) -> impl Future<Output = Result<proto::SendMessageResponse, Problem>> + use<> {
+        let valid = validate::send(request, &identity.user, &self.limits);
+        let posted = valid.map(|(chat, draft)| {
+            let from = identity.user.clone();
+            self.shards.post(chat, from, draft, deadline, span)
+        });
+        async move {
+            let receipt = posted?.await?;
+            Ok(proto::SendMessageResponse {
+                seq: receipt.seq,
+                created_at: Some(to_timestamp(receipt.created_at)),
+                duplicate: receipt.duplicate,
+            })
+        }
     }
 
     pub async fn post_on_stream(
@@ -197,7 +207,7 @@ impl Calls {
     }
 
     pub async fn list_messages(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: proto::ListMessagesRequest,
     ) -> Result<proto::ListMessagesResponse, Problem> {
@@ -222,7 +232,7 @@ impl Calls {
     }
 
     pub async fn list_chats(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: proto::ListChatsRequest,
     ) -> Result<proto::ListChatsResponse, Problem> {
@@ -244,7 +254,7 @@ impl Calls {
     }
 
     pub async fn add_members(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: proto::AddMembersRequest,
     ) -> Result<proto::AddMembersResponse, Problem> {
@@ -260,7 +270,7 @@ impl Calls {
     }
 
     pub async fn remove_members(
-        &self,
+        self: Arc<Self>,
         call: Call,
         request: proto::RemoveMembersRequest,
     ) -> Result<proto::RemoveMembersResponse, Problem> {

@@ -51,7 +51,7 @@ pub struct Entry {
 pub struct ChatStream {
     state: State,
     /// Why it ended, once it has.
-    ended: Option<Problem>,
+    ended: Option<Box<Problem>>,
     measured: Option<Measured>,
 }
 
@@ -158,7 +158,7 @@ impl ChatStream {
     /// The next frames for the client, or how the stream ends.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
         let next = ready!(self.poll_frames(cx));
-        self.ended = next.as_ref().err().cloned();
+        self.ended = next.as_ref().err().cloned().map(Box::new);
         Poll::Ready(next)
     }
 
@@ -192,7 +192,7 @@ impl Drop for ChatStream {
                 Some((joined.chat, user, joined.seat.delivered()))
             }
         };
-        measured.stream_closed(joined, self.ended.as_ref());
+        measured.stream_closed(joined, self.ended.as_deref());
     }
 }
 

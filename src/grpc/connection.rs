@@ -1,6 +1,5 @@
 use std::{
-    convert::Infallible,
-    future::{poll_fn, ready},
+    future::poll_fn,
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -8,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, future::BoxFuture};
-use http::{Request, Response};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, NeverError},
+};
+use http::Request;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -27,7 +29,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::{BodyError, ResponseBody},
+    answer::{Answer, at_once},
+    body::BodyError,
     gate::ConnectionPlace,
     gather::{Gathered, Outlet},
     io::{Heard, Protocol},
@@ -187,16 +190,15 @@ impl Connection {
 
     /// What answers the connection's calls; one connection too many, each with
     /// a refusal.
-    fn calls(&self) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Answered> + use<> {
+    fn calls(&self) -> impl Fn(Request<Incoming>) -> NeverError<Answer> + use<> {
         let (service, core, spawner) = (self.service.clone(), self.core, self.spawner.clone());
         let too_many = self.place.refusal();
-        // Boxed: on its way into its task a future is moved several times.
-        move |request| match &too_many {
-            Some(problem) => ready(Ok(service.turn_away(&request, problem))).boxed(),
-            None => {
-                let answer = service.clone().answer(request, core, spawner.clone());
-                answer.map(Ok).boxed()
-            }
+        move |request| {
+            let answer = match &too_many {
+                Some(problem) => at_once(service.turn_away(&request, problem)),
+                None => service.answer(request, core, &spawner),
+            };
+            answer.never_error()
         }
     }
 
@@ -250,8 +252,6 @@ impl Connection {
         }
     }
 }
-
-type Answered = Result<Response<ResponseBody>, Infallible>;
 
 /// The TLS handshake, if there is to be one, and the client's first words, when
 /// it is the connection's turn.

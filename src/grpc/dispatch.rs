@@ -4,9 +4,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{
+    answer::{Answer, at_once},
     body::ResponseBody,
     request::RequestBody,
-    service::{CHAT, Service, rare},
+    service::{CHAT, Service},
     status::Problem,
     unary::refused,
     web::{self, Form},
@@ -20,17 +21,11 @@ const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
 impl Service {
     /// Answers one request; `core` and `spawner` are those of its connection.
-    pub async fn answer(
-        self,
-        request: Request<Incoming>,
-        core: usize,
-        spawner: Spawner,
-    ) -> Response<ResponseBody> {
+    pub fn answer(&self, request: Request<Incoming>, core: usize, spawner: &Spawner) -> Answer {
         if is_grpc(&request) && request.version() == Version::HTTP_2 {
-            let request = request.map(RequestBody::plain);
-            return self.call(request, core, spawner).await;
+            return self.call(request.map(RequestBody::plain), core, spawner);
         }
-        rare(self.answer_web(request, core, spawner)).await
+        Box::pin(self.clone().answer_web(request, core, spawner.clone()))
     }
 
     /// Answers what is not gRPC, but may be gRPC-Web.
@@ -60,7 +55,7 @@ impl Service {
             Form::Binary => RequestBody::plain,
             Form::Text => RequestBody::base64,
         });
-        let response = self.call(request, core, spawner).await;
+        let response = self.call(request, core, &spawner).await;
         web::respond(response, form, origin)
     }
 
@@ -80,31 +75,28 @@ impl Service {
         }
     }
 
-    async fn call(
-        self,
-        request: Request<RequestBody>,
-        core: usize,
-        spawner: Spawner,
-    ) -> Response<ResponseBody> {
+    fn call(&self, request: Request<RequestBody>, core: usize, spawner: &Spawner) -> Answer {
         let shared = &self.0;
         let path = request.uri().path();
         if path.starts_with(CHAT) {
-            return shared.measured(request, core, spawner).await;
+            return self.answer_call(request, core, spawner);
         }
         if path.starts_with(HEALTH) {
-            return (shared.health_service)(request).await;
+            return (shared.health_service)(request);
         }
         if path.starts_with(REFLECTION) {
-            return (shared.reflection)(request).await;
+            return (shared.reflection)(request);
         }
         if path.starts_with(REFLECTION_ALPHA) {
-            return (shared.reflection_alpha)(request).await;
+            return (shared.reflection_alpha)(request);
         }
-        if let Some(method) = path.strip_prefix(AUTH) {
-            let method = method.to_owned();
-            return rare(shared.login_call(&method, request)).await;
+        match path.strip_prefix(AUTH) {
+            Some(method) => {
+                let (service, method) = (self.clone(), method.to_owned());
+                Box::pin(async move { service.0.login_call(&method, request).await })
+            }
+            None => at_once(refused(&Problem::no_such_method())),
         }
-        refused(&Problem::no_such_method())
     }
 }
 

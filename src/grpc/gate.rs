@@ -55,9 +55,9 @@ pub struct Gate {
     refused: [AtomicU64; Limit::ALL.len()],
 }
 
-/// One of something that is counted, until it is dropped.
+/// One call that is being answered, until it is dropped.
 #[derive(Debug)]
-pub struct Place<'a>(&'a AtomicUsize);
+pub struct Place(Arc<Gate>);
 
 /// One connection, until it is dropped.
 #[derive(Debug)]
@@ -110,9 +110,9 @@ impl Gate {
     }
 
     /// Room for a call that is being answered.
-    pub fn call(&self) -> Result<Place<'_>, Problem> {
+    pub fn call(self: &Arc<Self>) -> Result<Place, Problem> {
         if take(&self.inflight, self.settings.inflight) {
-            return Ok(Place(&self.inflight));
+            return Ok(Place(self.clone()));
         }
         Err(self.refuse(Limit::Inflight, RETRY_SOON))
     }
@@ -182,9 +182,9 @@ fn take(count: &AtomicUsize, max: usize) -> bool {
         .is_ok()
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.inflight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

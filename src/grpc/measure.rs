@@ -1,16 +1,14 @@
 use std::{sync::Arc, time::Instant};
 
-use http::{Request, Response};
+use http::{Response, request::Parts};
 
 use super::{
     body::ResponseBody,
-    request::RequestBody,
     service::{CHAT, Shared},
     status::Problem,
 };
 use crate::{
     domain::{ChatId, UserName},
-    runtime::Spawner,
     telemetry::{CallSpan, Method, Metrics, RequestId, SpanRef, log_limited},
 };
 
@@ -44,17 +42,40 @@ pub struct Ended {
 pub struct Measured {
     metrics: Arc<Metrics>,
     method: Method,
-    begun: Instant,
     id: CallId,
-    span: Option<CallSpan>,
+    /// Boxed: few calls are sampled.
+    span: Option<Box<CallSpan>>,
     open: bool,
 }
 
 impl Measured {
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    pub fn id(&self) -> &CallId {
+        &self.id
+    }
+
+    /// The call has its answer; what is a stream goes on with it.
+    pub fn ended(mut self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        let ended = response.extensions().get().copied();
+        let quiet = ended.is_none() && self.method == Method::SEND;
+        if !quiet {
+            self.id.request.add_to(response.headers_mut());
+        }
+        match response.body_mut() {
+            ResponseBody::Chat(stream) => stream.measure(self),
+            _ => self.end(ended),
+        }
+        response
+    }
+
     fn end(&mut self, ended: Option<Ended>) {
         self.open = false;
         let code = ended.map_or(0, |ended| ended.code);
-        self.metrics.call(self.method, code, self.begun.elapsed());
+        self.metrics
+            .call(self.method, code, self.id.begun.elapsed());
         if let Some(span) = self.span.take() {
             span.end(code);
         }
@@ -91,7 +112,7 @@ impl Measured {
         if let Some((chat, user, delivered)) = joined {
             let reason = problem.map_or("CLIENT_LEFT", |problem| problem.ended().reason);
             tracing::debug!(%chat, %user, delivered, reason,
-                open_ms = self.begun.elapsed().as_millis() as u64,
+                open_ms = self.id.begun.elapsed().as_millis() as u64,
                 request_id = %self.id.request, trace_id = self.id.trace_id(), "stream closed");
         }
         self.end(Some(problem.map_or(cancelled, Problem::ended)));
@@ -110,40 +131,21 @@ impl Drop for Measured {
 }
 
 impl Shared {
-    /// Answers a call of the chat service, and counts, times and traces it.
-    pub async fn measured(
-        &self,
-        request: Request<RequestBody>,
-        core: usize,
-        spawner: Spawner,
-    ) -> Response<ResponseBody> {
-        let method = Method::of(&request.uri().path()[CHAT.len()..]);
-        let traces = &self.telemetry.traces;
-        let span = traces.call(method.name(), request.headers());
-        let begun = self.calls.now();
+    /// Counts, times and traces a call from now on.
+    pub fn measure(&self, head: &Parts) -> Measured {
+        let method = Method::of(&head.uri.path()[CHAT.len()..]);
+        let span = self.telemetry.traces.call(method.name(), &head.headers);
         let id = CallId {
-            begun,
-            request: RequestId::of(request.headers()),
+            begun: self.calls.now(),
+            request: RequestId::of(&head.headers),
             span: span.as_ref().map(CallSpan::reference),
         };
-        let mut measured = Measured {
+        Measured {
             metrics: self.telemetry.metrics.clone(),
             method,
-            begun,
-            id: id.clone(),
-            span,
+            id,
+            span: span.map(Box::new),
             open: true,
-        };
-        let mut response = self.chat_call(request, core, spawner, id.clone()).await;
-        let ended = response.extensions().get().copied();
-        let quiet = ended.is_none() && method == Method::SEND;
-        if !quiet {
-            id.request.add_to(response.headers_mut());
         }
-        match response.body_mut() {
-            ResponseBody::Chat(stream) => stream.measure(measured),
-            _ => measured.end(ended),
-        }
-        response
     }
 }

@@ -77,7 +77,7 @@ impl Pass {
             method: self.method,
             trace: None,
         };
-        let answer = self.auth.check(ask).answer().await;
+        let answer = self.auth.check(ask).await;
         let now = self.clock.now();
         match answer {
             Ok(identity) => {

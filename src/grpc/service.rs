@@ -9,45 +9,26 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     body::ResponseBody,
-    calls::{Call, Calls},
-    connect::{ChatStream, Entry},
+    calls::Calls,
     gate::{ConnectionPlace, Gate},
-    measure::CallId,
-    pass::Pass,
     request::RequestBody,
-    status::{Limit, Problem},
-    timeout::grpc_timeout,
-    unary::{ok, refused, unary},
-    validate::{bearer, size_of_headers, timeout},
+    status::Problem,
+    unary::{refused, unary},
     web::Origins,
 };
 use crate::{
-    auth::{Ask, Authenticator, Identity, Logins, Token},
+    auth::{Authenticator, Logins},
     proto,
-    runtime::Spawner,
-    telemetry::{SpanRef, TRACEPARENT, Telemetry},
+    telemetry::Telemetry,
 };
 
 pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
-const CONNECT_CHAT: &str = "/chat_v1.ChatV1/ConnectChat";
-/// What follows [`CHAT`]: nobody is asked about a token for anything else.
-const METHODS: [&str; 9] = [
-    "SendMessage",
-    "ConnectChat",
-    "Create",
-    "Get",
-    "Delete",
-    "ListMessages",
-    "ListChats",
-    "AddMembers",
-    "RemoveMembers",
-];
 
 /// The longest request for a token, in bytes: a name and a password, or a token.
 const MAX_LOGIN: usize = 8 * 1024;
@@ -167,78 +148,8 @@ impl Service {
 }
 
 impl Shared {
-    pub(super) async fn chat_call(
-        &self,
-        request: Request<RequestBody>,
-        core: usize,
-        spawner: Spawner,
-        id: CallId,
-    ) -> Response<ResponseBody> {
-        if self.draining.load(Ordering::Acquire) {
-            return refused(&Problem::draining());
-        }
-        let (head, body) = request.into_parts();
-        let path = head.uri.path();
-        if !METHODS.contains(&&path[CHAT.len()..]) {
-            return refused(&Problem::no_such_method());
-        }
-        if size_of_headers(&head.headers) > self.guards.max_header {
-            return refused(&Problem::headers_too_large(self.guards.max_header));
-        }
-        // Until there is an answer, or a stream.
-        let _place = match self.guards.gate.call() {
-            Ok(place) => place,
-            Err(problem) => return refused(&problem),
-        };
-        // Who is asked about the token is asked by the call, if that has a span.
-        let span = id.span.map(SpanRef::traceparent);
-        let asked = self.identify(&head.headers, path, span.as_deref()).await;
-        let (token, identity) = match asked {
-            Ok(known) => known,
-            Err(problem) => return refused(&problem),
-        };
-        let calls = &self.calls;
-        let asked = grpc_timeout(&head.headers);
-        let deadline = id.begun + timeout(asked, calls.limits().timeout);
-        let (max, max_list) = (calls.limits().max_bytes(), calls.limits().max_list_bytes());
-        let call = Call {
-            identity,
-            deadline,
-            id,
-        };
-        match &path[CHAT.len()..] {
-            "SendMessage" => match self.guards.gate.send(&call.identity.user) {
-                Ok(()) => unary(body, max, deadline, |q| calls.send_message(call, q)).await,
-                Err(retry) => refused(&Problem::over(Limit::UserSends, retry)),
-            },
-            "ConnectChat" => match self.entry(token, call) {
-                Ok(entry) => {
-                    let stream = ChatStream::open(calls.clone(), entry, body, core, spawner);
-                    ok(ResponseBody::Chat(Box::new(stream)))
-                }
-                Err(problem) => refused(&problem),
-            },
-            "Create" => rare(unary(body, max_list, deadline, |q| calls.create(call, q))).await,
-            "Get" => rare(unary(body, max, deadline, |q| calls.get(call, q))).await,
-            "Delete" => rare(unary(body, max, deadline, |q| calls.delete(call, q))).await,
-            "ListMessages" => {
-                rare(unary(body, max, deadline, |q| calls.list_messages(call, q))).await
-            }
-            "ListChats" => rare(unary(body, max, deadline, |q| calls.list_chats(call, q))).await,
-            "AddMembers" => {
-                rare(unary(body, max_list, deadline, |q| {
-                    calls.add_members(call, q)
-                }))
-                .await
-            }
-            "RemoveMembers" => {
-                rare(unary(body, max_list, deadline, |q| {
-                    calls.remove_members(call, q)
-                }))
-                .await
-            }
-            _ => refused(&Problem::no_such_method()),
-        }
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// A call of the Auth Service, passed on; its own bounds hold as well.
@@ -247,7 +158,7 @@ impl Shared {
         method: &str,
         request: Request<RequestBody>,
     ) -> Response<ResponseBody> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return refused(&Problem::draining());
         }
         let Some(logins) = &self.guards.logins else {
@@ -275,55 +186,4 @@ impl Shared {
             _ => refused(&Problem::no_such_method()),
         }
     }
-
-    async fn identify<'a>(
-        &self,
-        headers: &'a HeaderMap,
-        method: &str,
-        span: Option<&str>,
-    ) -> Result<(Token<'a>, Arc<Identity>), Problem> {
-        let token = Token(bearer(headers).ok_or_else(Problem::no_token)?);
-        let given = || headers.get(&TRACEPARENT)?.to_str().ok();
-        let ask = Ask {
-            token,
-            method,
-            trace: span.or_else(given),
-        };
-        let identity = self.guards.auth.check(ask).answer().await?;
-        Ok((token, identity))
-    }
-
-    /// What a stream needs of its caller, for as long as it lasts.
-    fn entry(&self, token: Token<'_>, call: Call) -> Result<Entry, Problem> {
-        let identity = call.identity;
-        let Guards {
-            auth,
-            gate,
-            patience,
-            ..
-        } = &self.guards;
-        let place = gate.stream(&identity.user)?;
-        let clock = self.calls.clock().clone();
-        let pass = Pass::new(
-            auth.clone(),
-            clock,
-            token,
-            CONNECT_CHAT,
-            &identity,
-            *patience,
-        );
-        Ok(Entry {
-            identity,
-            pass,
-            place,
-            gate: gate.clone(),
-            span: call.id.span,
-        })
-    }
-}
-
-/// Keeps a call that is made now and then from making every call's future as
-/// large as its own.
-pub(super) fn rare<F: Future>(call: F) -> Pin<Box<F>> {
-    Box::pin(call)
 }

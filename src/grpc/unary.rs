@@ -1,6 +1,7 @@
-use std::{future::Future, time::Instant};
+use std::{future::Future, pin::pin, task::Poll, time::Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::poll;
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use prost::Message;
 
@@ -12,36 +13,53 @@ use super::{
 };
 use crate::domain::PREFIX_LEN;
 
-/// Answers a call that has one request and one response.
-pub async fn unary<Q, A, F>(
+/// Answers a call that has one request, of at most `max` bytes, and one response.
+///
+/// A block and not an `async fn`, whose future would hold each argument twice.
+pub fn unary<Q, A, F>(
     body: RequestBody,
     max: usize,
     deadline: Instant,
     answer: impl FnOnce(Q) -> F,
-) -> Response<ResponseBody>
+) -> impl Future<Output = Response<ResponseBody>>
 where
     Q: Message + Default,
     A: Message,
     F: Future<Output = Result<A, Problem>>,
 {
-    let request = tokio::time::timeout_at(deadline.into(), read(body, max));
-    let result = match request.await {
-        Ok(Ok(request)) => answer(request).await,
-        Ok(Err(problem)) => Err(problem),
-        Err(_) => Err(Problem::too_slow("the request")),
-    };
-    match result {
-        Ok(message) => ok(ResponseBody::message(encode(&message))),
-        Err(problem) => refused(&problem),
+    let mut messages = Deframer::new(body, max);
+    async move {
+        let result = match read_by(deadline, &mut messages).await {
+            Ok(request) => answer(request).await,
+            Err(problem) => Err(problem),
+        };
+        match result {
+            Ok(message) => ok(ResponseBody::message(encode(&message))),
+            Err(problem) => refused(&problem),
+        }
     }
 }
 
-async fn read<Q: Message + Default>(body: RequestBody, max: usize) -> Result<Q, Problem> {
-    let mut messages = Deframer::new(body, max);
-    let first = next(&mut messages).await?;
+/// Most requests have come with their headers: a timer is only for the others.
+async fn read_by<Q: Message + Default>(
+    deadline: Instant,
+    messages: &mut Deframer,
+) -> Result<Q, Problem> {
+    let mut request = pin!(read(messages));
+    if let Poll::Ready(request) = poll!(request.as_mut()) {
+        return request;
+    }
+    let timed = Box::pin(tokio::time::timeout_at(deadline.into(), request));
+    timed
+        .await
+        .unwrap_or_else(|_| Err(Problem::too_slow("the request")))
+}
+
+async fn read<Q: Message + Default>(messages: &mut Deframer) -> Result<Q, Problem> {
+    let first = next(messages).await?;
     let first = first.ok_or_else(|| Problem::malformed("the request message is missing"))?;
     let request = decode(first)?;
-    match next(&mut messages).await? {
+    match next(messages).await? {
         None => Ok(request),
         Some(_) => Err(Problem::malformed("more than one request message")),
     }

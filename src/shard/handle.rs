@@ -163,25 +163,22 @@ impl Shards {
         &self.shards[(hash % self.shards.len() as u64) as usize]
     }
 
-    /// Posts a message; `Ok` means that it is committed (P1). A full mailbox is
-    /// refused at once (P6). The answer comes by `deadline`, give or take the few
-    /// milliseconds between two looks at deadlines (P8).
+    /// Posts a message at once; the future is the answer, and `Ok` means that it is
+    /// committed (P1). A full mailbox refuses (P6). The answer comes by `deadline`,
+    /// give or take the milliseconds between two looks at deadlines (P8).
     ///
     /// # Errors
     /// If the message was not stored, or not known to be within the deadline.
-    pub async fn post(
+    pub fn post(
         &self,
         chat: ChatId,
         from: UserName,
         draft: Draft,
         deadline: Instant,
         span: Option<SpanRef>,
-    ) -> PostResult {
-        let shard = self.of(chat);
-        let Ok(place) = shard.places.try_acquire() else {
-            return Err(Refusal::Busy { queue: "mailbox" });
-        };
+    ) -> impl Future<Output = PostResult> + use<> {
         let (caller, answer) = oneshot::channel();
+        let shard = self.of(chat);
         let post = Post {
             from,
             draft,
@@ -189,8 +186,11 @@ impl Shards {
             deadline,
             reply: Reply::Call(caller),
         };
-        shard.send(place, chat, post);
-        answer.await.unwrap_or(Err(Refusal::OutcomeUnknown))
+        match shard.places.try_acquire() {
+            Ok(place) => shard.send(place, chat, post),
+            Err(_) => post.reply.send(Err(Refusal::Busy { queue: "mailbox" })),
+        }
+        async move { answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)) }
     }
 
     /// Posts a message on a stream. Waits while the stream has as many posts

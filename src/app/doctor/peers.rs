@@ -61,7 +61,7 @@ fn service(access: &AccessConfig, auth: &dyn Authenticator, report: &mut Report)
     let main = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let answer = main.map(|main| main.block_on(auth.check(ask).answer()));
+    let answer = main.map(|main| main.block_on(auth.check(ask)));
     match answer {
         Err(error) => report.line(Verdict::Fail, "auth", error),
         Ok(Ok(_)) => {

@@ -1,0 +1,250 @@
+//! A call of the chat service, from its headers to its answer.
+//!
+//! What needs no waiting is done at once, while the headers are at hand. The
+//! future that is left has room for the rest only, a tenth of what it would have
+//! with all of it: hundreds of calls are under way at a time, and their size is
+//! what they cost the caches.
+
+use std::{borrow::Cow, future::ready, sync::Arc, time::Instant};
+
+use futures_util::future::BoxFuture;
+use http::{Request, Response, request::Parts};
+use prost::Message;
+
+use super::{
+    body::ResponseBody,
+    calls::Call,
+    connect::{ChatStream, Entry},
+    gate::Place,
+    measure::Measured,
+    pass::Pass,
+    request::RequestBody,
+    service::{Guards, Service, Shared},
+    status::{Limit, Problem},
+    timeout::grpc_timeout,
+    unary::{ok, refused, unary},
+    validate::{bearer, size_of_headers, timeout},
+};
+use crate::{
+    auth::{Ask, AuthResult, Identity, Token},
+    runtime::Spawner,
+    telemetry::{Method, SpanRef, TRACEPARENT},
+};
+
+/// The answer to a request, once it is there.
+pub type Answer = BoxFuture<'static, Response<ResponseBody>>;
+
+/// A call that is let in as far as can be told without its caller.
+struct Admitted {
+    measured: Measured,
+    deadline: Instant,
+    /// Until there is an answer, or a stream.
+    place: Place,
+    body: RequestBody,
+}
+
+/// What a call shows of who makes it.
+struct Shown<'a> {
+    token: Token<'a>,
+    method: &'a str,
+    trace: Option<Cow<'a, str>>,
+}
+
+impl Service {
+    /// Answers a call of the chat service; `core` and `spawner` are those of its
+    /// connection.
+    pub(super) fn answer_call(
+        &self,
+        request: Request<RequestBody>,
+        core: usize,
+        spawner: &Spawner,
+    ) -> Answer {
+        let shared = &self.0;
+        let (head, body) = request.into_parts();
+        let measured = shared.measure(&head);
+        let place = match shared.admit(&head, measured.method()) {
+            Ok(place) => place,
+            Err(problem) => return at_once(measured.ended(refused(&problem))),
+        };
+        let asked = grpc_timeout(&head.headers);
+        let deadline = measured.id().begun + timeout(asked, shared.calls.limits().timeout);
+        let call = Admitted {
+            measured,
+            deadline,
+            place,
+            body,
+        };
+        let shown = match Shown::of(&head, &call.measured) {
+            Ok(shown) => shown,
+            Err(problem) => return call.refuse(&problem),
+        };
+        match shared.guards.auth.known(shown.ask()) {
+            Some(known) => shared.answer_caller(known, shown.token, call, core, spawner),
+            None => Box::pin(
+                self.clone()
+                    .ask_and_answer(head, call, core, spawner.clone()),
+            ),
+        }
+    }
+
+    /// Answers a call whose caller somebody has to be asked about.
+    async fn ask_and_answer(
+        self,
+        head: Parts,
+        call: Admitted,
+        core: usize,
+        spawner: Spawner,
+    ) -> Response<ResponseBody> {
+        let shared = &self.0;
+        let shown = match Shown::of(&head, &call.measured) {
+            Ok(shown) => shown,
+            Err(problem) => return call.refuse(&problem).await,
+        };
+        let found = shared.guards.auth.check(shown.ask()).await;
+        let answer = shared.answer_caller(found, shown.token, call, core, &spawner);
+        answer.await
+    }
+}
+
+impl Shared {
+    /// What every call has to keep to, whoever makes it.
+    fn admit(&self, head: &Parts, method: Method) -> Result<Place, Problem> {
+        if self.is_draining() {
+            return Err(Problem::draining());
+        }
+        // Nobody is asked about a token for anything else.
+        if method == Method::OTHER {
+            return Err(Problem::no_such_method());
+        }
+        let max_header = self.guards.max_header;
+        if size_of_headers(&head.headers) > max_header {
+            return Err(Problem::headers_too_large(max_header));
+        }
+        self.guards.gate.call()
+    }
+
+    fn answer_caller(
+        &self,
+        checked: AuthResult,
+        token: Token<'_>,
+        admitted: Admitted,
+        core: usize,
+        spawner: &Spawner,
+    ) -> Answer {
+        let identity = match checked {
+            Ok(identity) => identity,
+            Err(error) => return admitted.refuse(&error.into()),
+        };
+        let (calls, limits) = (self.calls.clone(), self.calls.limits());
+        let (max, max_list) = (limits.max_bytes(), limits.max_list_bytes());
+        let id = admitted.measured.id();
+        let method = admitted.measured.method();
+        if method == Method::SEND {
+            let (deadline, span) = (admitted.deadline, id.span);
+            return match self.guards.gate.send(&identity.user) {
+                Ok(()) => admitted.answer(max, move |request| {
+                    calls.send_message(&identity, deadline, span, request)
+                }),
+                Err(retry) => admitted.refuse(&Problem::over(Limit::UserSends, retry)),
+            };
+        }
+        if method == Method::CONNECT {
+            return match self.entry(token, identity, id.span) {
+                Ok(entry) => {
+                    let Admitted { measured, body, .. } = admitted;
+                    let stream = ChatStream::open(calls, entry, body, core, spawner.clone());
+                    at_once(measured.ended(ok(ResponseBody::Chat(Box::new(stream)))))
+                }
+                Err(problem) => admitted.refuse(&problem),
+            };
+        }
+        let call = Call {
+            identity,
+            deadline: admitted.deadline,
+            id: id.clone(),
+        };
+        match method {
+            Method::CREATE => admitted.answer(max_list, |q| calls.create(call, q)),
+            Method::GET => admitted.answer(max, |q| calls.get(call, q)),
+            Method::DELETE => admitted.answer(max, |q| calls.delete(call, q)),
+            Method::LIST_MESSAGES => admitted.answer(max, |q| calls.list_messages(call, q)),
+            Method::LIST_CHATS => admitted.answer(max, |q| calls.list_chats(call, q)),
+            Method::ADD_MEMBERS => admitted.answer(max_list, |q| calls.add_members(call, q)),
+            Method::REMOVE_MEMBERS => admitted.answer(max_list, |q| calls.remove_members(call, q)),
+            _ => admitted.refuse(&Problem::no_such_method()),
+        }
+    }
+
+    /// What a stream needs of its caller, for as long as it lasts.
+    fn entry(
+        &self,
+        token: Token<'_>,
+        identity: Arc<Identity>,
+        span: Option<SpanRef>,
+    ) -> Result<Entry, Problem> {
+        const CONNECT_CHAT: &str = "/chat_v1.ChatV1/ConnectChat";
+        let Guards {
+            auth,
+            gate,
+            patience,
+            ..
+        } = &self.guards;
+        let place = gate.stream(&identity.user)?;
+        let clock = self.calls.clock().clone();
+        let (auth, patience) = (auth.clone(), *patience);
+        let pass = Pass::new(auth, clock, token, CONNECT_CHAT, &identity, patience);
+        Ok(Entry {
+            identity,
+            pass,
+            place,
+            gate: gate.clone(),
+            span,
+        })
+    }
+}
+
+impl Admitted {
+    fn refuse(self, problem: &Problem) -> Answer {
+        at_once(self.measured.ended(refused(problem)))
+    }
+
+    /// Reads the request, of at most `max` bytes, and answers it.
+    fn answer<Q, A, F>(self, max: usize, answer: impl FnOnce(Q) -> F + Send + 'static) -> Answer
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Future<Output = Result<A, Problem>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let response = unary(self.body, max, self.deadline, answer).await;
+            drop(self.place);
+            self.measured.ended(response)
+        })
+    }
+}
+
+impl<'a> Shown<'a> {
+    fn of(head: &'a Parts, measured: &Measured) -> Result<Self, Problem> {
+        // Who is asked about the token is asked by the call, if that has a span.
+        let span = measured.id().span.map(|span| span.traceparent().into());
+        let given = || head.headers.get(&TRACEPARENT)?.to_str().ok();
+        Ok(Self {
+            token: Token(bearer(&head.headers).ok_or_else(Problem::no_token)?),
+            method: head.uri.path(),
+            trace: span.or_else(|| given().map(Cow::Borrowed)),
+        })
+    }
+
+    fn ask(&self) -> Ask<'_> {
+        Ask {
+            token: self.token,
+            method: self.method,
+            trace: self.trace.as_deref(),
+        }
+    }
+}
+
+/// An answer that is there already.
+pub fn at_once(response: Response<ResponseBody>) -> Answer {
+    Box::pin(ready(response))
+}
