@@ -30,7 +30,7 @@ impl Shard {
     /// go on with while the first is being written, if it is worth a commit. The
     /// two have no chat in common: one that is with the lane gives out nothing.
     pub(super) fn write(&mut self) {
-        let worth = self.settings.batch.rows / 2;
+        let worth = self.worth();
         if self.state.batches.is_empty() {
             self.submit();
         }
@@ -41,6 +41,11 @@ impl Shard {
                 self.submit();
             }
         }
+    }
+
+    /// Posts that are worth a commit of their own.
+    fn worth(&self) -> usize {
+        self.settings.batch.rows / 2
     }
 
     /// Whether so many posts could leave for the lane.
@@ -103,8 +108,8 @@ impl Shard {
         debug_assert!(sent.is_ok(), "two batches a shard");
     }
 
-    /// Takes in what became of a batch. The next one goes out before all is told:
-    /// the lane would have to wait for it.
+    /// Takes in what became of a batch. The next one, if there is enough for it,
+    /// goes out before all is told: the lane would have to wait for it.
     pub(super) fn landed(&mut self, done: LaneDone) {
         let landed = self.state.batches.pop_front().unwrap_or_default();
         self.state.fresh += landed.posts;
@@ -135,7 +140,7 @@ impl Shard {
             });
         }
         // A chat that is about to go is to have nothing with the lane.
-        if calm {
+        if calm && self.pending().posts >= self.worth() {
             self.write();
         }
         self.tell(told, effects);
