@@ -91,7 +91,7 @@ impl fmt::Debug for Settings {
 
 pub struct PostgresStore {
     connector: Connector,
-    lanes: Vec<Lane>,
+    lanes: Vec<Arc<Lane>>,
     pool: Pool,
     write_timeout: Duration,
     purge_wake: Notify,
@@ -140,7 +140,12 @@ impl PostgresStore {
         let lanes = (0..settings.lanes.max(1))
             .map(|index| {
                 let connects = settings.lane_connects.clone();
-                Lane::new(index, connector.clone(), settings.lane_stall, connects)
+                Arc::new(Lane::new(
+                    index,
+                    connector.clone(),
+                    settings.lane_stall,
+                    connects,
+                ))
             })
             .collect();
         Ok(Self {
@@ -264,6 +269,6 @@ impl Store for PostgresStore {
     async fn close(&self) {
         self.closed.send_replace(true);
         self.pool.close();
-        join_all(self.lanes.iter().map(Lane::close)).await;
+        join_all(self.lanes.iter().map(|lane| lane.close())).await;
     }
 }

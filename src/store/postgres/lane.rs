@@ -1,16 +1,21 @@
 use std::{
     pin::pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, future::join};
+use futures_util::{
+    FutureExt as _, SinkExt as _,
+    future::{BoxFuture, join},
+    poll,
+};
 use tokio::{sync::Mutex, time::timeout};
-use tokio_postgres::{SimpleQueryMessage, Statement};
+use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
 
 use super::{
     connect::{Connector, Session},
@@ -38,14 +43,20 @@ const SETUP: &str = "
 /// Long enough for a backend to notice that it has been told to go.
 const TERMINATE_MILLIS: u32 = 3_000;
 
+/// Batches that come within this time of each other follow each other. Without
+/// one for so long, what was opened ahead is closed: it has a snapshot, which
+/// vacuum has to spare.
+const FOLLOW: Duration = Duration::from_millis(10);
+
 /// One connection that batches go through, one at a time.
 ///
 /// A batch is `BEGIN; COPY; COMMIT` in two round trips: BEGIN goes out with the
-/// COPY, COMMIT with the end of the data. A COPY without BEGIN would take as
-/// many, and its answer is not the commit: through the extended protocol the
-/// commit only comes with the Sync behind it, and tokio-postgres does not wait
-/// for that. So the outcome is unknown if, and only if, the connection is lost
-/// after COMMIT was handed to the driver.
+/// COPY, COMMIT with the end of the data. While batches follow each other it is
+/// one: the next one's BEGIN and COPY go out with COMMIT. A COPY without BEGIN
+/// would take as many, and its answer is not the commit: through the extended
+/// protocol the commit only comes with the Sync behind it, and tokio-postgres does
+/// not wait for that. So the outcome is unknown if, and only if, the connection is
+/// lost after COMMIT was handed to the driver.
 pub(super) struct Lane {
     index: usize,
     connector: Connector,
@@ -56,6 +67,10 @@ pub(super) struct Lane {
 
 struct State {
     link: Option<Link>,
+    /// When the last batch ended.
+    ended: Option<Instant>,
+    /// [`Lane::rest`] runs.
+    resting: bool,
     /// The name of a session that was given up with a batch under way. Its
     /// backend may not know and may still hold locks on the batch's keys, or
     /// even commit it: it must be gone before the lane writes again.
@@ -64,10 +79,15 @@ struct State {
 }
 
 struct Link {
-    session: Session,
+    session: Arc<Session>,
     copy: Statement,
     name: Arc<str>,
+    /// The next batch's COPY.
+    ahead: Option<Opening>,
 }
+
+/// A COPY in a transaction of its own, to be had once the server has opened it.
+type Opening = BoxFuture<'static, Result<CopyInSink<Bytes>, Failure>>;
 
 struct Failure {
     error: StoreError,
@@ -89,6 +109,8 @@ impl Lane {
             connects,
             state: Mutex::new(State {
                 link: None,
+                ended: None,
+                resting: false,
                 abandoned: None,
                 closed: false,
             }),
@@ -97,23 +119,48 @@ impl Lane {
 
     /// Commits the rows, all or none. A broken lane tries once to connect; to try
     /// again, and when, is the caller's decision.
-    pub async fn append(&self, rows: &[Row]) -> StoreResult<()> {
+    pub async fn append(self: &Arc<Self>, rows: &[Row]) -> StoreResult<()> {
         let mut state = self.state.lock().await;
         if state.closed {
             return Err(StoreError::Unavailable(Closed.into()));
         }
-        let link = match state.link.take() {
+        let follows = state.ended.is_some_and(|end| end.elapsed() < FOLLOW);
+        let mut link = match state.link.take() {
             Some(link) if !link.session.is_closed() => link,
             _ => self.connect(&mut state).await?,
         };
         // Until the batch has ended well, also if this future is dropped.
         state.abandoned = Some(Arc::clone(&link.name));
-        let outcome = self.write(&link, rows).await;
+        let outcome = self.write(&mut link, rows, follows).await;
+        state.ended = Some(Instant::now());
         if outcome.as_ref().err().is_none_or(|f| f.reusable) {
             state.abandoned = None;
+            if link.ahead.is_some() && !state.resting {
+                state.resting = true;
+                (self.connector.spawn)(Self::rest(Arc::downgrade(self)).boxed());
+            }
             state.link = Some(link);
         }
         outcome.map_err(|failure| failure.error)
+    }
+
+    /// Closes what was opened ahead once no batch follows any more.
+    async fn rest(lane: Weak<Self>) {
+        loop {
+            tokio::time::sleep(FOLLOW).await;
+            let Some(lane) = lane.upgrade() else { return };
+            let mut state = lane.state.lock().await;
+            if state.ended.is_some_and(|end| end.elapsed() < FOLLOW) {
+                continue;
+            }
+            state.resting = false;
+            if let Some(mut link) = state.link.take_if(|link| link.ahead.is_some())
+                && lane.write(&mut link, &[], false).await.is_ok()
+            {
+                state.link = Some(link);
+            }
+            return;
+        }
     }
 
     /// Waits for the batch under way and gives up the connection.
@@ -142,26 +189,20 @@ impl Lane {
         self.connects.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(lane = self.index, "the lane has connected");
         Ok(Link {
-            session,
+            session: Arc::new(session),
             copy,
             name,
+            ahead: None,
         })
     }
 
-    async fn write(&self, link: &Link, rows: &[Row]) -> Result<(), Failure> {
-        let client = &link.session;
-        let opening = join(
-            client.batch_execute("BEGIN"),
-            client.copy_in::<_, Bytes>(&link.copy),
-        );
-        let (begun, sink) = timeout(self.stall, opening)
-            .await
-            .map_err(|_| Failure::lost(stalled()))?;
-        // Without its BEGIN, the COPY would commit by itself; and after a failed
-        // start tokio-postgres has one Sync too many under way. Neither session
-        // is to be used again.
-        begun.map_err(|e| Failure::lost(unchanged(e)))?;
-        let mut sink = pin!(sink.map_err(|e| Failure::lost(unchanged(e)))?);
+    /// Commits the rows; if the batch is one of several, it opens the next one's
+    /// COPY.
+    async fn write(&self, link: &mut Link, rows: &[Row], follows: bool) -> Result<(), Failure> {
+        let opening = link.ahead.take();
+        let opening = opening.unwrap_or_else(|| link.open(Some("BEGIN")));
+        let opened = timeout(self.stall, opening).await;
+        let mut sink = pin!(opened.map_err(|_| Failure::lost(stalled()))??);
 
         for chunk in Encoder::new(rows) {
             timeout(self.stall, sink.feed(chunk))
@@ -173,8 +214,20 @@ impl Lane {
         // The driver writes requests in the order in which they were made, so
         // COMMIT follows the end of the data. If the COPY has failed, it rolls
         // back.
-        let ending = join(sink.finish(), client.batch_execute("COMMIT"));
-        match timeout(self.stall, ending).await {
+        let session = link.session.clone();
+        let commit = if follows { "COMMIT; BEGIN" } else { "COMMIT" };
+        let ending = join(sink.finish(), session.batch_execute(commit));
+        let mut ending = pin!(timeout(self.stall, ending));
+        let ended = match poll!(ending.as_mut()) {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => {
+                if follows {
+                    link.open_ahead().await;
+                }
+                ending.await
+            }
+        };
+        match ended {
             Ok((Ok(copied), Ok(()))) if copied == rows.len() as u64 => Ok(()),
             // Somebody's trigger or rule has its own ideas.
             Ok((Ok(copied), Ok(()))) => Err(Failure::lost(StoreError::OutcomeUnknown(
@@ -191,6 +244,38 @@ impl Lane {
                 Err(Failure::lost(StoreError::OutcomeUnknown(e.into())))
             }
             Err(_) => Err(Failure::lost(StoreError::OutcomeUnknown(Stalled.into()))),
+        }
+    }
+}
+
+impl Link {
+    /// Opens a COPY; what is to go before it goes out with it.
+    ///
+    /// Without its BEGIN, the COPY would commit by itself; and after a failed start
+    /// tokio-postgres has one Sync too many under way. Neither session is to be
+    /// used again.
+    fn open(&self, begin: Option<&'static str>) -> Opening {
+        let (session, copy) = (self.session.clone(), self.copy.clone());
+        Box::pin(async move {
+            let begin = async {
+                match begin {
+                    Some(begin) => session.batch_execute(begin).await,
+                    None => Ok(()),
+                }
+            };
+            let (begun, sink) = join(begin, session.copy_in(&copy)).await;
+            begun.map_err(|e| Failure::lost(unchanged(e)))?;
+            sink.map_err(|e| Failure::lost(unchanged(e)))
+        })
+    }
+
+    /// Hands the driver what opens the next COPY. COMMIT, which it has, begins the
+    /// transaction.
+    async fn open_ahead(&mut self) {
+        let mut opening = self.open(None);
+        // The next batch waits for the answer.
+        if poll!(opening.as_mut()).is_pending() {
+            self.ahead = Some(opening);
         }
     }
 }
