@@ -2,6 +2,7 @@
 //! `conformance`.
 
 use std::{
+    cell::Cell,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -346,4 +347,85 @@ async fn tls_is_required_and_verified_as_the_address_says() {
             .await
             .is_err()
     );
+}
+
+/// Batches one behind the other, the next one's COPY opened with the COMMIT of
+/// the one before; and then none.
+#[tokio::test]
+async fn a_copy_that_was_opened_ahead_is_closed_when_no_batch_follows() {
+    let dsn = fresh_database().await;
+    let store = open(&dsn).await;
+    let id = chat(&store).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name LIKE 'chatd lane%' AND query LIKE 'COPY%' \
+        AND state = 'active' AND wait_event = 'ClientRead'";
+    let seen = Cell::new(false);
+    let look = async {
+        let saw = async { while sql(&dsn, waiting).await != ["1"] {} };
+        let saw = tokio::time::timeout(Duration::from_secs(20), saw).await;
+        seen.set(true);
+        saw.expect("no COPY was opened ahead");
+    };
+    let batches = async {
+        let mut last = 0;
+        while !seen.get() {
+            last += 1;
+            append(&store, rows(id, last..=last)).await.unwrap();
+        }
+    };
+    tokio::join!(look, batches);
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name LIKE 'chatd lane%' AND xact_start IS NOT NULL";
+    let closed = async { while sql(&dsn, open).await != ["0"] {} };
+    let closed = tokio::time::timeout(Duration::from_secs(5), closed).await;
+    closed.expect("still in a transaction");
+    let before = last_seq(&store, id).await;
+    append(&store, rows(id, before + 1..=before + 1))
+        .await
+        .unwrap();
+    assert_eq!(last_seq(&store, id).await, before + 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_leaves_the_next_one_its_copy() {
+    let dsn = fresh_database().await;
+    let settings = pg::settings(&dsn);
+    let connects = settings.lane_connects.clone();
+    let store = PostgresStore::open(settings).await.unwrap();
+    let id = chat(&store).await;
+    for seq in 1..=3 {
+        append(&store, rows(id, seq..=seq)).await.unwrap();
+    }
+    for _ in 0..3 {
+        let taken = append(&store, rows(id, 3..=4)).await;
+        assert!(matches!(taken, Err(StoreError::Conflict)), "{taken:?}");
+    }
+    append(&store, rows(id, 4..=4)).await.unwrap();
+    assert_eq!(last_seq(&store, id).await, 4);
+    assert_eq!(connects.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn p8_a_session_that_ends_with_a_copy_open_has_stored_nothing() {
+    let dsn = fresh_database().await;
+    let store = open(&dsn).await;
+    let id = chat(&store).await;
+    let end = "SELECT pg_terminate_backend(pid, 3000) FROM pg_stat_activity \
+        WHERE datname = current_database() AND application_name LIKE 'chatd lane%'";
+    let mut refused = 0;
+    for seq in 1..=20 {
+        if seq % 5 == 0 {
+            sql(&dsn, end).await;
+        }
+        loop {
+            match append(&store, rows(id, seq..=seq)).await {
+                Ok(()) => break,
+                Err(StoreError::Unavailable(_)) if refused < 20 => refused += 1,
+                Err(error) => panic!("{seq}: {error:?}"),
+            }
+        }
+    }
+    assert_eq!(last_seq(&store, id).await, 20);
+    let stored = sql(&dsn, "SELECT count(*) FROM messages").await;
+    assert_eq!(stored, ["20"]);
 }
