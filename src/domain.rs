@@ -1,17 +1,19 @@
 //! The values that the rooms hand to each other: validated ids and names, a
 //! message before ([`Draft`]) and after ([`Row`]) it has its place in a chat,
-//! and its wire form ([`Frame`]).
+//! its wire form ([`Frame`]), and digests that stand for values ([`Digests`]).
 //!
 //! Invariants:
 //! 1. A value of these types has been validated; nothing checks it again.
 //! 2. No I/O, no clock, no runtime: time is an argument ([`Timestamp`]).
 
 mod clock;
+mod digest;
 mod frame;
 mod message;
 mod names;
 
 pub use clock::Clock;
+pub use digest::Digests;
 pub use frame::{Frame, PREFIX_LEN};
 pub use message::{Draft, MessageId, Row, Seq, Timestamp};
 pub use names::{ChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};

@@ -1,19 +1,17 @@
 use std::{
     fmt,
     future::ready,
-    hash::{Hash as _, Hasher as _},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
 use moka::sync;
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use tokio::sync::OnceCell;
 
 use super::{Ask, AuthError, AuthResult, Authenticator, Identity};
 use crate::{
-    domain::Clock,
+    domain::{Clock, Digests},
     telemetry::{AuthOutcome, Metrics},
 };
 
@@ -25,10 +23,8 @@ const FLIGHT: Duration = Duration::from_secs(60);
 
 /// Remembers the answers of another authenticator for a while.
 ///
-/// 1. A key is SipHash-2-4 of token and method, 128 bits under a random key of
-///    this process: a pseudorandom function, so that without the key nobody can
-///    look for two tokens that share an entry, and by chance a hundred thousand
-///    tokens hold such a pair with probability 2^-95. It gives no token back.
+/// 1. A key is the digest of token and method: nobody can look for two tokens
+///    that share an entry, and it gives no token back.
 /// 2. Checks of one key under way are one check, whose answer, also a failure
 ///    to ask, all get who waited for it.
 /// 3. A failure to ask is forgotten at once.
@@ -37,7 +33,7 @@ pub struct Cache {
     clock: Arc<dyn Clock>,
     settings: CacheSettings,
     metrics: Arc<Metrics>,
-    hash_key: [u8; 16],
+    digests: Digests,
     entries: sync::Cache<u128, Arc<Entry>, ahash::RandomState>,
 }
 
@@ -88,7 +84,7 @@ impl Cache {
             clock,
             settings,
             metrics,
-            hash_key: random_key(),
+            digests: Digests::new(),
             entries: sync::Cache::builder()
                 .max_capacity(settings.max_entries)
                 .time_to_live(longest)
@@ -97,14 +93,10 @@ impl Cache {
     }
 
     fn key(&self, ask: &Ask<'_>) -> u128 {
-        let mut hasher = SipHasher24::new_with_key(&self.hash_key);
-        hasher.write(ask.token.0.as_bytes());
-        if self.settings.per_method {
-            // `str` hashes with an end mark, so that token and method can't
-            // trade bytes.
-            ask.method.hash(&mut hasher);
+        match self.settings.per_method {
+            true => self.digests.of((ask.token.0, ask.method)),
+            false => self.digests.of(ask.token.0),
         }
-        hasher.finish128().as_u128()
     }
 
     /// The entry that replaces `known`, which is over, or is missing. Whoever
@@ -233,19 +225,6 @@ impl Authenticator for Cache {
         };
         Box::pin(async move { self.join(&entry, ask).await })
     }
-}
-
-fn random_key() -> [u8; 16] {
-    let mut key = [0; 16];
-    let random = ring::rand::SystemRandom::new();
-    if ring::rand::SecureRandom::fill(&random, &mut key).is_err() {
-        // The standard library's keys come from the same source, by another way.
-        for half in key.chunks_exact_mut(8) {
-            let hasher = std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new());
-            half.copy_from_slice(&hasher.finish().to_ne_bytes());
-        }
-    }
-    key
 }
 
 impl fmt::Debug for Cache {

@@ -61,6 +61,7 @@ struct Queued<R> {
     ticket: u64,
     from: UserName,
     draft: Draft,
+    key: Option<Key>,
     span: Option<Box<SpanRef>>,
     waiters: Waiters<R>,
 }
@@ -79,7 +80,9 @@ impl<R> Chat<R> {
     /// messages are known when they are posted again (P5).
     pub fn new(record: ChatRecord, newest: &[Row], window: usize) -> Self {
         let mut known = Window::new(window);
-        newest.iter().for_each(|row| known.store(row));
+        for row in newest {
+            known.store(row.seq, row.created_at, Key::of(row));
+        }
         let last_time = newest
             .last()
             .map_or(record.created_at, |row| row.created_at);
@@ -196,6 +199,7 @@ impl<R> Chat<R> {
                     ticket,
                     from,
                     draft,
+                    key,
                     span,
                     waiters: SmallVec::from_buf([waiter]),
                 });
@@ -242,11 +246,11 @@ impl<R> Chat<R> {
                 ticket,
                 from,
                 draft,
+                key,
                 span,
                 waiters,
             } = post;
             let weight = draft.weight();
-            let key = Key::new(&from, draft.client_message_id.as_ref());
             seq += 1;
             self.sampled.extend(span.map(|span| *span));
             let id = MessageId(fastrand::i64(..));

@@ -1,37 +1,30 @@
 use std::{
     collections::{VecDeque, hash_map::Entry},
-    hash::{Hash, Hasher},
+    sync::LazyLock,
 };
 
 use ahash::AHashMap;
 
 use crate::{
-    domain::{ClientMessageId, Row, Seq, Timestamp, UserName},
+    domain::{ClientMessageId, Digests, Row, Seq, Timestamp, UserName},
     fault::{self, Fault},
 };
 
-/// Who posted and under which id: what makes two posts the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    from: UserName,
-    id: ClientMessageId,
-}
+/// Who posted and under which id: what makes two posts the same. A digest, so that
+/// thousands of them are looked through without going to the texts, which have
+/// left the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key(u128);
 
 impl Key {
     /// None without an id: such a post is like no other.
     pub fn new(from: &UserName, id: Option<&ClientMessageId>) -> Option<Self> {
-        let from = || from.clone();
-        id.map(|id| Self {
-            from: from(),
-            id: id.clone(),
-        })
+        static DIGESTS: LazyLock<Digests> = LazyLock::new(Digests::new);
+        id.map(|id| Self(DIGESTS.of((from, id))))
     }
-}
 
-/// By the id alone: it hardly ever comes from two users at a time.
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
+    pub fn of(row: &Row) -> Option<Self> {
+        Self::new(&row.from, row.client_message_id.as_ref())
     }
 }
 
@@ -62,8 +55,8 @@ impl Window {
         }
     }
 
-    pub fn get(&self, key: &Key) -> Option<Known> {
-        self.known.get(key).copied()
+    pub fn get(&self, key: Key) -> Option<Known> {
+        self.known.get(&key).copied()
     }
 
     /// Takes in a post that is under way from now on, unless it is known: then
@@ -83,24 +76,19 @@ impl Window {
     }
 
     /// The post under way was not stored and will not be.
-    pub fn forget(&mut self, key: &Key) {
-        if matches!(self.known.get(key), Some(Known::UnderWay(_))) {
-            self.known.remove(key);
+    pub fn forget(&mut self, key: Key) {
+        if matches!(self.known.get(&key), Some(Known::UnderWay(_))) {
+            self.known.remove(&key);
         }
     }
 
     /// Takes in the chat's next message, and lets go of what is too old.
-    pub fn store(&mut self, row: &Row) {
-        if let Some(key) = Key::new(&row.from, row.client_message_id.as_ref()) {
-            let known = Known::Stored(row.seq, row.created_at);
-            // Mostly it is there as under way, and the key needs no copy.
-            match self.known.get_mut(&key) {
-                Some(under_way) => *under_way = known,
-                None => drop(self.known.insert(key.clone(), known)),
-            }
-            self.stored.push_back((row.seq, key));
+    pub fn store(&mut self, seq: Seq, created_at: Timestamp, key: Option<Key>) {
+        if let Some(key) = key {
+            self.known.insert(key, Known::Stored(seq, created_at));
+            self.stored.push_back((seq, key));
         }
-        let oldest = row.seq - self.size as Seq;
+        let oldest = seq - self.size as Seq;
         while let Some((seq, key)) = self.stored.pop_front_if(|(seq, _)| *seq <= oldest) {
             // The same key may have been stored again since.
             if let Entry::Occupied(known) = self.known.entry(key)
@@ -115,18 +103,11 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ChatId, MessageId};
 
-    fn row(seq: Seq, key: &str) -> Row {
-        Row {
-            chat: ChatId::new(1).unwrap(),
-            seq,
-            id: MessageId(seq),
-            from: UserName::new("alice").unwrap(),
-            text: "x".into(),
-            client_message_id: ClientMessageId::from_wire(key).unwrap(),
-            created_at: Timestamp(seq),
-        }
+    fn store(window: &mut Window, seq: Seq, id: &str) {
+        let id = ClientMessageId::from_wire(id).unwrap();
+        let key = Key::new(&UserName::new("alice").unwrap(), id.as_ref());
+        window.store(seq, Timestamp(seq), key);
     }
 
     fn key(key: &str) -> Key {
@@ -138,23 +119,23 @@ mod tests {
     fn p5_the_window_covers_the_newest_messages() {
         let mut window = Window::new(3);
         for seq in 1..=10 {
-            window.store(&row(seq, &format!("k{seq}")));
+            store(&mut window, seq, &format!("k{seq}"));
         }
-        assert_eq!(window.get(&key("k7")), None);
-        assert_eq!(window.get(&key("k8")), Some(Known::Stored(8, Timestamp(8))));
+        assert_eq!(window.get(key("k7")), None);
+        assert_eq!(window.get(key("k8")), Some(Known::Stored(8, Timestamp(8))));
         assert_eq!(window.known.len(), 3);
     }
 
     #[test]
     fn a_key_used_again_outlives_its_first_use() {
         let mut window = Window::new(3);
-        window.store(&row(1, "k"));
+        store(&mut window, 1, "k");
         for seq in 2..=4 {
-            window.store(&row(seq, ""));
+            store(&mut window, seq, "");
         }
-        window.store(&row(5, "k"));
-        window.store(&row(6, ""));
-        assert_eq!(window.get(&key("k")), Some(Known::Stored(5, Timestamp(5))));
+        store(&mut window, 5, "k");
+        store(&mut window, 6, "");
+        assert_eq!(window.get(key("k")), Some(Known::Stored(5, Timestamp(5))));
     }
 
     #[test]
@@ -162,10 +143,10 @@ mod tests {
         let mut window = Window::new(3);
         assert_eq!(window.begin(key("a"), 1), None);
         assert_eq!(window.begin(key("a"), 2), Some(Known::UnderWay(1)));
-        window.forget(&key("a"));
-        assert_eq!(window.get(&key("a")), None);
-        window.store(&row(1, "a"));
-        window.forget(&key("a"));
-        assert!(window.get(&key("a")).is_some());
+        window.forget(key("a"));
+        assert_eq!(window.get(key("a")), None);
+        store(&mut window, 1, "a");
+        window.forget(key("a"));
+        assert!(window.get(key("a")).is_some());
     }
 }

@@ -19,14 +19,17 @@ impl<R> Chat<R> {
     pub fn landed(&mut self, landed: Landed, effects: &mut Vec<Effect<R>>) {
         match landed {
             Landed::Stored(row) => {
+                let mut key = None;
                 if let Some(post) = self.settle(row.id) {
+                    key = post.key;
                     answer_stored(post.waiters, row.seq, row.created_at, false, effects);
                 }
-                self.publish(row, effects);
+                self.publish(row, key, effects);
             }
             Landed::Foreign(row) => {
-                self.settle_queued(&row, effects);
-                self.publish(row, effects);
+                let key = Key::of(&row);
+                self.settle_queued(&row, key, effects);
+                self.publish(row, key, effects);
             }
             Landed::Duplicate {
                 id,
@@ -40,21 +43,20 @@ impl<R> Chat<R> {
             }
             Landed::Refused { id, .. } => {
                 if let Some(post) = self.settle(id) {
-                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::Refused, effects);
+                    self.drop_post(post.key, post.waiters, Refusal::Refused, effects);
                 }
             }
             Landed::NoChat { id, .. } => {
                 if let Some(post) = self.settle(id) {
-                    self.drop_post(post.key.as_ref(), post.waiters, Refusal::NotMember, effects);
+                    self.drop_post(post.key, post.waiters, Refusal::NotMember, effects);
                 }
             }
         }
     }
 
     /// Another writer has stored a post that is queued here.
-    fn settle_queued(&mut self, row: &Row, effects: &mut Vec<Effect<R>>) {
-        let key = Key::new(&row.from, row.client_message_id.as_ref());
-        let known = key.and_then(|key| self.window.get(&key));
+    fn settle_queued(&mut self, row: &Row, key: Option<Key>, effects: &mut Vec<Effect<R>>) {
+        let known = key.and_then(|key| self.window.get(key));
         if let Some(Known::UnderWay(ticket)) = known
             && let Ok(at) = self
                 .queued
@@ -75,11 +77,11 @@ impl<R> Chat<R> {
         Some(post)
     }
 
-    fn publish(&mut self, row: Row, effects: &mut Vec<Effect<R>>) {
+    fn publish(&mut self, row: Row, key: Option<Key>, effects: &mut Vec<Effect<R>>) {
         debug_assert_eq!(row.seq, self.last_seq + 1, "P2");
         self.last_seq = row.seq;
         self.last_time = self.last_time.max(row.created_at);
-        self.window.store(&row);
+        self.window.store(row.seq, row.created_at, key);
         effects.push(Effect::Publish(row));
     }
 
@@ -121,13 +123,12 @@ impl<R> Chat<R> {
 
     fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
         self.bytes -= post.draft.weight();
-        let key = Key::new(&post.from, post.draft.client_message_id.as_ref());
-        self.drop_post(key.as_ref(), post.waiters, refusal, effects);
+        self.drop_post(post.key, post.waiters, refusal, effects);
     }
 
     fn drop_post(
         &mut self,
-        key: Option<&Key>,
+        key: Option<Key>,
         waiters: Waiters<R>,
         refusal: Refusal,
         effects: &mut Vec<Effect<R>>,
