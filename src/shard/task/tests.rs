@@ -460,3 +460,29 @@ async fn a_second_batch_of_other_chats_is_ready_when_the_first_has_landed() {
     assert_eq!(world.script.lock().unwrap().sizes, [1, 3, 1]);
     world.end().await;
 }
+
+/// What is ready to post when a batch is about to leave still goes with it.
+#[tokio::test(start_paused = true)]
+async fn a_small_batch_waits_until_all_that_is_ready_has_run() {
+    let world = World::new().await;
+    world
+        .post("the chat is active", SECOND)
+        .await
+        .unwrap()
+        .unwrap();
+    let early = world.post("early", SECOND);
+    let ready = async {
+        tokio::task::yield_now().await;
+        let draft = crate::domain::Draft {
+            text: "ready".into(),
+            client_message_id: None,
+        };
+        let deadline = tokio::time::Instant::now().into_std() + SECOND;
+        let (chat, bob) = (chat_id(CHAT), user("bob"));
+        world.shards.post(chat, bob, draft, deadline, None).await
+    };
+    let (early, ready) = tokio::join!(early, ready);
+    assert_eq!((early.unwrap().unwrap().seq, ready.unwrap().seq), (2, 3));
+    assert_eq!(world.script.lock().unwrap().sizes, [1, 2]);
+    world.end().await;
+}
