@@ -311,3 +311,29 @@ impl Metrics {
 fn micros(time: Duration) -> u64 {
     time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_methods_number_is_the_place_of_its_name() {
+        let names = [
+            (Method::SEND, "SendMessage"),
+            (Method::CONNECT, "ConnectChat"),
+            (Method::CREATE, "Create"),
+            (Method::GET, "Get"),
+            (Method::DELETE, "Delete"),
+            (Method::LIST_MESSAGES, "ListMessages"),
+            (Method::LIST_CHATS, "ListChats"),
+            (Method::ADD_MEMBERS, "AddMembers"),
+            (Method::REMOVE_MEMBERS, "RemoveMembers"),
+        ];
+        assert_eq!(names.len() + 1, METHODS.len());
+        for (method, name) in names {
+            assert_eq!((Method::of(name), method.name()), (method, name));
+        }
+        assert_eq!(Method::of("Nothing"), Method::OTHER);
+        assert_eq!(Method::of("other"), Method::OTHER);
+    }
+}
