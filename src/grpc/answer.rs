@@ -1,7 +1,7 @@
 //! A call of the chat service, from its headers to its answer.
 //!
 //! What needs no waiting is done at once, while the headers are at hand. The
-//! future that is left has room for the rest only, a tenth of what it would have
+//! future that is left has room for the rest only, a quarter of what it would have
 //! with all of it: hundreds of calls are under way at a time, and their size is
 //! what they cost the caches.
 
