@@ -176,7 +176,8 @@ async fn forward(
         let bound = message[5..].split(|byte| *byte == 0).nth(1);
         let deletes = kind == b'B' && deletion.is_some() && bound == deletion.as_deref();
         // Mostly with the BEGIN of the next batch.
-        let commits = lane && kind == b'Q' && message[5..].starts_with(b"COMMIT");
+        let says_commit = matches!(&message[5..], b"COMMIT\0" | b"COMMIT; BEGIN\0");
+        let commits = lane && kind == b'Q' && says_commit;
         let cut = (deletes || commits).then(|| state.take(deletes)).flatten();
         let Some(cut) = cut else {
             to.write_all(&message).await?;

@@ -19,11 +19,13 @@ impl<R> Chat<R> {
     pub fn landed(&mut self, landed: Landed, effects: &mut Vec<Effect<R>>) {
         match landed {
             Landed::Stored(row) => {
-                let mut key = None;
-                if let Some(post) = self.settle(row.id) {
-                    key = post.key;
-                    answer_stored(post.waiters, row.seq, row.created_at, false, effects);
-                }
+                let key = match self.settle(row.id) {
+                    Some(post) => {
+                        answer_stored(post.waiters, row.seq, row.created_at, false, effects);
+                        post.key
+                    }
+                    None => Key::of(&row),
+                };
                 self.publish(row, key, effects);
             }
             Landed::Foreign(row) => {

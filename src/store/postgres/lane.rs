@@ -124,7 +124,7 @@ impl Lane {
         if state.closed {
             return Err(StoreError::Unavailable(Closed.into()));
         }
-        let follows = state.ended.is_some_and(|end| end.elapsed() < FOLLOW);
+        let follows = state.is_busy();
         let mut link = match state.link.take() {
             Some(link) if !link.session.is_closed() => link,
             _ => self.connect(&mut state).await?,
@@ -150,7 +150,7 @@ impl Lane {
             tokio::time::sleep(FOLLOW).await;
             let Some(lane) = lane.upgrade() else { return };
             let mut state = lane.state.lock().await;
-            if state.ended.is_some_and(|end| end.elapsed() < FOLLOW) {
+            if state.is_busy() {
                 continue;
             }
             state.resting = false;
@@ -245,6 +245,13 @@ impl Lane {
             }
             Err(_) => Err(Failure::lost(StoreError::OutcomeUnknown(Stalled.into()))),
         }
+    }
+}
+
+impl State {
+    /// A batch that came now would follow the last.
+    fn is_busy(&self) -> bool {
+        self.ended.is_some_and(|end| end.elapsed() < FOLLOW)
     }
 }
 
