@@ -15,6 +15,7 @@ use tokio::{
     runtime::Handle,
 };
 
+use super::listen;
 use crate::Result;
 
 /// Serves HTTP/2 on any free port, set up as the server under test is, until it
@@ -27,7 +28,7 @@ where
     B::Data: Send,
 {
     crate::pace::block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::from_std(listen()?)?;
         println!("listening on {}", listener.local_addr()?);
         loop {
             let (stream, _) = listener.accept().await?;

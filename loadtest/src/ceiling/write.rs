@@ -1,6 +1,6 @@
 use std::{
     io::Write as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -10,6 +10,7 @@ use chat_service::proto;
 use clap::Args;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinSet};
 
+use super::listen;
 use crate::{
     Result,
     child::{Child, myself},
@@ -33,7 +34,8 @@ pub struct Options {
 /// Writes the same bytes to each connection in turn, as often as messages come:
 /// what the kernel alone takes to deliver them one by one.
 pub fn run(options: &Options) -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = listen()?;
+    listener.set_nonblocking(false)?;
     println!("listening on {}", listener.local_addr()?);
     let mut connections = Vec::with_capacity(options.connections);
     while connections.len() < options.connections {
