@@ -11,13 +11,13 @@ use std::{
 use chat_service::{
     admin, app, client,
     config::{self, Command},
-    reference, telemetry,
+    reference, runtime, telemetry,
 };
 
 // Small allocations made on one thread and freed on another are this server's
 // daily bread; the system's allocator takes a lock for them.
 #[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static GLOBAL: runtime::Heap = runtime::Heap;
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;

@@ -28,7 +28,7 @@ use tokio_util::{
 };
 
 pub use clock::SystemClock;
-pub use heap::trim_heap;
+pub use heap::{Heap, trim_heap};
 pub use listen::{BindError, bind};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use tokio_rustls::server::TlsStream;

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 // The server's allocator: a ceiling with another one would measure that.
 #[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static GLOBAL: chat_service::runtime::Heap = chat_service::runtime::Heap;
 
 /// What can go wrong ends the run, so one line for a person is enough.
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
