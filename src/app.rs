@@ -192,11 +192,11 @@ impl App {
 
         let lanes_on = writers.as_ref().unwrap_or(&cores);
         let lanes = shards::start_lanes(&config, lanes_on, &store, &clock, &telemetry);
-        let history = History {
+        let history = Arc::new(History {
             store: store.clone(),
             clock: clock.clone(),
             metrics: telemetry.metrics.clone(),
-        };
+        });
         let shards = shards::start(&config, &cores, &lanes, &history);
         let waiting = shards.clone();
         telemetry.metrics.probe_depths(move || Depths {

@@ -98,7 +98,7 @@ pub struct ServeConfig {
     pub send_timeout: Duration,
     pub drain_timeout: Duration,
     /// Posts of one stream under way.
-    pub stream_posts: usize,
+    pub stream_posts: u32,
     /// Bytes that h2 may buffer for one stream.
     pub stream_buffer: usize,
     /// A filter that `tracing` has accepted.

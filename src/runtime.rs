@@ -15,7 +15,9 @@ mod watched;
 
 use std::{
     future::Future,
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -47,11 +49,15 @@ struct Core {
     thread: thread::JoinHandle<()>,
 }
 
-/// Spawns tasks on one core.
+/// Spawns tasks on one core. A single pointer: each connection and each call
+/// has one.
 #[derive(Debug, Clone)]
-pub struct Spawner {
+pub struct Spawner(Arc<Tasks>);
+
+#[derive(Debug)]
+struct Tasks {
     handle: Handle,
-    tasks: TaskTracker,
+    tracker: TaskTracker,
 }
 
 impl Cores {
@@ -73,10 +79,10 @@ impl Cores {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let spawner = Spawner {
+            let spawner = Spawner(Arc::new(Tasks {
                 handle: runtime.handle().clone(),
-                tasks: TaskTracker::new(),
-            };
+                tracker: TaskTracker::new(),
+            }));
             let stopped = stop.clone().cancelled_owned();
             let thread = thread::Builder::new()
                 .name(format!("{name}-{number}"))
@@ -101,8 +107,8 @@ impl Cores {
         let spawner = self.spawner(0).clone();
         move |task| {
             let here = Handle::try_current();
-            let handle = here.as_ref().unwrap_or(&spawner.handle);
-            spawner.tasks.spawn_on(task, handle);
+            let handle = here.as_ref().unwrap_or(&spawner.0.handle);
+            spawner.0.tracker.spawn_on(task, handle);
         }
     }
 
@@ -120,19 +126,20 @@ impl Spawner {
     /// Spawns a task that may end, fail or be aborted on its own.
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.tasks.spawn_on(task, &self.handle).abort_handle()
+        let Tasks { handle, tracker } = &*self.0;
+        tracker.spawn_on(task, handle).abort_handle()
     }
 
     /// Runs `work` on a thread where it may block; true once it has ended, false
     /// if it panicked.
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
     pub async fn block(&self, work: impl FnOnce() + Send + 'static) -> bool {
-        self.handle.spawn_blocking(work).await.is_ok()
+        self.0.handle.spawn_blocking(work).await.is_ok()
     }
 
     /// What `make` makes belongs to this core's runtime.
     pub fn enter<T>(&self, make: impl FnOnce() -> T) -> T {
-        let _entered = self.handle.enter();
+        let _entered = self.0.handle.enter();
         make()
     }
 
@@ -153,7 +160,8 @@ impl Spawner {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.tasks.spawn_blocking_on(work, &self.handle).await.ok()
+        let Tasks { handle, tracker } = &*self.0;
+        tracker.spawn_blocking_on(work, handle).await.ok()
     }
 
     /// Spawns a task whose panic ends the process.

@@ -54,7 +54,7 @@ pub struct ShardPlan {
     /// Its lane.
     pub lane: mpsc::Sender<Submission>,
     pub wakes: Arc<Wakes>,
-    pub history: History,
+    pub history: Arc<History>,
 }
 
 /// A shard's life, to be spawned on its core.

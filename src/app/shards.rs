@@ -44,7 +44,7 @@ pub fn start(
     config: &ServeConfig,
     cores: &Cores,
     lanes: &[mpsc::Sender<Submission>],
-    history: &History,
+    history: &Arc<History>,
 ) -> Shards {
     let wakes = Arc::new(Wakes::new(cores.count()));
     for core in 0..cores.count() {

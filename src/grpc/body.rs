@@ -1,5 +1,6 @@
 use std::{
     future::Future as _,
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -13,12 +14,13 @@ use super::{connect::ChatStream, status::Problem, unary::ok_trailers, web::WebBo
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of every response.
+/// The body of every response. Every stream and every call under way has one,
+/// so it is kept small.
 pub enum ResponseBody {
     /// The status is in the headers.
     Empty,
     /// One message, then the trailers of success.
-    Message(Option<Bytes>),
+    Message(Box<[u8]>),
     Trailers,
     /// The messages of a chat.
     Chat(Box<ChatStream>),
@@ -29,11 +31,6 @@ pub enum ResponseBody {
 }
 
 impl ResponseBody {
-    /// One message, in its gRPC frame.
-    pub fn message(frame: Bytes) -> Self {
-        Self::Message(Some(frame))
-    }
-
     pub fn until(ending: CancellationToken, body: tonic::body::Body) -> Self {
         Self::Tonic(Box::pin(ending.cancelled_owned()), body)
     }
@@ -60,9 +57,9 @@ impl Body for ResponseBody {
             Self::Web(web) => web.poll_data(cx),
             Self::Empty => Poll::Ready(None),
             Self::Message(message) => {
-                let message = message.take();
+                let message = mem::take(message);
                 *body = Self::Trailers;
-                Poll::Ready(message.map(|message| Ok(Frame::data(message))))
+                Poll::Ready(Some(Ok(Frame::data(message.into()))))
             }
             Self::Trailers => {
                 *body = Self::Empty;

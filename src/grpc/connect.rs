@@ -6,13 +6,13 @@
 //! ends only the latter.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
+    future::poll_fn,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::task::AbortHandle;
 
 use super::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    domain::ChatId,
+    domain::{ChatId, Seq},
     proto,
     runtime::Spawner,
     shard::{Delivery, End, PostAnswer, Reader, Refusal, Slot},
@@ -56,13 +56,13 @@ pub struct ChatStream {
 }
 
 enum State {
-    Joining(Pin<Box<dyn Future<Output = Result<Joined, Problem>> + Send>>),
+    /// With the seq that the client resumes behind.
+    Joining(BoxFuture<'static, Result<(Joined, Option<Seq>), Problem>>),
     Joined(Joined),
 }
 
 struct Joined {
     chat: ChatId,
-    after_seq: Option<i64>,
     slot: Arc<Slot>,
     seat: Arc<Seat>,
     why: Why,
@@ -83,7 +83,9 @@ impl Drop for Task {
 }
 
 /// Why the stream ends, if it is for what its client did or may no longer do.
-type Why = Arc<OnceLock<Problem>>;
+///
+/// Boxed: most never do.
+type Why = Arc<OnceLock<Box<Problem>>>;
 
 impl ChatStream {
     /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
@@ -107,7 +109,7 @@ impl ChatStream {
             let (join, reader, frames) = joined
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
-            let (chat, after_seq) = (join.chat, join.after_seq);
+            let chat = join.chat;
             let (slot, why) = (reader.slot().clone(), Why::default());
             let posting = (!frames.is_finished()).then(|| {
                 let posting = PostingHalf {
@@ -127,21 +129,21 @@ impl ChatStream {
                 let (slot, why) = (slot.clone(), why.clone());
                 Task(spawner.spawn(async move {
                     let problem = Problem::from(pass.watch().await);
-                    why.get_or_init(|| problem);
+                    why.get_or_init(|| Box::new(problem));
                     slot.end(End::Misused);
                 }))
             });
             let seat = Seat::take(reader, spawner);
-            Ok(Joined {
+            let joined = Joined {
                 chat,
-                after_seq,
                 slot,
                 seat,
                 why,
                 _posting: posting,
                 _watch: watch,
                 _place: place,
-            })
+            };
+            Ok((joined, join.after_seq))
         };
         Self {
             state: State::Joining(Box::pin(joining)),
@@ -167,10 +169,10 @@ impl ChatStream {
         loop {
             match &mut self.state {
                 State::Joining(joining) => {
-                    let joined = ready!(joining.as_mut().poll(cx))?;
+                    let (joined, after_seq) = ready!(joining.as_mut().poll(cx))?;
                     if let Some(measured) = measured {
                         let user = joined.slot.user();
-                        measured.stream_opened(joined.chat, user, joined.after_seq);
+                        measured.stream_opened(joined.chat, user, after_seq);
                     }
                     self.state = State::Joined(joined);
                 }
@@ -212,7 +214,7 @@ impl Joined {
                 Poll::Ready(Ok(frame))
             }
             Delivery::End(end) => {
-                let why = self.why.get().cloned();
+                let why = self.why.get().map(|why| Problem::clone(why));
                 Poll::Ready(Err(why.unwrap_or_else(|| end.into())))
             }
         }
@@ -268,7 +270,7 @@ impl PostingHalf {
             match held.and(frame) {
                 Ok(frame) => self.post(frame).await,
                 Err(problem) => {
-                    self.why.get_or_init(|| problem);
+                    self.why.get_or_init(|| Box::new(problem));
                     return self.slot.end(End::Misused);
                 }
             }
@@ -309,5 +311,5 @@ fn rejection(chat: ChatId, answer: PostAnswer) -> (String, Bytes) {
         rejected: Some(rejected),
         ..Default::default()
     });
-    (reason, frame)
+    (reason, frame.into())
 }

@@ -1,7 +1,6 @@
 use std::{
-    future::poll_fn,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -26,7 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     answer::{Answer, at_once},
@@ -34,12 +33,11 @@ use super::{
     gate::ConnectionPlace,
     gather::{Gathered, Outlet},
     io::{Heard, Protocol},
-    server::ServerSettings,
-    service::Service,
-    turns::{Newcomer, Turns},
+    server::Server,
+    turns::Newcomer,
 };
 use crate::{
-    runtime::{Spawner, Tls, TlsStream},
+    runtime::{Tls, TlsStream},
     telemetry::log_limited,
 };
 
@@ -70,15 +68,12 @@ const LEAST_BUFFER: usize = 8 * 1024;
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBES: u32 = 2;
 
-/// What serves one connection.
+/// What serves one connection. Whoever only waits has nothing in memory that it
+/// does not need for that: a server has tens of thousands of these.
 pub struct Connection {
-    pub service: Service,
-    pub settings: ServerSettings,
-    pub core: usize,
-    pub spawner: Spawner,
-    pub ending: CancellationToken,
+    pub server: Arc<Server>,
     pub place: ConnectionPlace,
-    pub turns: Arc<Turns>,
+    pub newcomer: Arc<Newcomer>,
 }
 
 /// A connection whose client has shown that it means to talk.
@@ -89,151 +84,116 @@ enum Begun {
 
 impl Connection {
     /// Serves the connection to its end.
-    pub async fn run(self, stream: TcpStream, tls: Option<Tls>) {
-        let newcomer = self.turns.newcomer();
-        // Boxed, so that there is room for a handshake only until it is done.
-        match Box::pin(self.begun(stream, tls, &newcomer)).await {
-            Some(Begun::Plain(stream, protocol)) => {
-                self.keep_alive(protocol, stream.get_ref());
-                self.serve(stream, protocol, newcomer).await;
+    ///
+    /// Both parts are boxed: there is room for a handshake only until it is done,
+    /// and for the rest only from then on.
+    pub fn run(self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+        let begun = Box::pin(self.begin(stream));
+        async move {
+            if let Some(served) = begun.await {
+                served.await;
             }
-            Some(Begun::Tls(stream, protocol)) => {
-                self.keep_alive(protocol, stream.get_ref().get_ref().0);
-                self.serve(stream, protocol, newcomer).await;
-            }
-            None => {}
         }
     }
 
     /// `None` if it does not begin in time, or not at all.
-    async fn begun(
-        &self,
-        stream: TcpStream,
-        tls: Option<Tls>,
-        newcomer: &Arc<Newcomer>,
-    ) -> Option<Begun> {
-        let mut limit = self.settings.handshake;
+    async fn begin(self, stream: TcpStream) -> Option<BoxFuture<'static, ()>> {
+        let server = &self.server;
+        let mut limit = server.settings.handshake;
         if self.place.refusal().is_some() {
             limit = limit.min(TURN_AWAY);
         }
+        let begun = begin(stream, server.tls.clone(), &self.newcomer);
         let begun = tokio::select! {
-            begun = tokio::time::timeout(limit, begin(stream, tls, newcomer)) => begun,
-            () = self.ending.cancelled() => return None,
+            begun = tokio::time::timeout(limit, begun) => begun,
+            () = server.ending.cancelled() => return None,
         };
         match begun {
-            Ok(Ok(begun)) => return Some(begun),
+            Ok(Ok(Begun::Plain(stream, protocol))) => {
+                self.keep_alive(protocol, stream.get_ref());
+                return Some(self.serve(stream, protocol));
+            }
+            Ok(Ok(Begun::Tls(stream, protocol))) => {
+                self.keep_alive(protocol, stream.get_ref().get_ref().0);
+                return Some(self.serve(stream, protocol));
+            }
             Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
             Err(_) => log_limited!(DEBUG, "handshake not done in time"),
         }
         None
     }
 
-    /// Boxed, so that who only connects is not given room for more, and nobody
-    /// for another protocol than the own.
-    fn serve<S>(
-        &self,
-        stream: Heard<S>,
-        protocol: Protocol,
-        newcomer: Arc<Newcomer>,
-    ) -> BoxFuture<'_, ()>
+    fn serve<S>(self, stream: Heard<S>, protocol: Protocol) -> BoxFuture<'static, ()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match protocol {
-            Protocol::Http2 => self.serve_http2(stream, newcomer).boxed(),
+        let turned_away = self.place.refusal().is_some();
+        let served = match protocol {
+            Protocol::Http2 => self.serve_http2(stream).boxed(),
             Protocol::Http1 => self.serve_http1(stream).boxed(),
+        };
+        if turned_away {
+            return Box::pin(async { _ = tokio::time::timeout(TURN_AWAY, served).await });
         }
+        served
     }
 
-    async fn serve_http2<S>(&self, stream: Heard<S>, newcomer: Arc<Newcomer>)
+    fn serve_http2<S>(self, stream: Heard<S>) -> impl Future<Output = ()> + Send + 'static
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let calls = self.calls();
-        let (stream, outlet) = Gathered::new(stream.in_turn(newcomer.clone()));
-        let connection = pin!(
-            http2::Builder::new(self.spawner.clone())
-                .timer(TokioTimer::new())
-                .auto_date_header(false)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_concurrent_streams(self.settings.max_streams)
-                .max_send_buf_size(self.settings.stream_buffer)
-                .max_header_list_size(HEADER_ROOM * self.settings.max_header)
-                .max_pending_accept_reset_streams(self.settings.pending_resets)
-                .max_local_error_reset_streams(self.settings.error_resets)
-                .keep_alive_interval(self.settings.keep_alive_interval)
-                .keep_alive_timeout(self.settings.keep_alive_timeout)
-                .serve_connection(TokioIo::new(stream), service_fn(calls))
-        );
-        self.finish(connection, &outlet, Some(&newcomer)).await;
+        let (stream, outlet) = Gathered::new(stream.in_turn(self.newcomer.clone()));
+        let settings = self.server.settings;
+        let connection = http2::Builder::new(self.server.spawner.clone())
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(settings.max_streams)
+            .max_send_buf_size(settings.stream_buffer)
+            .max_header_list_size(HEADER_ROOM * settings.max_header)
+            .max_pending_accept_reset_streams(settings.pending_resets)
+            .max_local_error_reset_streams(settings.error_resets)
+            .keep_alive_interval(settings.keep_alive_interval)
+            .keep_alive_timeout(settings.keep_alive_timeout)
+            .serve_connection(TokioIo::new(stream), service_fn(self.calls()));
+        Served::new(self, connection, outlet)
     }
 
     /// For gRPC-Web: one call or stream at a time.
-    async fn serve_http1<S>(&self, stream: Heard<S>)
+    fn serve_http1<S>(self, stream: Heard<S>) -> impl Future<Output = ()> + Send + 'static
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let calls = self.calls();
-        let buffer = self.settings.max_header as usize;
         let (stream, outlet) = Gathered::new(stream);
-        let connection = pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .auto_date_header(false)
-                .header_read_timeout(self.settings.handshake)
-                .max_buf_size(buffer.max(LEAST_BUFFER))
-                .serve_connection(TokioIo::new(stream), service_fn(calls))
-        );
-        self.finish(connection, &outlet, None).await;
+        let settings = self.server.settings;
+        let buffer = settings.max_header as usize;
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .header_read_timeout(settings.handshake)
+            .max_buf_size(buffer.max(LEAST_BUFFER))
+            .serve_connection(TokioIo::new(stream), service_fn(self.calls()));
+        Served::new(self, connection, outlet)
     }
 
     /// What answers the connection's calls; one connection too many, each with
     /// a refusal.
     fn calls(&self) -> impl Fn(Request<Incoming>) -> NeverError<Answer> + use<> {
-        let (service, core, spawner) = (self.service.clone(), self.core, self.spawner.clone());
-        let too_many = self.place.refusal();
+        let server = self.server.clone();
+        let too_many = self.place.refusal().map(Box::new);
         move |request| {
+            let Server {
+                service,
+                core,
+                spawner,
+                ..
+            } = &*server;
             let answer = match &too_many {
                 Some(problem) => at_once(service.turn_away(&request, problem)),
-                None => service.answer(request, core, &spawner),
+                None => service.answer(request, *core, spawner),
             };
             answer.never_error()
-        }
-    }
-
-    /// Pinned before: a future that pins what it is given keeps room for it twice.
-    async fn finish<C, S>(
-        &self,
-        mut connection: Pin<&mut C>,
-        outlet: &Outlet<S>,
-        newcomer: Option<&Newcomer>,
-    ) where
-        C: GracefulConnection<Error = hyper::Error>,
-        S: AsyncWrite + Unpin,
-    {
-        let turn_away = self.place.refusal().is_some();
-        let end = |connection: &mut Pin<&mut C>, cx: &mut Context<'_>| {
-            let polled = connection.as_mut().poll(cx);
-            if let Some(newcomer) = &newcomer {
-                newcomer.was_polled();
-            }
-            match (polled, outlet.poll(cx)) {
-                (Poll::Ready(ended), _) => Poll::Ready(ended.map_err(BodyError::from)),
-                (Poll::Pending, Poll::Ready(Err(broken))) => Poll::Ready(Err(broken.into())),
-                (Poll::Pending, _) => Poll::Pending,
-            }
-        };
-        let ended = tokio::select! {
-            ended = poll_fn(|cx| end(&mut connection, cx)) => ended,
-            () = self.ending.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                poll_fn(|cx| end(&mut connection, cx)).await
-            }
-            () = tokio::time::sleep(TURN_AWAY), if turn_away => return,
-        };
-        if let Err(error) = ended {
-            log_limited!(DEBUG, %error, "connection ended");
         }
     }
 
@@ -244,12 +204,64 @@ impl Connection {
             return;
         }
         let probes = TcpKeepalive::new()
-            .with_time(self.settings.keep_alive_interval)
+            .with_time(self.server.settings.keep_alive_interval)
             .with_interval(PROBE_INTERVAL)
             .with_retries(PROBES);
         if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
             log_limited!(DEBUG, %error, "no keep-alive on a connection");
         }
+    }
+}
+
+/// A connection that is served to its end.
+struct Served<C, S> {
+    connection: C,
+    outlet: Outlet<S>,
+    newcomer: Arc<Newcomer>,
+    /// `None` once the connection is to end when its calls have.
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _place: ConnectionPlace,
+}
+
+impl<C, S> Served<C, S> {
+    fn new(of: Connection, connection: C, outlet: Outlet<S>) -> Self {
+        Self {
+            connection,
+            outlet,
+            newcomer: of.newcomer,
+            ending: Some(Box::pin(of.server.ending.clone().cancelled_owned())),
+            _place: of.place,
+        }
+    }
+}
+
+impl<C, S> Future for Served<C, S>
+where
+    C: GracefulConnection<Error = hyper::Error> + Unpin,
+    S: AsyncWrite + Unpin,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let mut connection = Pin::new(&mut this.connection);
+        if let Some(ending) = &mut this.ending
+            && ending.as_mut().poll(cx).is_ready()
+        {
+            this.ending = None;
+            connection.as_mut().graceful_shutdown();
+        }
+        let polled = connection.poll(cx);
+        this.newcomer.was_polled();
+        let ended = match (polled, this.outlet.poll(cx)) {
+            (Poll::Ready(ended), _) => ended.map_err(BodyError::from),
+            (Poll::Pending, Poll::Ready(Err(broken))) => Err(broken.into()),
+            (Poll::Pending, _) => return Poll::Pending,
+        };
+        if let Err(error) = ended {
+            log_limited!(DEBUG, %error, "connection ended");
+        }
+        Poll::Ready(())
     }
 }
 

@@ -1,9 +1,9 @@
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection::Connection, gate::ConnectionPlace, service::Service, turns::Turns};
+use super::{connection::Connection, service::Service, turns::Turns};
 use crate::{
     runtime::{Spawner, Tls},
     telemetry::log_limited,
@@ -58,18 +58,25 @@ impl Server {
         };
         let turns = Arc::new(Turns::default());
         self.spawner.spawn_vital("turns", turns.clone().rounds());
+        let server = Arc::new(self);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.closed.cancelled() => return,
+                () = server.closed.cancelled() => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     log_limited!(DEBUG, %peer, "connection accepted");
-                    if let Some(place) = self.service.connection() {
-                        let connection = self.connection(stream, place, turns.clone());
-                        self.spawner
-                            .spawn(self.connections.track_future(connection));
+                    if let Some(place) = server.service.connection() {
+                        // Small frames are not to wait for the answer to the last ones.
+                        _ = stream.set_nodelay(true);
+                        let connection = Connection {
+                            server: server.clone(),
+                            place,
+                            newcomer: turns.newcomer(),
+                        };
+                        let connection = server.connections.track_future(connection.run(stream));
+                        server.spawner.spawn(connection);
                     }
                     // One a turn, so that however many come at once, the
                     // others' calls wait for one of them at a time.
@@ -82,26 +89,6 @@ impl Server {
                 }
             }
         }
-    }
-
-    fn connection(
-        &self,
-        stream: TcpStream,
-        place: ConnectionPlace,
-        turns: Arc<Turns>,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        // Small frames are not to wait for the answer to the last ones.
-        _ = stream.set_nodelay(true);
-        let connection = Connection {
-            service: self.service.clone(),
-            settings: self.settings,
-            core: self.core,
-            spawner: self.spawner.clone(),
-            ending: self.ending.clone(),
-            place,
-            turns,
-        };
-        connection.run(stream, self.tls.clone())
     }
 }
 

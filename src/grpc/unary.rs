@@ -1,6 +1,6 @@
 use std::{future::Future, pin::pin, task::Poll, time::Instant};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes};
 use futures_util::poll;
 use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use prost::Message;
@@ -34,7 +34,7 @@ where
             Err(problem) => Err(problem),
         };
         match result {
-            Ok(message) => ok(ResponseBody::message(encode(&message))),
+            Ok(message) => ok(ResponseBody::Message(encode(&message))),
             Err(problem) => refused(&problem),
         }
     }
@@ -79,13 +79,13 @@ pub fn decode<Q: Message + Default>(bytes: Bytes) -> Result<Q, Problem> {
 }
 
 /// A message in its gRPC frame.
-pub fn encode(message: &impl Message) -> Bytes {
+pub fn encode(message: &impl Message) -> Box<[u8]> {
     let len = message.encoded_len();
-    let mut out = BytesMut::with_capacity(PREFIX_LEN + len);
+    let mut out = Vec::with_capacity(PREFIX_LEN + len);
     out.put_u8(0);
     out.put_u32(len as u32);
     message.encode_raw(&mut out);
-    out.freeze()
+    out.into()
 }
 
 /// A response that begins well; its body ends it with a status.

@@ -58,7 +58,7 @@ pub struct Reader {
     core: u32,
     key: usize,
     registered: Option<Waker>,
-    history: History,
+    history: Arc<History>,
 }
 
 impl fmt::Debug for Reader {
@@ -71,7 +71,6 @@ impl fmt::Debug for Reader {
 }
 
 /// Where readers find what the ring no longer has, and what counts them.
-#[derive(Clone)]
 pub struct History {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
@@ -101,7 +100,7 @@ impl Reader {
         slot: Arc<Slot>,
         core: usize,
         cursor: Seq,
-        history: History,
+        history: Arc<History>,
     ) -> Self {
         let key = feed.register(core, slot.clone());
         history.metrics.reader_joined();

@@ -3,7 +3,7 @@ use std::{
     fmt,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -45,8 +45,8 @@ pub struct Slot {
     attention: AtomicBool,
     inbox: Mutex<Inbox>,
     /// Posts that have neither been stored nor had their answer taken.
-    posts: AtomicUsize,
-    max_posts: usize,
+    posts: AtomicU32,
+    max_posts: u32,
     poster: AtomicWaker,
     ended: OnceLock<OnEnd>,
 }
@@ -78,13 +78,13 @@ pub enum Note {
 impl Slot {
     /// `max_posts` bounds the posts under way, and with them the answers that
     /// wait (P6).
-    pub fn new(user: UserName, max_posts: usize) -> Self {
+    pub fn new(user: UserName, max_posts: u32) -> Self {
         Self {
             user,
             waiting: AtomicBool::new(false),
             attention: AtomicBool::new(false),
             inbox: Mutex::default(),
-            posts: AtomicUsize::new(0),
+            posts: AtomicU32::new(0),
             max_posts,
             poster: AtomicWaker::new(),
             ended: OnceLock::new(),

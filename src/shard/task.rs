@@ -57,7 +57,7 @@ pub struct ShardSettings {
     pub patience: Duration,
     pub max_members: usize,
     /// Posts that a stream may have under way.
-    pub stream_posts: usize,
+    pub stream_posts: u32,
 }
 
 /// A shard: the owner of its chats, a task on one core.
@@ -65,7 +65,7 @@ pub(super) struct Shard {
     pub settings: ShardSettings,
     pub core: usize,
     pub wakes: Arc<Wakes>,
-    pub history: History,
+    pub history: Arc<History>,
     pub posts: mpsc::Receiver<(ChatId, Post<Reply>)>,
     /// One is given back for each post that is accepted or refused.
     pub places: Arc<Semaphore>,

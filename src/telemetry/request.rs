@@ -11,9 +11,9 @@ const MAX_BYTES: usize = 64;
 /// What tells one call from others in the log: what its caller calls it, or a
 /// random number, which becomes text only if it is shown.
 #[derive(Debug, Clone)]
-pub struct RequestId {
-    given: Option<HeaderValue>,
-    random: u64,
+pub enum RequestId {
+    Given(HeaderValue),
+    Random(u64),
 }
 
 impl RequestId {
@@ -22,18 +22,18 @@ impl RequestId {
             let bytes = value.as_bytes();
             (1..=MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
         });
-        Self {
-            given: given.cloned(),
-            random: fastrand::u64(..),
+        match given {
+            Some(given) => Self::Given(given.clone()),
+            None => Self::Random(fastrand::u64(..)),
         }
     }
 
     /// Tells the caller. Not for the answers to sends that went well: there the
     /// header would cost more than it says.
     pub fn add_to(&self, headers: &mut HeaderMap) {
-        let value = match &self.given {
-            Some(given) => Ok(given.clone()),
-            None => HeaderValue::try_from(self.to_string()),
+        let value = match self {
+            Self::Given(given) => Ok(given.clone()),
+            Self::Random(_) => HeaderValue::try_from(self.to_string()),
         };
         if let Ok(value) = value {
             headers.insert(HEADER.clone(), value);
@@ -43,9 +43,9 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.given.as_ref().and_then(|given| given.to_str().ok()) {
-            Some(given) => f.write_str(given),
-            None => write!(f, "{:016x}", self.random),
+        match self {
+            Self::Given(given) => f.write_str(given.to_str().map_err(|_| fmt::Error)?),
+            Self::Random(random) => write!(f, "{random:016x}"),
         }
     }
 }

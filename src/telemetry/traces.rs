@@ -51,11 +51,12 @@ pub const MAX_LINKS: usize = 64;
 #[error("--otlp-endpoint: {0}")]
 pub struct TraceError(#[from] ExporterBuildError);
 
-/// A span that others may belong or link to.
+/// A span that others may belong or link to: its trace's id and its own, as they
+/// go over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanRef {
-    trace: u128,
-    span: u64,
+    trace: [u8; 16],
+    span: [u8; 8],
 }
 
 /// Makes spans, or, by default, none. Cheap to clone.
@@ -204,15 +205,15 @@ impl BatchSpan {
 impl SpanRef {
     fn of(context: &SpanContext) -> Self {
         Self {
-            trace: u128::from_be_bytes(context.trace_id().to_bytes()),
-            span: u64::from_be_bytes(context.span_id().to_bytes()),
+            trace: context.trace_id().to_bytes(),
+            span: context.span_id().to_bytes(),
         }
     }
 
     fn context(self) -> SpanContext {
         SpanContext::new(
-            TraceId::from_bytes(self.trace.to_be_bytes()),
-            SpanId::from_bytes(self.span.to_be_bytes()),
+            TraceId::from_bytes(self.trace),
+            SpanId::from_bytes(self.span),
             TraceFlags::SAMPLED,
             true,
             TraceState::default(),
@@ -222,25 +223,26 @@ impl SpanRef {
     /// A span of a new trace, for who calls and exports nothing.
     pub fn new_trace() -> Self {
         Self {
-            trace: fastrand::u128(1..),
-            span: fastrand::u64(1..),
+            trace: fastrand::u128(1..).to_be_bytes(),
+            span: fastrand::u64(1..).to_be_bytes(),
         }
     }
 
     /// Another span of the same trace.
     pub fn sibling(self) -> Self {
-        let span = fastrand::u64(1..);
+        let span = fastrand::u64(1..).to_be_bytes();
         Self { span, ..self }
     }
 
     /// The trace's id, as tools show it.
     pub fn trace_id(self) -> String {
-        format!("{:032x}", self.trace)
+        TraceId::from_bytes(self.trace).to_string()
     }
 
     /// The header that makes a call to another service part of this trace.
     pub fn traceparent(self) -> String {
-        format!("00-{:032x}-{:016x}-01", self.trace, self.span)
+        let span = SpanId::from_bytes(self.span);
+        format!("00-{}-{span}-01", self.trace_id())
     }
 }
 
@@ -263,7 +265,12 @@ fn parse(header: &[u8]) -> Option<(SpanRef, bool)> {
     let trace = u128::from_str_radix(trace, 16).ok()?;
     let span = u64::from_str_radix(span, 16).ok()?;
     let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
-    (trace != 0 && span != 0).then_some((SpanRef { trace, span }, sampled))
+    let (trace_bytes, span_bytes) = (trace.to_be_bytes(), span.to_be_bytes());
+    let reference = SpanRef {
+        trace: trace_bytes,
+        span: span_bytes,
+    };
+    (trace != 0 && span != 0).then_some((reference, sampled))
 }
 
 /// Counts exports that fail: the SDK itself says nothing.

@@ -54,7 +54,7 @@ impl Plan {
                 idle: Duration::from_millis(rng.u64(50..5_000)),
                 patience: Duration::from_millis(rng.u64(500..5_000)),
                 max_members: 6,
-                stream_posts: rng.usize(1..=4),
+                stream_posts: rng.usize(1..=4) as u32,
             },
             lane: LaneSettings {
                 batch_rows: batch,

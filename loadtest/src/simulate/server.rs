@@ -48,16 +48,17 @@ impl Server {
             sim.spawn(Life::Server, format!("lane {index}"), lane.run());
             lanes.push(sender);
         }
+        let history = Arc::new(History {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: telemetry.metrics.clone(),
+        });
         let plans = (0..plan.shards).map(|index| ShardPlan {
             settings: plan.shard,
             core: index % plan.cores,
             lane: lanes[index % plan.lanes].clone(),
             wakes: wakes.clone(),
-            history: History {
-                store: store.clone(),
-                clock: clock.clone(),
-                metrics: telemetry.metrics.clone(),
-            },
+            history: history.clone(),
         });
         let mut index = 0;
         let shards = shard::start(plans.collect(), |_, task| {

@@ -80,7 +80,7 @@ type WakeTask = Pin<Box<dyn Future<Output = ()>>>;
 struct World {
     chat: ChatId,
     memory: Arc<MemoryStore>,
-    history: History,
+    history: Arc<History>,
     /// Reads of history that wait to be let go.
     asked: Arc<Mutex<Vec<oneshot::Sender<Fault>>>>,
     feed: Arc<Feed>,
@@ -128,11 +128,11 @@ impl World {
         let mut world = Self {
             chat: chat_id(1),
             memory,
-            history: History {
+            history: Arc::new(History {
                 store: Arc::new(store),
                 clock: Arc::new(TestClock::default()),
                 metrics: Metrics::new(1),
-            },
+            }),
             asked,
             feed: Arc::new(Feed::new(chat_id(1), 0, bound, wakes.cores())),
             cores: cores.collect(),

@@ -33,7 +33,7 @@ impl Shard {
             },
             StoreAnswer::Changed(id, result) => match self.state.chats.get_mut(&id) {
                 Some(Place::Active(active)) => {
-                    let History { store, clock, .. } = &self.history;
+                    let History { store, clock, .. } = &*self.history;
                     (id, active.changed(result, store, clock))
                 }
                 _ => return,
@@ -81,10 +81,10 @@ impl Shard {
     /// The chat's place, which begins to load if it had none.
     pub(super) fn place(&mut self, id: ChatId) -> &mut Place {
         self.state.chats.entry(id).or_insert_with(|| {
-            let History { store, clock, .. } = self.history.clone();
+            let History { store, clock, .. } = &*self.history;
             let patience = Some(self.settings.patience);
             let newest = self.settings.ring.messages;
-            let call = load(id, newest, patience, store, clock);
+            let call = load(id, newest, patience, store.clone(), clock.clone());
             self.state.store_calls.push(call);
             Place::Loading(Waiting::default())
         })

@@ -170,7 +170,7 @@ impl Shard {
             };
             active.feed.append(entries.drain(..));
             feeds.push(active.feed.clone());
-            let History { store, clock, .. } = &self.history;
+            let History { store, clock, .. } = &*self.history;
             let next = if missing {
                 active.reload(store, clock)
             } else {

@@ -111,7 +111,7 @@ fn join(
     after_seq: Option<Seq>,
     core: usize,
     settings: ShardSettings,
-    history: History,
+    history: Arc<History>,
 ) -> Result<Reader, ShardError> {
     let member = active.chat.members().contains(&user);
     if !member && !fault::is_on(Fault::SkipMembership) {

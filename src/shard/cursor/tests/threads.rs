@@ -92,11 +92,11 @@ fn p4_no_wake_up_is_lost_between_threads() {
         members: vec![user("alice")],
     };
     now(memory.create_chat(chat)).unwrap();
-    let history = History {
+    let history = Arc::new(History {
         store: memory.clone(),
         clock: Arc::new(TestClock::default()),
         metrics: Metrics::new(1),
-    };
+    });
     let bound = RingBound {
         messages: 16,
         bytes: 1 << 20,

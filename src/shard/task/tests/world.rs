@@ -125,11 +125,11 @@ impl World {
             core: 0,
             lane: sender,
             wakes,
-            history: History {
+            history: Arc::new(History {
                 store,
                 clock,
                 metrics: telemetry.metrics,
-            },
+            }),
         };
         let shards = start(vec![plan], |_, task| drop(runtime.spawn(task)));
         Self {
