@@ -91,3 +91,18 @@ impl Body for ResponseBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Spawner;
+
+    /// A server has hundreds of thousands of these. Eight bytes more may take
+    /// the next of the allocator's sizes, or a task of 256 bytes to 384.
+    #[test]
+    fn what_every_stream_has_is_small() {
+        assert!(size_of::<ResponseBody>() <= 32);
+        assert!(size_of::<ChatStream>() <= 192);
+        assert!(size_of::<Spawner>() <= 8);
+    }
+}

@@ -88,21 +88,21 @@ impl Connection {
     /// Both parts are boxed: there is room for a handshake only until it is done,
     /// and for the rest only from then on.
     pub fn run(self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
-        let begun = Box::pin(self.begin(stream));
+        let opened = Box::pin(self.open(stream));
         async move {
-            if let Some(served) = begun.await {
+            if let Some(served) = opened.await {
                 served.await;
             }
         }
     }
 
     /// `None` if it does not begin in time, or not at all.
-    async fn begin(self, stream: TcpStream) -> Option<BoxFuture<'static, ()>> {
+    async fn open(self, stream: TcpStream) -> Option<BoxFuture<'static, ()>> {
         let server = &self.server;
-        let mut limit = server.settings.handshake;
-        if self.place.refusal().is_some() {
-            limit = limit.min(TURN_AWAY);
-        }
+        let limit = match self.place.is_turned_away() {
+            true => server.settings.handshake.min(TURN_AWAY),
+            false => server.settings.handshake,
+        };
         let begun = begin(stream, server.tls.clone(), &self.newcomer);
         let begun = tokio::select! {
             begun = tokio::time::timeout(limit, begun) => begun,
@@ -127,12 +127,12 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let turned_away = self.place.refusal().is_some();
+        let is_turned_away = self.place.is_turned_away();
         let served = match protocol {
             Protocol::Http2 => self.serve_http2(stream).boxed(),
             Protocol::Http1 => self.serve_http1(stream).boxed(),
         };
-        if turned_away {
+        if is_turned_away {
             return Box::pin(async { _ = tokio::time::timeout(TURN_AWAY, served).await });
         }
         served

@@ -67,6 +67,11 @@ pub struct ConnectionPlace {
 }
 
 impl ConnectionPlace {
+    /// It is one too many.
+    pub fn is_turned_away(&self) -> bool {
+        self.turned_away
+    }
+
     /// What each call of the connection is answered, if it is one too many.
     pub fn refusal(&self) -> Option<Problem> {
         self.turned_away

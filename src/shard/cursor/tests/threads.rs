@@ -2,12 +2,19 @@
 //! and locks of feed, slot and wakes order themselves.
 
 use std::{
-    sync::atomic::AtomicI64,
+    sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+    task::Wake,
     thread::{self, Thread},
     time::Instant,
 };
 
 use super::*;
+use crate::{
+    domain::Timestamp,
+    shard::{post::Refusal, ring::RingBound, wake::Wakes},
+    store::{NewChat, memory::MemoryStore},
+    testing::{TestClock, chat_id},
+};
 
 const MESSAGES: Seq = 20_000;
 const READERS: usize = 6;
