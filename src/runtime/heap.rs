@@ -15,7 +15,7 @@ const NATURAL: usize = 16;
 #[derive(Debug)]
 pub struct Heap;
 
-/// Also true of whatever a block is made smaller or larger to.
+/// Whether a block of `size` bytes is aligned to `align` in any case.
 fn is_natural(align: usize, size: usize) -> bool {
     align <= NATURAL && align <= size
 }

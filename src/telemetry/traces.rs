@@ -265,10 +265,9 @@ fn parse(header: &[u8]) -> Option<(SpanRef, bool)> {
     let trace = u128::from_str_radix(trace, 16).ok()?;
     let span = u64::from_str_radix(span, 16).ok()?;
     let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
-    let (trace_bytes, span_bytes) = (trace.to_be_bytes(), span.to_be_bytes());
     let reference = SpanRef {
-        trace: trace_bytes,
-        span: span_bytes,
+        trace: trace.to_be_bytes(),
+        span: span.to_be_bytes(),
     };
     (trace != 0 && span != 0).then_some((reference, sampled))
 }

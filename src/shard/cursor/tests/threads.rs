@@ -8,11 +8,9 @@ use std::{
     time::Instant,
 };
 
-use super::*;
+use super::{world::memory, *};
 use crate::{
-    domain::Timestamp,
     shard::{post::Refusal, ring::RingBound, wake::Wakes},
-    store::{NewChat, memory::MemoryStore},
     testing::{TestClock, chat_id},
 };
 
@@ -92,13 +90,7 @@ fn meet(seen: &[Progress], there: impl Fn(&Progress) -> bool) {
 
 #[test]
 fn p4_no_wake_up_is_lost_between_threads() {
-    let memory = Arc::new(MemoryStore::new());
-    let chat = NewChat {
-        created_by: user("alice"),
-        created_at: Timestamp(0),
-        members: vec![user("alice")],
-    };
-    now(memory.create_chat(chat)).unwrap();
+    let memory = memory();
     let history = Arc::new(History {
         store: memory.clone(),
         clock: Arc::new(TestClock::default()),

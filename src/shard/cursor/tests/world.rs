@@ -23,19 +23,19 @@ use crate::{
 
 /// Says that its task is to be polled.
 #[derive(Default)]
-pub(super) struct Flag {
-    pub(super) raised: AtomicBool,
-    pub(super) times: AtomicUsize,
+struct Flag {
+    raised: AtomicBool,
+    times: AtomicUsize,
 }
 
 impl Flag {
-    pub(super) fn raised() -> Arc<Self> {
+    fn raised() -> Arc<Self> {
         let raised = AtomicBool::new(true);
         let times = AtomicUsize::new(0);
         Arc::new(Self { raised, times })
     }
 
-    pub(super) fn take(&self) -> bool {
+    fn take(&self) -> bool {
         self.raised.swap(false, Ordering::SeqCst)
     }
 }
@@ -63,16 +63,16 @@ pub(super) struct Seen {
 /// A reader and what it has been promised.
 pub(super) struct Watcher {
     pub(super) reader: Reader,
-    pub(super) flag: Arc<Flag>,
+    flag: Arc<Flag>,
     pub(super) cursor: Seq,
-    pub(super) from_history: Option<bool>,
+    from_history: Option<bool>,
     /// Answers to posts that are still to come.
-    pub(super) answers: usize,
-    pub(super) removed: bool,
+    answers: usize,
+    removed: bool,
     pub(super) ended: Option<End>,
 }
 
-pub(super) type WakeTask = Pin<Box<dyn Future<Output = ()>>>;
+type WakeTask = Pin<Box<dyn Future<Output = ()>>>;
 
 pub(super) struct World {
     pub(super) chat: ChatId,
@@ -82,7 +82,7 @@ pub(super) struct World {
     pub(super) asked: Arc<Mutex<Vec<oneshot::Sender<Fault>>>>,
     pub(super) feed: Arc<Feed>,
     pub(super) wakes: Arc<Wakes>,
-    pub(super) cores: Vec<(WakeTask, Arc<Flag>)>,
+    cores: Vec<(WakeTask, Arc<Flag>)>,
     pub(super) watchers: Vec<Watcher>,
     /// Committed and not in the ring yet.
     pub(super) unpublished: VecDeque<Row>,
@@ -90,7 +90,7 @@ pub(super) struct World {
     pub(super) published: Seq,
     pub(super) bound: RingBound,
     /// In the ring, but the cores have not been called yet.
-    pub(super) uncalled: bool,
+    uncalled: bool,
     pub(super) end: Option<End>,
     pub(super) seen: Seen,
 }
@@ -99,13 +99,7 @@ const PATIENCE: usize = 10_000;
 
 impl World {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        let memory = Arc::new(MemoryStore::new());
-        let chat = NewChat {
-            created_by: user("alice"),
-            created_at: Timestamp(0),
-            members: vec![user("alice")],
-        };
-        now(memory.create_chat(chat)).unwrap();
+        let memory = memory();
         let asked: Arc<Mutex<Vec<oneshot::Sender<Fault>>>> = Arc::default();
         let queue = asked.clone();
         let store = ScriptStore::new(memory.clone(), move |_| {
@@ -203,7 +197,7 @@ impl World {
     }
 
     /// Lets one read of history go on.
-    pub(super) fn release(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+    fn release(&mut self, fault: Fault, rng: &mut Rng) -> bool {
         let mut asked = self.asked.lock().unwrap();
         if asked.is_empty() {
             return false;
@@ -263,7 +257,7 @@ impl World {
         watcher.flag.raised.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn poll_core(&mut self, core: usize) {
+    fn poll_core(&mut self, core: usize) {
         let (task, flag) = &mut self.cores[core];
         if flag.take() {
             let waker = Waker::from(flag.clone());
@@ -296,7 +290,7 @@ impl World {
     }
 
     /// Something happens to one reader alone.
-    pub(super) fn disturb(&mut self, rng: &mut Rng) {
+    fn disturb(&mut self, rng: &mut Rng) {
         let at = rng.usize(..self.watchers.len());
         let watcher = &mut self.watchers[at];
         match rng.u8(..8) {
@@ -433,6 +427,18 @@ impl fmt::Debug for Watcher {
         let times = self.flag.times.load(Ordering::SeqCst);
         write!(f, "{:?}, woken {times} times", self.reader)
     }
+}
+
+/// A store with one chat, of alice alone.
+pub(super) fn memory() -> Arc<MemoryStore> {
+    let memory = Arc::new(MemoryStore::new());
+    let chat = NewChat {
+        created_by: user("alice"),
+        created_at: Timestamp(0),
+        members: vec![user("alice")],
+    };
+    now(memory.create_chat(chat)).unwrap();
+    memory
 }
 
 /// Of a future that does not wait.
