@@ -78,3 +78,17 @@ pub async fn prove(binary: &Path, seed: u64) -> Result<()> {
         Err(format!("not found: {}", missed.join(", ")).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::faults::schedule, *};
+
+    #[test]
+    fn whatever_the_seed_a_fault_is_done_before_the_load_ends() {
+        for (name, _, faults, _) in FAULTS.iter().filter(|(_, _, faults, _)| !faults.is_empty()) {
+            for seed in 0..10_000 {
+                assert!(!schedule(seed, faults, TIME).is_empty(), "{name}, {seed}");
+            }
+        }
+    }
+}

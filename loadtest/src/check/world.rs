@@ -65,7 +65,8 @@ pub struct World {
     pg: Option<Pg>,
     disk: Option<Disk>,
     home: TempDir,
-    /// Which way the clock goes next.
+    /// Which way the clock was set last. It goes back first: whatever comes after,
+    /// a single step is one that a chat's time must not follow.
     forwards: bool,
 }
 
@@ -132,7 +133,7 @@ impl World {
             pg,
             disk,
             home,
-            forwards: false,
+            forwards: true,
         })
     }
 
