@@ -5,7 +5,7 @@
 //!
 //! Whether `messages` is partitioned, and whether raw COPY gets a batch sorted by
 //! chat, is varied as well; the figures that decided are in the migration and in
-//! `copy.rs`. `ROWS` and `ROUNDS` may be set.
+//! `copy.rs`. `CHATS`, `ROWS` and `ROUNDS` may be set.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -27,7 +27,6 @@ use futures_util::{SinkExt as _, future::join_all};
 use pg::Pg;
 use tokio_postgres::{Client, NoTls};
 
-const CHATS: i64 = 10_000;
 const COPY: &str = "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at) FROM STDIN BINARY";
 const UNPARTITIONED: &str = "DROP TABLE messages; CREATE TABLE messages (
     chat_id bigint NOT NULL, seq bigint NOT NULL, id bigint NOT NULL, sender text NOT NULL,
@@ -48,9 +47,10 @@ async fn main() {
     let number = |name: &str, default: usize| {
         std::env::var(name).map_or(default, |value| value.parse().unwrap())
     };
+    let chats = number("CHATS", 10_000);
     let (rows, rounds) = (number("ROWS", 300_000), number("ROUNDS", 5));
     let pg = Pg::start_with(&["max_wal_size=8GB", "shared_buffers=1GB"], |_| {});
-    println!("{rows} rows a run, {CHATS} chats, medians of {rounds} runs, rows/s");
+    println!("{rows} rows a run, {chats} chats, medians of {rounds} runs, rows/s");
     for batch in [1_000, 5_000] {
         for connections in [1, 2] {
             let mut rates = vec![Vec::new(); 6];
@@ -59,6 +59,7 @@ async fn main() {
                 for partitioned in [true, false] {
                     for way in [Way::Raw, Way::RawSorted, Way::Lanes] {
                         let run = Run {
+                            chats,
                             batch,
                             connections,
                             partitioned,
@@ -86,6 +87,7 @@ async fn main() {
 }
 
 struct Run {
+    chats: usize,
     batch: usize,
     connections: usize,
     partitioned: bool,
@@ -96,12 +98,8 @@ impl Run {
     async fn rate(&self, pg: &Pg, total: usize) -> f64 {
         let dsn = database(pg, self.partitioned).await;
         // Made before the clock runs; each connection has its own chats, as a lane has.
-        let per = total / self.connections;
         let work: Vec<Vec<Arc<Vec<Row>>>> = (0..self.connections)
-            .map(|c| {
-                let sorted = self.way == Way::RawSorted;
-                batches(per, self.batch, c as i64, self.connections as i64, sorted)
-            })
+            .map(|connection| self.batches(total / self.connections, connection))
             .collect();
         let count: usize = work.iter().flatten().map(|b| b.len()).sum();
         let store = store(&dsn, self.connections).await;
@@ -154,6 +152,28 @@ impl Run {
         store.close().await;
         drop_database(pg, &dsn).await;
         count as f64 / elapsed.as_secs_f64()
+    }
+
+    /// Messages to a connection's chats at random, as they come off the wire.
+    fn batches(&self, total: usize, connection: usize) -> Vec<Arc<Vec<Row>>> {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut seqs = vec![0; self.chats];
+        (0..total / self.batch)
+            .map(|_| {
+                let mut rows: Vec<Row> = (0..self.batch)
+                    .map(|_| {
+                        let nth = random.usize(0..self.chats / self.connections);
+                        let chat = nth * self.connections + connection;
+                        seqs[chat] += 1;
+                        row(chat as i64 + 1, seqs[chat])
+                    })
+                    .collect();
+                if self.way == Way::RawSorted {
+                    rows.sort_by_key(|row| (row.chat, row.seq));
+                }
+                Arc::new(rows)
+            })
+            .collect()
     }
 }
 
@@ -234,27 +254,6 @@ async fn client(dsn: &str) -> Client {
         let _ = connection.await;
     }));
     client
-}
-
-/// Messages to chats at random, as they come off the wire.
-fn batches(total: usize, batch: usize, offset: i64, step: i64, sorted: bool) -> Vec<Arc<Vec<Row>>> {
-    let mut random = fastrand::Rng::with_seed(7);
-    let mut seqs = vec![0; CHATS as usize];
-    (0..total / batch)
-        .map(|_| {
-            let mut rows: Vec<Row> = (0..batch)
-                .map(|_| {
-                    let chat = random.i64(0..CHATS / step) * step + offset;
-                    seqs[chat as usize] += 1;
-                    row(chat + 1, seqs[chat as usize])
-                })
-                .collect();
-            if sorted {
-                rows.sort_by_key(|row| (row.chat, row.seq));
-            }
-            Arc::new(rows)
-        })
-        .collect()
 }
 
 fn row(chat: i64, seq: i64) -> Row {

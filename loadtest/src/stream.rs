@@ -1,6 +1,6 @@
 //! Posts on ConnectChat, many under way; a post is done when it has come back.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io, mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use clap::Args;
 use tokio::task::JoinSet;
@@ -131,6 +131,8 @@ struct Stream {
     posted: u64,
     returned: u64,
     deframer: Deframer,
+    /// It is among those that may have room for a post.
+    due: bool,
 }
 
 /// One connection's streams.
@@ -149,6 +151,7 @@ async fn post_all(
             if let Some(id) = conn.call(CONNECT, POSTER, &join, false) {
                 let stream = Stream {
                     id,
+                    due: true,
                     ..Stream::default()
                 };
                 streams.push(stream);
@@ -158,20 +161,20 @@ async fn post_all(
         }
     }
     // Streams that may have room for a post.
-    let mut due: VecDeque<usize> = (0..streams.len()).collect();
+    let mut due: Vec<usize> = (0..streams.len()).collect();
     loop {
-        for _ in 0..due.len() {
-            let Some(at) = due.pop_front() else { break };
-            let stream = &mut streams[at];
+        due.retain(|at| {
+            let stream = &mut streams[*at];
             while stream.posted - stream.returned < shape.window as u64 {
                 let post = posts.post(stream.posted, Instant::now());
                 if !conn.send(stream.id, post) {
-                    due.push_back(at);
-                    break;
+                    return true;
                 }
                 stream.posted += 1;
             }
-        }
+            stream.due = false;
+            false
+        });
         let (mut done, mut now) = (0, None);
         conn.step(|event| match event {
             Event::Data(id, data) => {
@@ -187,7 +190,9 @@ async fn post_all(
                 });
                 stream.returned += returned;
                 done += returned;
-                due.push_back(at);
+                if !mem::replace(&mut stream.due, true) {
+                    due.push(at);
+                }
             }
             Event::End(_) => meter.fail(),
         })
