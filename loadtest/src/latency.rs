@@ -50,10 +50,14 @@ pub fn run(options: &Options) -> Result<()> {
             report.add(CHATD, "deliveries a second", ours.rate());
             report.add(CHATD, "p50 µs", ours.quantile(0.5));
             report.add(CHATD, "p99 µs", p99);
+            report.add(CHATD, "max µs", ours.quantile(1.0));
             report.add(CEILING, "p50 µs", bare.p50);
             report.add(CEILING, "p99 µs", bare.p99);
+            report.add(CEILING, "max µs", bare.max);
             report.add(CEILING, "rows a commit", bare.rows);
-            report.add(CEILING, "chatd's p99 ÷ this", p99 / bare.p99);
+            report.add(CEILING, "a row's p99 µs", bare.row_p99);
+            report.add(CEILING, "chatd's p99 ÷ p99", p99 / bare.p99);
+            report.add(CEILING, "chatd's p99 ÷ a row's", p99 / bare.row_p99);
             Ok(())
         })
 }

@@ -37,6 +37,10 @@ pub struct Options {
 pub struct Commits {
     pub p50: f64,
     pub p99: f64,
+    pub max: f64,
+    /// From when a row was to be sent to the end of its commit: who comes while a
+    /// commit runs waits for that one too.
+    pub row_p99: f64,
     /// Of one commit, on average.
     pub rows: f64,
 }
@@ -58,25 +62,34 @@ pub fn run(options: &Options) -> Result<()> {
         let text = posts::text(Instant::now(), options.text);
         let mut source = Source::new(vec![ChatId::new(1)?], &text, 1)?;
         let mut pace = Pace::new(options.rate)?;
+        let mut due = Vec::new();
         let mut times = Histogram::<u64>::new(3)?;
+        let mut row_times = Histogram::<u64>::new(3)?;
         let mut written = 0;
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs_f64(options.seconds) {
-            let due = std::iter::from_fn(|| pace.due()).count();
-            if due == 0 {
+            due.extend(std::iter::from_fn(|| pace.due()));
+            if due.is_empty() {
                 pace.wait().await?;
                 continue;
             }
-            let rows = source.take(due);
+            let rows = source.take(due.len());
             let started = Instant::now();
             copier.commit(&rows).await?;
             times.record(started.elapsed().as_nanos() as u64)?;
+            for due in due.drain(..) {
+                row_times.record(due.elapsed().as_nanos() as u64)?;
+            }
             written += rows.len();
         }
         copier.close().await?;
+        let micros =
+            |times: &Histogram<u64>, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
         Ok(Commits {
-            p50: times.value_at_quantile(0.5) as f64 / 1e3,
-            p99: times.value_at_quantile(0.99) as f64 / 1e3,
+            p50: micros(&times, 0.5),
+            p99: micros(&times, 0.99),
+            max: micros(&times, 1.0),
+            row_p99: micros(&row_times, 0.99),
             rows: written as f64 / times.len() as f64,
         })
     })?;
@@ -86,7 +99,14 @@ pub fn run(options: &Options) -> Result<()> {
 
 impl fmt::Display for Commits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.p50, self.p99, self.rows)
+        let Self {
+            p50,
+            p99,
+            max,
+            row_p99,
+            rows,
+        } = self;
+        write!(f, "{p50} {p99} {max} {row_p99} {rows}")
     }
 }
 
@@ -95,9 +115,15 @@ impl FromStr for Commits {
 
     fn from_str(printed: &str) -> Result<Self> {
         let figures: Result<Vec<f64>, _> = printed.split_whitespace().map(str::parse).collect();
-        let [p50, p99, rows] = figures?[..] else {
+        let [p50, p99, max, row_p99, rows] = figures?[..] else {
             return Err("no figures".into());
         };
-        Ok(Self { p50, p99, rows })
+        Ok(Self {
+            p50,
+            p99,
+            max,
+            row_p99,
+            rows,
+        })
     }
 }
