@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use chat_service::proto;
 use tokio::task::JoinSet;
 
-use crate::server::{Client, Server, soon};
+use crate::{
+    hostile::raw::{Connection, HEADERS, hello, message, open},
+    server::{Client, Server, soon},
+};
 
 const CHATS: usize = 10_000;
 const AT_ONCE: usize = 64;
@@ -77,4 +81,43 @@ async fn each<F: Future<Output = i64> + Send + 'static>(
     }
     done.extend(soon("the last calls", tasks.join_all()).await);
     done
+}
+
+/// A table of headers that no later answer has would be most of what a reader
+/// alone on its connection takes beyond HTTP/2's own; in it would be the request
+/// ids of all streams that there were.
+#[tokio::test]
+async fn p6_a_stream_leaves_nothing_in_its_connections_table_of_headers() {
+    let server = Server::start(&[]).await;
+    let chat = server.client("alice").await.create(&[]).await;
+    let mut connection = Connection::open(server.address(), 1).await.unwrap();
+    let join = proto::ConnectChatRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    };
+    let opened = open(1, "ConnectChat", "alice");
+    let said = [hello(), opened, message(1, 0, &join)].concat();
+    connection.say(&said).await.unwrap();
+    let headers = connection.hear_of(HEADERS).await.unwrap().payload;
+    // ":status: 200" is the eighth of HPACK's own.
+    let (status, mut rest) = headers.split_first().unwrap();
+    assert_eq!(*status, 0x88);
+    // What is not to be remembered begins with 0001 and the number of its name,
+    // none if it is spelt out; neither name nor value has 127 bytes here.
+    let mut names = 0;
+    while let Some((first, behind)) = rest.split_first() {
+        assert_eq!(first >> 4, 0b0001, "{headers:x?}");
+        let (more, texts) = match first & 0b1111 {
+            0 => (0, 2),
+            0b1111 => (1, 1),
+            _ => (0, 1),
+        };
+        rest = &behind[more..];
+        for _ in 0..texts {
+            let (length, text) = rest.split_first().unwrap();
+            rest = &text[usize::from(length & 0x7f)..];
+        }
+        names += 1;
+    }
+    assert_eq!(names, 2, "content-type and x-request-id: {headers:x?}");
 }

@@ -22,7 +22,7 @@ use super::{
     service::{Guards, Service, Shared},
     status::{Limit, Problem},
     timeout::grpc_timeout,
-    unary::{ok, refused, unary},
+    unary::{refused, unary},
     validate::{bearer, size_of_headers, timeout},
 };
 use crate::{
@@ -153,7 +153,7 @@ impl Shared {
                 Ok(entry) => {
                     let Admitted { measured, body, .. } = admitted;
                     let stream = ChatStream::open(calls, entry, body, core, spawner.clone());
-                    at_once(measured.ended(ok(ResponseBody::Chat(Box::new(stream)))))
+                    at_once(measured.ended(stream.respond()))
                 }
                 Err(problem) => admitted.refuse(&problem),
             };

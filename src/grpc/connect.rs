@@ -13,9 +13,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::Response;
 use tokio::task::AbortHandle;
 
 use super::{
+    body::ResponseBody,
     calls::Calls,
     deframe::{Broken, Deframer},
     gate::{Gate, StreamPlace},
@@ -24,7 +26,7 @@ use super::{
     request::RequestBody,
     seat::Seat,
     status::{Problem, duplicate},
-    unary::{decode, encode},
+    unary::{decode, encode, ok},
     validate::{self, Join},
 };
 use crate::{
@@ -88,6 +90,18 @@ impl Drop for Task {
 type Why = Arc<OnceLock<Box<Problem>>>;
 
 impl ChatStream {
+    /// The response that it is the body of.
+    ///
+    /// HPACK is not to remember its headers for later ones: a reader alone on its
+    /// connection never has another, and the table to remember them in would take
+    /// half a kilobyte.
+    pub fn respond(self) -> Response<ResponseBody> {
+        let mut response = ok(ResponseBody::Chat(Box::new(self)));
+        let headers = response.headers_mut().values_mut();
+        headers.for_each(|value| value.set_sensitive(true));
+        response
+    }
+
     /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
     pub fn open(
         calls: Arc<Calls>,

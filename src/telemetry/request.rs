@@ -30,12 +30,16 @@ impl RequestId {
 
     /// Tells the caller. Not for the answers to sends that went well: there the
     /// header would cost more than it says.
+    ///
+    /// Not to be remembered by HPACK either: no other answer has it, and a table
+    /// full of those that have been takes a connection kilobytes.
     pub fn add_to(&self, headers: &mut HeaderMap) {
         let value = match self {
             Self::Given(given) => Ok(given.clone()),
             Self::Random(_) => HeaderValue::try_from(self.to_string()),
         };
-        if let Ok(value) = value {
+        if let Ok(mut value) = value {
+            value.set_sensitive(true);
             headers.insert(HEADER.clone(), value);
         }
     }
@@ -67,5 +71,6 @@ mod tests {
         let id = RequestId::of(&HeaderMap::new());
         id.add_to(&mut out);
         assert_eq!(out[&HEADER].to_str().unwrap(), id.to_string());
+        assert!(out[&HEADER].is_sensitive());
     }
 }
