@@ -83,9 +83,9 @@ async fn each<F: Future<Output = i64> + Send + 'static>(
     done
 }
 
-/// A table of headers that no later answer has would be most of what a reader
-/// alone on its connection takes beyond HTTP/2's own; in it would be the request
-/// ids of all streams that there were.
+/// What a connection's table of headers remembers is taken from memory for as long
+/// as it is open: half a kilobyte of a reader alone on it, and the request ids of
+/// all streams that there were.
 #[tokio::test]
 async fn p6_a_stream_leaves_nothing_in_its_connections_table_of_headers() {
     let server = Server::start(&[]).await;
