@@ -8,6 +8,8 @@ use std::{
     process::{self, ChildStdout, Command, Stdio},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
 use crate::{Result, options::Common};
 
 /// A child that listens. Dropping it ends it.
@@ -71,15 +73,21 @@ impl Drop for Child {
 }
 
 /// Runs a child of this program on the server's core to its end, and returns
-/// what it printed.
-pub fn output(command: Command, common: &Common) -> Result<String> {
+/// what it told.
+pub fn output<T: DeserializeOwned>(command: Command, common: &Common) -> Result<T> {
     let mut command = ending_with_us(&command);
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = on_server_core(common, || command.output())??;
     if !output.status.success() {
         return Err(format!("{command:?}: {}", output.status).into());
     }
-    Ok(String::from_utf8(output.stdout)?)
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Tells the program whose child this is.
+pub fn tell(figures: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(figures)?);
+    Ok(())
 }
 
 /// The same command by way of util-linux's setpriv, which has the kernel kill it

@@ -94,8 +94,13 @@ impl Measured {
 
     /// In microseconds.
     pub fn quantile(&self, quantile: f64) -> f64 {
-        self.times.value_at_quantile(quantile) as f64 / 1000.0
+        micros(&self.times, quantile)
     }
+}
+
+/// A quantile of times in nanoseconds, in microseconds.
+pub fn micros(times: &Histogram<u64>, quantile: f64) -> f64 {
+    times.value_at_quantile(quantile) as f64 / 1e3
 }
 
 const MAX_NANOS: u64 = 60_000_000_000;

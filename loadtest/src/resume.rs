@@ -21,7 +21,7 @@ use crate::{
     child::Child,
     fanout::readers::members,
     options::Common,
-    pace::{Meter, block_on, put_on},
+    pace::{Meter, block_on, micros, put_on},
     posts::{self, SEND},
     report::{CHATD, Report},
 };
@@ -125,7 +125,7 @@ async fn storm(
     present.leave().await?;
     readers.are_at(&last)?;
 
-    let [quiet, stormy] = [quiet, stormy].map(|times| times.value_at_quantile(0.99) as f64 / 1e3);
+    let [quiet, stormy] = [quiet, stormy].map(|times| micros(&times, 0.99));
     report.add(CHATD, "all caught up after ms", took.as_secs_f64() * 1e3);
     let each = cpu / options.readers as f64;
     report.add(CHATD, "server CPU µs a reader", each);

@@ -1,6 +1,6 @@
 //! Posts on ConnectChat, many under way; a post is done when it has come back.
 
-use std::{io, mem, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use clap::Args;
 use tokio::task::JoinSet;
@@ -131,8 +131,6 @@ struct Stream {
     posted: u64,
     returned: u64,
     deframer: Deframer,
-    /// It is among those that may have room for a post.
-    due: bool,
 }
 
 /// One connection's streams.
@@ -151,7 +149,6 @@ async fn post_all(
             if let Some(id) = conn.call(CONNECT, POSTER, &join, false) {
                 let stream = Stream {
                     id,
-                    due: true,
                     ..Stream::default()
                 };
                 streams.push(stream);
@@ -160,26 +157,20 @@ async fn post_all(
             conn.step(|_| {}).await?;
         }
     }
-    // Streams that may have room for a post.
-    let mut due: Vec<usize> = (0..streams.len()).collect();
     loop {
-        due.retain(|at| {
-            let stream = &mut streams[*at];
+        for stream in &mut streams {
             while stream.posted - stream.returned < shape.window as u64 {
                 let post = posts.post(stream.posted, Instant::now());
                 if !conn.send(stream.id, post) {
-                    return true;
+                    break;
                 }
                 stream.posted += 1;
             }
-            stream.due = false;
-            false
-        });
+        }
         let (mut done, mut now) = (0, None);
         conn.step(|event| match event {
             Event::Data(id, data) => {
-                let at = id as usize / 2;
-                let stream = &mut streams[at];
+                let stream = &mut streams[id as usize / 2];
                 let returned = stream.deframer.add(data, |message| {
                     if posts::is_refusal(message) {
                         meter.fail();
@@ -190,9 +181,6 @@ async fn post_all(
                 });
                 stream.returned += returned;
                 done += returned;
-                if !mem::replace(&mut stream.due, true) {
-                    due.push(at);
-                }
             }
             Event::End(_) => meter.fail(),
         })

@@ -3,8 +3,6 @@
 pub mod copy;
 
 use std::{
-    fmt,
-    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,11 +20,12 @@ use chat_service::{
     writer::{Lane, LaneSettings, Submission},
 };
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     Result,
-    child::{myself, output, usage},
+    child::{myself, output, tell, usage},
     options::Common,
     pace::block_on,
     posts,
@@ -71,33 +70,16 @@ pub fn measure(common: &Common, way: Way, rows: &Rows) -> Result<Bare> {
         .args(["--batch", &rows.batch.to_string()])
         .args(["--writers", &rows.writers.to_string()])
         .args(["--seconds", &common.seconds.to_string()]);
-    output(command, common)?.parse()
+    output(command, common)
 }
 
-/// What a child prints that has measured itself.
+/// What a child tells that has measured itself.
+#[derive(Serialize, Deserialize)]
 pub struct Bare {
     /// Rows or pages a second.
     pub rate: f64,
     /// Processor time in µs a row or page; PostgreSQL's own is not in it.
     pub cpu_each: f64,
-}
-
-impl fmt::Display for Bare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.rate, self.cpu_each)
-    }
-}
-
-impl FromStr for Bare {
-    type Err = Box<dyn std::error::Error>;
-
-    fn from_str(printed: &str) -> Result<Self> {
-        let (rate, cpu_each) = printed.trim().split_once(' ').ok_or("no figures")?;
-        Ok(Self {
-            rate: rate.parse()?,
-            cpu_each: cpu_each.parse()?,
-        })
-    }
 }
 
 /// What rows are written.
@@ -143,8 +125,7 @@ pub fn run(options: &Options) -> Result<()> {
             cpu_each: cpu / written as f64,
         })
     })?;
-    println!("{bare}");
-    Ok(())
+    tell(&bare)
 }
 
 /// Opens a store; `cores` run its connections, if it has any.

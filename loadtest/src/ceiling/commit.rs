@@ -1,22 +1,19 @@
 //! How long COPY and COMMIT take at a rate, each with the rows that have become
 //! due since the last one: what every durable message waits for.
 
-use std::{
-    fmt,
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use chat_service::domain::ChatId;
 use clap::Args;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 use super::append::{Source, copy::Copier};
 use crate::{
     Result,
-    child::{myself, output},
+    child::{myself, output, tell},
     options::Common,
-    pace::{Pace, block_on},
+    pace::{Pace, block_on, micros},
     posts,
 };
 
@@ -33,7 +30,8 @@ pub struct Options {
     seconds: f64,
 }
 
-/// What a child prints that has measured itself, times in microseconds.
+/// What a child tells that has measured itself, times in microseconds.
+#[derive(Serialize, Deserialize)]
 pub struct Commits {
     pub p50: f64,
     pub p99: f64,
@@ -53,7 +51,7 @@ pub fn measure(common: &Common, text: usize, rate: f64) -> Result<Commits> {
         .args(["--text", &text.to_string()])
         .args(["--rate", &rate.to_string()])
         .args(["--seconds", &common.seconds.to_string()]);
-    output(command, common)?.parse()
+    output(command, common)
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -76,15 +74,14 @@ pub fn run(options: &Options) -> Result<()> {
             let rows = source.take(due.len());
             let started = Instant::now();
             copier.commit(&rows).await?;
-            times.record(started.elapsed().as_nanos() as u64)?;
+            let done = Instant::now();
+            times.record((done - started).as_nanos() as u64)?;
             for due in due.drain(..) {
-                row_times.record(due.elapsed().as_nanos() as u64)?;
+                row_times.record((done - due).as_nanos() as u64)?;
             }
             written += rows.len();
         }
         copier.close().await?;
-        let micros =
-            |times: &Histogram<u64>, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
         Ok(Commits {
             p50: micros(&times, 0.5),
             p99: micros(&times, 0.99),
@@ -93,37 +90,5 @@ pub fn run(options: &Options) -> Result<()> {
             rows: written as f64 / times.len() as f64,
         })
     })?;
-    println!("{commits}");
-    Ok(())
-}
-
-impl fmt::Display for Commits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            p50,
-            p99,
-            max,
-            row_p99,
-            rows,
-        } = self;
-        write!(f, "{p50} {p99} {max} {row_p99} {rows}")
-    }
-}
-
-impl FromStr for Commits {
-    type Err = Box<dyn std::error::Error>;
-
-    fn from_str(printed: &str) -> Result<Self> {
-        let figures: Result<Vec<f64>, _> = printed.split_whitespace().map(str::parse).collect();
-        let [p50, p99, max, row_p99, rows] = figures?[..] else {
-            return Err("no figures".into());
-        };
-        Ok(Self {
-            p50,
-            p99,
-            max,
-            row_p99,
-            rows,
-        })
-    }
+    tell(&commits)
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::append::{self, Bare, Source};
 use crate::{
     Result,
-    child::{myself, output, usage},
+    child::{myself, output, tell, usage},
     options::Common,
     pace::block_on,
     posts,
@@ -63,7 +63,7 @@ pub fn measure(
         .args(["--page", &page.to_string()])
         .args(["--readers", &readers.to_string()])
         .args(["--seconds", &common.seconds.to_string()]);
-    output(command, common)?.parse()
+    output(command, common)
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -98,8 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
             cpu_each: cpu / pages as f64,
         })
     })?;
-    println!("{bare}");
-    Ok(())
+    tell(&bare)
 }
 
 async fn read(
