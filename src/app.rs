@@ -74,6 +74,9 @@ pub fn run(config: ServeConfig, log_level: LogLevel) -> Result<(), AppError> {
         .build()?;
     main.block_on(async {
         let mut signals = Signals::new()?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let app = App::start_with(config, log_level).await?;
         // For scripts that asked for any free port. In one piece, since they may
         // close the pipe behind the first line.

@@ -108,6 +108,8 @@ pub struct ServeConfig {
     pub otlp_endpoint: Option<String>,
     /// Of a million calls without a `traceparent`, so many are traced.
     pub trace_sample: u32,
+    /// What is odd about the options and yet no reason not to start.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

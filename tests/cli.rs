@@ -76,6 +76,59 @@ fn a_bad_dotenv_file_is_refused() {
     assert!(line.contains("missing.env"), "{line}");
 }
 
+/// As deployments of the Go service have it: names with underscores, put
+/// together to an address. Nothing listens on the port that it names.
+#[test]
+fn an_existing_env_file_names_its_database() {
+    let file = "export POSTGRES_DB=chat_db # ours\r\nPOSTGRES_USER=chat_user\r\n\
+                POSTGRES_PASSWORD='pa$WORD#1'\r\nPG_DNS=x\r\nGRPC_PORT=0\r\n\
+                PG_DSN=\"host=127.0.0.1 port=1 dbname=$POSTGRES_DB user=${POSTGRES_USER} \
+                password=$POSTGRES_PASSWORD\"\r\n";
+    let output = chatd(&["serve"], &[], Some(file));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    let store = "postgres chat_db at 127.0.0.1:1 as chat_user";
+    assert!(log.contains(store), "{log}");
+    let warning = ".env has names that are not options: PG_DNS (line 4)";
+    assert!(log.contains(warning), "{log}");
+    assert!(!log.contains("WORD"), "{log}");
+
+    let report = chatd(&["doctor"], &[], Some(file));
+    let report = String::from_utf8(report.stdout).unwrap();
+    assert!(report.contains(warning), "{report}");
+
+    let line = refusal(&chatd(&["serve"], &[], Some("PG_DSN=host=$NO_SUCH\n")));
+    assert!(
+        line.starts_with(".env: line 1: PG_DSN: $NO_SUCH is not set"),
+        "{line}"
+    );
+}
+
+/// A folder that somebody else filled says nothing about where a token goes.
+#[test]
+fn p7_a_client_takes_no_address_from_the_folder_it_is_started_in() {
+    let trap = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let file = format!("CHAT_ADDR={}\n", trap.local_addr().unwrap());
+    let history = ["history", "1", "--as", "bob"];
+    // Port 1 is nobody's: the client that finds its address here would not ask there.
+    let env = [("CHAT_ADDR", "127.0.0.1:1")];
+    for vars in [&env[..], &[]] {
+        let output = chatd(&history, vars, Some(&file));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let came = trap.accept().map_err(|e| e.kind());
+        assert_eq!(came.map(drop), Err(std::io::ErrorKind::WouldBlock));
+    }
+    // Asked for by name, the file counts. That the connection came is enough.
+    let trapped = std::thread::spawn(move || {
+        trap.set_nonblocking(false).unwrap();
+        trap.accept().map(drop)
+    });
+    let named = [&history[..], &["--config-path", ".env"]].concat();
+    chatd(&named, &[], Some(&file));
+    trapped.join().unwrap().unwrap();
+}
+
 #[test]
 fn no_start_beyond_loopback_without_real_auth() {
     let line = refusal(&chatd(&["serve", "--grpc-host", "0.0.0.0"], &[], None));

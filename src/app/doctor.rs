@@ -73,6 +73,9 @@ pub fn doctor(config: Result<Box<ServeConfig>, Refusal>) -> Result<(), String> {
                 "configuration",
                 "every option is within its bounds",
             );
+            for warning in &config.warnings {
+                report.line(Verdict::Warn, "configuration", warning);
+            }
             ports(&config, &mut report);
             store(&config, &mut report);
             peers::auth(&config, &mut report);

@@ -175,8 +175,18 @@ pub struct Opened {
     pub lane_connects: Arc<AtomicU64>,
 }
 
+/// Which store it is, for the log; of a database's address all but the password.
+fn described(choice: &StoreChoice) -> Result<String, AppError> {
+    Ok(match choice {
+        StoreChoice::Memory => "memory".into(),
+        StoreChoice::Sqlite(path) => format!("sqlite {}", path.display()),
+        StoreChoice::Postgres(dsn) => postgres::described(dsn.expose())?,
+    })
+}
+
 /// Opens the store; `spawn` runs the connections of a database.
 pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Opened, AppError> {
+    tracing::info!(store = described(&config.store)?, "opening the store");
     let store: Arc<dyn Store> = match &config.store {
         StoreChoice::Memory => Arc::new(MemoryStore::default()),
         StoreChoice::Sqlite(path) => {

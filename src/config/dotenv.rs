@@ -1,9 +1,39 @@
 //! The `.env` file. It is read into a map and never into the process
 //! environment: changing that is unsound beside other threads.
 
+mod parse;
+
 use std::{collections::HashMap, fs, io, path::Path};
 
+use self::parse::Statement;
 use super::{Refusal, value::quote};
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct EnvFile {
+    values: HashMap<String, String>,
+    /// The names in the order of the file, each with its line.
+    names: Vec<(String, usize)>,
+    /// Names that other values of the file are made of.
+    used: Vec<String>,
+}
+
+impl EnvFile {
+    pub(super) fn get(&self, name: &str) -> Option<&String> {
+        self.values.get(name)
+    }
+
+    /// The names that are neither `known` nor part of another value, as
+    /// `NAME (line 3)`: most likely slips of the pen.
+    pub(super) fn unknown(&self, known: impl Fn(&str) -> bool) -> Vec<String> {
+        let left = self.names.iter().filter(|(name, _)| {
+            // What does not look like a name may be a secret, and is not shown.
+            is_name(name) && !known(name) && !self.used.contains(name)
+        });
+        left.map(|(name, line)| format!("{name} (line {line})"))
+            .collect()
+    }
+}
 
 /// Reads the file. A missing one counts as empty, unless it was asked for by
 /// name (`named`).
@@ -11,44 +41,36 @@ use super::{Refusal, value::quote};
 /// Of a name that is set twice the later line counts, as in the Go service
 /// whose files these are. The text of a line is never part of a refusal: it may
 /// hold a password.
-pub(super) fn read(path: &Path, named: bool) -> Result<HashMap<String, String>, Refusal> {
+pub(super) fn read(path: &Path, named: bool) -> Result<EnvFile, Refusal> {
     let shown = quote(&path.display().to_string());
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !named => return Ok(HashMap::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !named => return Ok(EnvFile::default()),
         Err(e) => return Err(Refusal::new(format!("--config-path: {shown}: {e}"))),
     };
-    let text = text.trim_start_matches('\u{feff}');
-    dotenvy::from_read_iter(text.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|e| Refusal::new(format!("{shown}: {}", explain(&e, text))))
+    from_text(&text).map_err(|why| Refusal::new(format!("{shown}: {why}")))
 }
 
-fn explain(error: &dotenvy::Error, text: &str) -> String {
-    let dotenvy::Error::LineParse(entry, _) = error else {
-        return "it cannot be read".into();
-    };
-    // The error has the line, or only its value.
-    let first = entry.lines().next().unwrap_or_default().trim();
-    let is_it = |line: &str| {
-        let value = line.split_once('=').map(|(_, value)| value.trim());
-        line.trim() == first || value == Some(first)
-    };
-    let found = text.lines().zip(1..).find(|(line, _)| is_it(line));
-    let Some((line, number)) = found else {
-        return "a line is not of the form NAME=value".into();
-    };
-    let name = line.split_once('=').map(|(name, _)| name.trim());
-    match name {
-        // A name is worth showing; what has the form of one holds no secret.
-        Some(name) if is_name(name) => format!(
-            "line {number}: the value of {name} is not valid (one with spaces, $, # or quotes \
-             needs single quotes around it)"
-        ),
-        _ => format!("line {number}: not of the form NAME=value"),
+fn from_text(text: &str) -> Result<EnvFile, String> {
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    let mut file = EnvFile::default();
+    let mut rest = text.as_str();
+    loop {
+        rest = parse::statement_start(rest);
+        if rest.is_empty() {
+            return Ok(file);
+        }
+        let line = 1 + text[..text.len() - rest.len()].matches('\n').count();
+        let Statement { name, value, left } = parse::statement(rest, &file.values)
+            .map_err(|problem| format!("line {line}: {problem}"))?;
+        rest = left;
+        file.used.extend(value.used);
+        file.names.push((name.to_owned(), line));
+        file.values.insert(name.to_owned(), value.text);
     }
 }
 
+/// What is worth showing: what has the form of a name holds no secret.
 fn is_name(text: &str) -> bool {
     text.len() <= 64
         && !text.is_empty()
@@ -63,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    fn read_text(text: &str) -> Result<HashMap<String, String>, Refusal> {
+    fn read_text(text: &str) -> Result<EnvFile, Refusal> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         read(file.path(), true)
@@ -71,28 +93,51 @@ mod tests {
 
     #[test]
     fn the_later_line_counts() {
-        let map = read_text("\u{feff}# a comment\n\nA=1\nexport B='x y'\nA=2\n").unwrap();
-        assert_eq!(map["A"], "2");
-        assert_eq!(map["B"], "x y");
+        let file = read_text("\u{feff}# a comment\n\nA=1\nexport B='x y'\nA=2\n").unwrap();
+        assert_eq!(file.values["A"], "2");
+        assert_eq!(file.values["B"], "x y");
     }
 
     #[test]
     fn only_the_default_file_may_be_missing() {
         let missing = Path::new("no/such/file");
-        assert!(read(missing, false).unwrap().is_empty());
+        assert!(read(missing, false).unwrap().values.is_empty());
         let why = read(missing, true).unwrap_err().to_string();
         assert!(why.contains("no/such/file"), "{why}");
     }
 
     #[test]
     fn a_bad_line_is_numbered_and_not_shown() {
-        let why = read_text("A=1\n\nPG_DSN=host=db password=hunter2\n").unwrap_err();
-        let why = why.to_string();
-        assert!(why.contains("line 3: the value of PG_DSN"), "{why}");
-        assert!(!why.contains("hunter2"), "{why}");
+        let bad = [
+            ("A=1\n\nPG_DSN=\"host=db password=hunter2\n", "line 3"),
+            ("A=1\nhunter2\n", "line 2"),
+            ("A=1\nhunter2", "line 2"),
+            ("A=1\nhunter-2=x\n", "line 2"),
+            ("A=1\n=hunter2\n", "line 2"),
+            ("PG_DSN=hunter2$NOWHERE\n", "line 1"),
+        ];
+        for (text, line) in bad {
+            let why = read_text(text).unwrap_err().to_string();
+            assert!(why.contains(line), "{text:?}: {why}");
+            assert!(!why.contains("hunter"), "{text:?}: {why}");
+        }
+    }
 
-        let why = read_text("A=1\nhunter2\n").unwrap_err().to_string();
-        assert!(why.contains("line 2"), "{why}");
-        assert!(!why.contains("hunter2"), "{why}");
+    #[test]
+    fn what_cannot_be_expanded_is_named() {
+        let why = read_text("A=1\nPG_DSN='x'\nB=pa$WORD\n").unwrap_err();
+        let why = why.to_string();
+        assert!(why.contains("line 3: B: $WORD is not set"), "{why}");
+        // It is not taken from a later line either, as in the Go service.
+        assert!(read_text("B=$A\nA=1\n").is_err());
+    }
+
+    #[test]
+    fn unknown_names_are_told_with_their_lines() {
+        let text = "PG_DNS=x\nPG_DSN=host=$DB_HOST\nDB_HOST=y\n";
+        assert!(read_text(text).is_err(), "DB_HOST comes too late");
+        let file = read_text("DB_HOST=y\nPG_DNS=x\nPG_DSN=host=${DB_HOST}\n").unwrap();
+        let unknown = file.unknown(|name| name == "PG_DSN");
+        assert_eq!(unknown, ["PG_DNS (line 2)"]);
     }
 }

@@ -68,6 +68,15 @@ pub(super) fn env_name(id: &str) -> Option<String> {
     }
 }
 
+/// Whether an environment file may say this name: an option of the server, of
+/// the Auth Service or of a client.
+pub(super) fn is_known(name: &str) -> bool {
+    let is_it = |arg: &clap::Arg| env_name(arg.get_id().as_str()).as_deref() == Some(name);
+    let command = Cli::command();
+    let mut commands = command.get_subcommands();
+    name == "PG_DSN" || commands.any(|sub| sub.get_arguments().any(is_it))
+}
+
 /// The command line as clap knows it, with the environment names and bounds
 /// added to the help of each option.
 pub(super) fn command() -> Command {
@@ -110,7 +119,7 @@ fn annotate(arg: clap::Arg) -> clap::Arg {
 #[allow(dead_code, reason = "values are read by id, see sources.rs")]
 struct Cli {
     /// File with NAME=value lines, the third source of options. The default may
-    /// be missing, a named file may not
+    /// be missing, and clients do not read it; a named file may not
     #[arg(long, value_name = "PATH", default_value = ".env", global = true)]
     config_path: String,
 

@@ -50,7 +50,8 @@ pub fn command(
     let Some((name, flags)) = matches.subcommand() else {
         return Err(Refusal::new("a command is needed, see --help"));
     };
-    let sources = Sources::new(flags, env)?;
+    let of_server = matches!(name, "serve" | "migrate" | "doctor" | "health" | "auth");
+    let sources = Sources::new(flags, env, of_server)?;
     Ok(match name {
         "migrate" => Command::Migrate(store(&sources)?),
         "serve" => Command::Serve(Box::new(serve(&sources)?)),
@@ -128,6 +129,7 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         log_format: log_format(sources)?,
         otlp_endpoint: otlp_endpoint(sources)?,
         trace_sample: trace_sample(sources)?,
+        warnings: sources.warnings(),
     })
 }
 

@@ -11,8 +11,9 @@ use std::{
 use clap::{ArgMatches, parser::ValueSource};
 
 use super::{
-    Refusal, dotenv,
-    options::{bounds, env_name},
+    Refusal,
+    dotenv::{self, EnvFile},
+    options::{bounds, env_name, is_known},
     value::Bounds,
 };
 
@@ -22,7 +23,7 @@ pub(super) type Environment = HashMap<String, OsString>;
 pub(super) struct Sources<'a> {
     flags: &'a ArgMatches,
     env: &'a Environment,
-    file: HashMap<String, String>,
+    file: EnvFile,
     file_name: String,
 }
 
@@ -44,18 +45,27 @@ impl Given {
 }
 
 impl<'a> Sources<'a> {
-    /// `flags` are those of the subcommand.
-    pub(super) fn new(flags: &'a ArgMatches, env: &'a Environment) -> Result<Self, Refusal> {
+    /// `flags` are those of the subcommand. Only a server reads the file of the
+    /// working folder (`of_server`): a client is started anywhere, and a folder
+    /// that somebody else filled must not say where its token goes.
+    pub(super) fn new(
+        flags: &'a ArgMatches,
+        env: &'a Environment,
+        of_server: bool,
+    ) -> Result<Self, Refusal> {
         let mut sources = Self {
             flags,
             env,
-            file: HashMap::new(),
+            file: EnvFile::default(),
             file_name: String::new(),
         };
         // An empty path means that there is no file to read.
         let path = sources.get("config_path")?;
         if let Some(path) = path.filter(|path| !path.text.is_empty()) {
             let named = sources.is_flag("config_path") || path.place.is_some();
+            if !named && !of_server {
+                return Ok(sources);
+            }
             sources.file = dotenv::read(Path::new(&path.text), named)?;
             sources.file_name = path.text;
         }
@@ -82,7 +92,8 @@ impl<'a> Sources<'a> {
     /// A name that only the environment and the file may have.
     pub(super) fn variable(&self, name: &str) -> Result<Option<Given>, Refusal> {
         let given = |text: String, place: String| Given {
-            text,
+            // A secret from a file often ends with the file's newline.
+            text: text.trim().to_owned(),
             name: name.into(),
             place: Some(place),
         };
@@ -148,6 +159,16 @@ impl<'a> Sources<'a> {
 
     pub(super) fn need_time(&self, id: &str) -> Result<Duration, Refusal> {
         self.need_number(id).map(Duration::from_millis)
+    }
+
+    /// What is odd and yet no reason not to start.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let unknown = self.file.unknown(is_known);
+        if unknown.is_empty() {
+            return Vec::new();
+        }
+        let (file, names) = (&self.file_name, unknown.join(", "));
+        vec![format!("{file} has names that are not options: {names}")]
     }
 
     fn is_flag(&self, id: &str) -> bool {

@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, watch};
 
-use self::{connect::Connector, lane::Lane, pool::Pool, pool::Query};
+use self::{connect::Connector, dsn::Dsn, lane::Lane, pool::Pool, pool::Query};
 use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
 use crate::domain::{ChatId, Row, Seq, UserName};
 
@@ -96,6 +96,14 @@ pub struct PostgresStore {
     write_timeout: Duration,
     purge_wake: Notify,
     closed: watch::Sender<bool>,
+}
+
+/// Which database `dsn` means, where and as whom, without the password.
+///
+/// # Errors
+/// If it can't be read.
+pub fn described(dsn: &str) -> Result<String, OpenError> {
+    Dsn::parse(dsn).map(|dsn| dsn.to_string())
 }
 
 /// Brings the database up to date without opening the store.

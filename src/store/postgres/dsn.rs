@@ -1,4 +1,4 @@
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use tokio_postgres::config::{Config, Host, SslMode, TargetSessionAttrs};
 
@@ -61,6 +61,25 @@ impl Dsn {
             verify,
             root_cert: tls.root_cert.map(PathBuf::from),
         })
+    }
+}
+
+/// Where the database is, as whom and which, without the password.
+impl fmt::Display for Dsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let ports = self.config.get_ports();
+        let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(5432);
+        let places: Vec<String> = hosts
+            .enumerate()
+            .map(|(n, host)| format!("{host}:{}", port(n)))
+            .collect();
+        let user = self.config.get_user().unwrap_or_default();
+        let name = self.config.get_dbname().unwrap_or(user);
+        write!(f, "postgres {name} at {} as {user}", places.join(","))
     }
 }
 
