@@ -10,11 +10,13 @@
 mod breaker;
 mod cache;
 mod claims;
+mod compact;
 mod crypto;
 mod dev;
 mod jwt;
 mod keys;
 mod logins;
+mod secret;
 mod service;
 
 use std::{fmt, sync::Arc, time::Instant};
@@ -28,7 +30,7 @@ pub(crate) use crypto::install as install_crypto;
 pub use cache::{Cache, CacheSettings};
 pub use dev::DevAuth;
 pub use jwt::{JwtAuth, JwtSettings};
-pub use keys::KeyError;
+pub use keys::{KeyError, KeyFile};
 pub use logins::Logins;
 pub use service::{AccessClient, AccessError, AccessSettings};
 

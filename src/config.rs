@@ -22,7 +22,8 @@ mod value;
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 pub use guard::{
-    AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, LimitConfig, TlsConfig, WebConfig,
+    AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, JwtKeys, LimitConfig, TlsConfig,
+    WebConfig,
 };
 pub use health::HealthConfig;
 pub use read::{command, process_environment, read_log_level, serve_from};

@@ -1,10 +1,11 @@
 //! `--auth jwt`: which signatures count, and which do not however much they look
 //! like it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chat_service::auth::{
-    Ask, AuthError, AuthResult, Authenticator, JwtAuth, JwtSettings, Role, Token,
+    Ask, AuthError, AuthResult, Authenticator, JwtAuth, JwtSettings, KeyFile, Role, Token,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -27,9 +28,9 @@ fn check(auth: &JwtAuth, token: &str) -> AuthResult {
     auth.known(ask).expect("nobody needs to be asked")
 }
 
-fn settings(keys: &Path) -> JwtSettings {
+fn settings(keys: KeyFile) -> JwtSettings {
     JwtSettings {
-        keys: keys.to_owned(),
+        keys,
         issuer: None,
         audience: None,
         leeway: Duration::ZERO,
@@ -39,7 +40,13 @@ fn settings(keys: &Path) -> JwtSettings {
 fn auth(dir: &TempDir, keys: &str) -> JwtAuth {
     let path = dir.path().join("keys");
     fs::write(&path, keys).unwrap();
-    JwtAuth::new(settings(&path)).unwrap()
+    let public = keys.starts_with(['{', '-']);
+    let kind = if public {
+        KeyFile::Keys
+    } else {
+        KeyFile::Secret
+    };
+    JwtAuth::new(settings(kind(path))).unwrap()
 }
 
 fn all_keys() -> [Key; 4] {
@@ -124,7 +131,7 @@ fn p7_the_claims_have_to_fit() {
         issuer: Some("us".into()),
         audience: Some("chat".into()),
         leeway: Duration::from_secs(5),
-        ..settings(&path)
+        ..settings(KeyFile::Secret(path))
     })
     .unwrap();
     let key = Key::hs(SECRET);
@@ -168,11 +175,119 @@ fn a_key_file_that_is_of_no_use_is_refused_without_being_quoted() {
         "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
     ] {
         fs::write(&path, bad).unwrap();
-        let why = JwtAuth::new(settings(&path)).unwrap_err().to_string();
-        assert!(why.starts_with(path.to_str().unwrap()), "{why}");
-        assert!(bad.is_empty() || !why.contains("short"), "{why}");
+        for kind in [KeyFile::Keys, KeyFile::Secret] {
+            let why = JwtAuth::new(settings(kind(path.clone())));
+            let why = why.unwrap_err().to_string();
+            assert!(why.starts_with(path.to_str().unwrap()), "{why}");
+            assert!(bad.is_empty() || !why.contains("short"), "{why}");
+        }
     }
-    assert!(JwtAuth::new(settings(Path::new("no/such/file"))).is_err());
+    let none = KeyFile::Keys("no/such/file".into());
+    assert!(JwtAuth::new(settings(none)).is_err());
+    // Who named a secret as keys learns what to do instead.
+    fs::write(&path, SECRET).unwrap();
+    let why = JwtAuth::new(settings(KeyFile::Keys(path))).unwrap_err();
+    assert!(why.to_string().contains("--jwt-secret-file"), "{why}");
+}
+
+/// What is public or can be guessed, in the forms in which it comes.
+fn public_files() -> Vec<(&'static str, Vec<u8>)> {
+    let key = Key::rs();
+    let pem = key.file();
+    let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(&base64).unwrap();
+    let jwk = key.jwk(Some("k1"));
+    let page = "<html>\r\n<head><title>404 Not Found</title></head>\r\n</html>\r\n";
+    let mixed = json!({"keys": [jwk, Key::hs(SECRET).jwk(None)]});
+    let file = |text: String| text.into_bytes();
+    vec![
+        ("a public key", file(pem.clone())),
+        ("behind a byte order mark", file(format!("\u{feff}{pem}"))),
+        ("behind a comment", file(format!("# of the issuer\n{pem}"))),
+        (
+            "with bag attributes",
+            file(format!("Bag Attributes\n    x: y\n{pem}")),
+        ),
+        (
+            "quoted",
+            file(format!("\"{}\"", pem.trim().replace('\n', "\\n"))),
+        ),
+        ("in one line", file(pem.replace('\n', " "))),
+        ("a JWKS", file(json!({"keys": [jwk]}).to_string())),
+        ("a bare array", file(json!([jwk]).to_string())),
+        ("secrets beside public keys", file(mixed.to_string())),
+        (
+            "other JSON",
+            file("{\"error\": \"not found, try again later\"}".into()),
+        ),
+        ("DER", der),
+        ("base64 of DER", file(base64)),
+        (
+            "a key of SSH",
+            file(format!(
+                "ssh-rsa {} us@example",
+                "AAAAB3NzaC1yc2E".repeat(9)
+            )),
+        ),
+        (
+            "an address",
+            file("https://id.example.org/.well-known/jwks.json\n".into()),
+        ),
+        ("a page", file(page.into())),
+        (
+            "a page in lines of text",
+            file("404 Not Found\nThe key is not here.\n".into()),
+        ),
+    ]
+}
+
+/// A token that is signed with the file's own bytes, in the ways in which they
+/// could be taken for a secret, is an admin's nowhere.
+#[test]
+fn p7_what_is_public_is_never_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys");
+    for (what, bytes) in public_files() {
+        fs::write(&path, &bytes).unwrap();
+        for kind in [KeyFile::Keys, KeyFile::Secret] {
+            let file = kind(path.clone());
+            let is_secret = matches!(file, KeyFile::Secret(_));
+            match JwtAuth::new(settings(file)) {
+                Err(why) => assert!(why.to_string().contains("keys: "), "{what}: {why}"),
+                Ok(_) if is_secret => panic!("{what} is taken for a secret"),
+                Ok(auth) => {
+                    for secret in [&bytes[..], bytes.trim_ascii()] {
+                        let forged = Key::Hs(secret.to_vec()).token("mallory", "1", 60);
+                        assert!(check(&auth, &forged).is_err(), "{what}");
+                    }
+                    // It counts as what it is.
+                    assert!(
+                        check(&auth, &Key::rs().token("bob", "0", 60)).is_ok(),
+                        "{what}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A download that failed leaves its page in the file.
+#[test]
+fn p7_a_file_that_turns_into_something_public_changes_nothing() {
+    for (kind, good, key) in [
+        (KeyFile::Keys as fn(_) -> _, Key::rs().file(), Key::rs()),
+        (KeyFile::Secret, SECRET.to_owned(), Key::hs(SECRET)),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        fs::write(&path, good).unwrap();
+        let auth = JwtAuth::new(settings(kind(path.clone()))).unwrap();
+        let page = "<html><head><title>404 Not Found</title></head></html>";
+        fs::write(&path, page).unwrap();
+        std::thread::sleep(Duration::from_millis(1100));
+        assert!(check(&auth, &Key::hs(page).token("mallory", "1", 60)).is_err());
+        assert!(check(&auth, &key.token("bob", "0", 60)).is_ok());
+    }
 }
 
 #[test]
@@ -217,7 +332,7 @@ async fn p7_a_stream_ends_when_its_token_expires() {
     let flags = [
         "--auth",
         "jwt",
-        "--jwt-keys",
+        "--jwt-secret-file",
         path.to_str().unwrap(),
         "--jwt-leeway",
         "0s",

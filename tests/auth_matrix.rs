@@ -107,7 +107,7 @@ async fn p7_every_call_by_everybody() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys");
     fs::write(&path, SECRET).unwrap();
-    let app = start(&["--auth", "jwt", "--jwt-keys", path.to_str().unwrap()]).await;
+    let app = start(&["--auth", "jwt", "--jwt-secret-file", path.to_str().unwrap()]).await;
     let client = client(&app);
     let key = Key::hs(SECRET);
     let creator = key.token("creator", "0", 600);

@@ -96,6 +96,143 @@ async fn p7_what_cannot_be_a_token_is_not_asked_about() {
     stop(app).await;
 }
 
+/// A name, and what is read of a header.
+type Way = (&'static str, fn(&str) -> Option<&str>);
+
+/// How Auth Services get the token out of the header.
+const WAYS: [Way; 6] = [
+    ("without the prefix", |value| value.strip_prefix("Bearer ")),
+    ("the first word behind the scheme", |value| {
+        value.split_whitespace().nth(1)
+    }),
+    ("the last word", |value| value.split_whitespace().last()),
+    ("up to a comma", |value| {
+        value.strip_prefix("Bearer ")?.split(',').next()
+    }),
+    ("up to a semicolon", |value| {
+        value.strip_prefix("Bearer ")?.split(';').next()
+    }),
+    ("the first that looks like one", |value| {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let rest = value
+            .strip_prefix("Bearer ")?
+            .trim_start_matches(|c| !is_part(c));
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        let third = rest.match_indices('.').nth(2).map_or(end, |(at, _)| at);
+        Some(&rest[..end.min(third)])
+    }),
+];
+
+/// Whatever way the peer reads the header, what it has said yes to is what the
+/// identity is read from.
+#[tokio::test]
+async fn p7_the_token_that_is_checked_is_the_one_that_is_believed() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &[]).await;
+    let mut client = client(&app);
+    let good = token("bob");
+    let forged = Key::hs("a secret of somebody else entirely").token("mallory", "1", 3600);
+    let evil = forged.split('.').nth(1).unwrap();
+    for value in [
+        format!("Bearer {good}"),
+        format!("Bearer {good} {forged}"),
+        format!("Bearer {forged} {good}"),
+        format!("Bearer {good} .{evil}.x"),
+        format!("Bearer {good},{forged}"),
+        format!("Bearer {good};{forged}"),
+        format!("Bearer {good}=.{evil}.x"),
+        format!("Bearer {good}.{evil}.x"),
+        format!("Bearer {good}, Bearer {forged}"),
+        format!("Bearer  {good}"),
+        format!("Bearer {good} "),
+        format!("Bearer\t{good} {forged}"),
+        format!("Bearer {good}\t{forged}"),
+        format!("Bearer \"{good}\"{forged}"),
+        format!("Basic {good} {forged}"),
+    ] {
+        peer.take_checks();
+        let mut request = tonic::Request::new(chat_service::proto::CreateRequest::default());
+        request
+            .metadata_mut()
+            .insert("authorization", value.parse().unwrap());
+        let answer = client.create(request).await;
+        if peer.checks() == 0 {
+            let code = answer.map(drop).map_err(|status| status.code());
+            assert_eq!(code, Err(Code::Unauthenticated), "{value}");
+            continue;
+        }
+        let [checked, ..] = peer.last();
+        for (way, read) in WAYS {
+            assert_eq!(read(&checked), Some(&*good), "{way}: {value}");
+        }
+    }
+    // Two headers, of which each side could take another one.
+    for pair in [[&good, &forged], [&forged, &good]] {
+        peer.take_checks();
+        let mut request = tonic::Request::new(chat_service::proto::CreateRequest::default());
+        for token in pair {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().append("authorization", value);
+        }
+        let status = client.create(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert_eq!(peer.checks(), 0);
+    }
+    stop(app).await;
+}
+
+/// What one token is answered says nothing about the peer: however many bad ones
+/// an outsider brings, a good user is let in.
+#[tokio::test]
+async fn p7_bad_tokens_do_not_close_the_door_for_others() {
+    use Answer::{Http, No};
+    for answer in [
+        No(Code::Internal, "no"),
+        No(Code::InvalidArgument, "no"),
+        No(Code::NotFound, "no"),
+        No(Code::ResourceExhausted, "rate limit"),
+        Http(400),
+        Http(431),
+    ] {
+        let peer = Peer::start(answer).await;
+        let app = server(&peer, &[]).await;
+        let client = client(&app);
+        for _ in 0..30 {
+            assert!(create(&client, &token("mallory"), &[]).await.is_err());
+        }
+        assert!(peer.take_checks() >= 30, "{answer:?}: each was asked about");
+        peer.answers(Answer::Yes);
+        let result = create(&client, &token("bob"), &[]).await;
+        assert_eq!(outcome(&result).0, Code::Ok, "{answer:?}");
+        stop(app).await;
+    }
+}
+
+/// The Auth Service refuses what is too large for its HTTP/2, which would look
+/// like a failure of its own.
+#[tokio::test]
+async fn p7_what_is_passed_on_is_bounded() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &[]).await;
+    let mut client = client(&app);
+    let padded = format!("{}{}", token("mallory"), "x".repeat(8 * 1024));
+    let result = create(&client, &padded, &[]).await;
+    let refused = (Code::Unauthenticated, "TOKEN_INVALID".into());
+    assert_eq!(outcome(&result), refused);
+    assert_eq!(peer.checks(), 0);
+
+    let good = token("bob");
+    let mut request = with_token(chat_service::proto::CreateRequest::default(), &good);
+    let trace = format!("00-{}", "0".repeat(12 * 1024));
+    request
+        .metadata_mut()
+        .insert("traceparent", trace.parse().unwrap());
+    client.create(request).await.unwrap();
+    let [_, _, passed] = peer.last();
+    assert!(passed.len() <= 128, "{}", passed.len());
+    stop(app).await;
+}
+
 #[tokio::test]
 async fn the_peer_gets_the_token_the_method_and_the_trace() {
     let peer = Peer::start(Answer::Yes).await;

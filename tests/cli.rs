@@ -179,6 +179,7 @@ fn help_lists_every_option() {
         "access-client-ca",
         "auth-timeout",
         "jwt-keys",
+        "jwt-secret-file",
         "jwt-iss",
         "jwt-aud",
         "jwt-leeway",

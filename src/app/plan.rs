@@ -13,9 +13,9 @@ use crate::{
     admin::{self, ChatPage, ChatPageConfig},
     auth::{
         AccessClient, AccessSettings, Authenticator, Cache, CacheSettings, DevAuth, JwtAuth,
-        JwtSettings, Logins,
+        JwtSettings, KeyFile, Logins,
     },
-    config::{AccessConfig, AuthChoice, ServeConfig, StoreChoice},
+    config::{AccessConfig, AuthChoice, JwtKeys, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
     grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
     runtime::{Cores, Spawner, Tls, TlsFiles},
@@ -122,12 +122,16 @@ pub fn auth(
         }
         AuthChoice::Jwt(jwt) => {
             let settings = JwtSettings {
-                keys: jwt.keys.clone(),
+                keys: match &jwt.keys {
+                    JwtKeys::Keys(path) => KeyFile::Keys(path.clone()),
+                    JwtKeys::Secret(path) => KeyFile::Secret(path.clone()),
+                },
                 issuer: jwt.iss.clone(),
                 audience: jwt.aud.clone(),
                 leeway: jwt.leeway,
             };
-            (Arc::new(JwtAuth::new(settings)?), false)
+            let auth = JwtAuth::new(settings)?.counted_by(metrics.clone());
+            (Arc::new(auth), false)
         }
     };
     let cache = &config.auth_cache;

@@ -1,13 +1,13 @@
-use std::{fmt, future::ready, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, future::ready, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 
 use super::{
-    Ask, AuthError, AuthResult, Authenticator, Identity, KeyError, Token, claims::Claims, crypto,
-    keys::Keys,
+    Ask, AuthError, AuthResult, Authenticator, Identity, KeyError, KeyFile, Token, claims::Claims,
+    compact, crypto, keys::Keys,
 };
-use crate::runtime::Watched;
+use crate::{runtime::Watched, telemetry::Metrics};
 
 /// Checks tokens by their signatures, without asking anybody.
 pub struct JwtAuth {
@@ -17,8 +17,7 @@ pub struct JwtAuth {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtSettings {
-    /// A JWKS, a public key in PEM, or a secret.
-    pub keys: PathBuf,
+    pub keys: KeyFile,
     /// What `iss` has to be.
     pub issuer: Option<String>,
     /// What `aud` has to hold.
@@ -35,11 +34,19 @@ impl JwtAuth {
     pub fn new(settings: JwtSettings) -> Result<Self, KeyError> {
         crypto::install();
         let file = settings.keys.clone();
-        let keys = Watched::new(vec![file.clone()], move || Keys::read(&file))?;
+        let keys = Watched::new(vec![file.path().into()], move || Keys::read(&file))?;
         Ok(Self { keys, settings })
     }
 
+    /// Counts the times that a changed file of keys is of no use.
+    #[must_use]
+    pub fn counted_by(mut self, metrics: Arc<Metrics>) -> Self {
+        self.keys.on_failure(move || metrics.keys_unusable());
+        self
+    }
+
     fn verify(&self, token: Token<'_>) -> AuthResult {
+        compact::check(token)?;
         let header = decode_header(token.0).map_err(|_| AuthError::Invalid("it is not a JWT"))?;
         // Extensions that have to be understood (RFC 7515, 4.1.11): none is.
         if header.crit.is_some() {
@@ -136,7 +143,7 @@ mod tests {
         let mut keys = tempfile::NamedTempFile::new().unwrap();
         keys.write_all(SECRET).unwrap();
         let auth = JwtAuth::new(JwtSettings {
-            keys: keys.path().into(),
+            keys: KeyFile::Secret(keys.path().into()),
             issuer: None,
             audience: None,
             leeway: Duration::ZERO,

@@ -1,14 +1,41 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, Header,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
 };
 
+use super::secret;
+
 /// Shorter secrets can be found by trying (RFC 7518, 3.2 wants 32 bytes, which
 /// a warning asks for).
-const LEAST_SECRET: usize = 16;
+pub(super) const LEAST_SECRET: usize = 16;
 const GOOD_SECRET: usize = 32;
+
+/// Where the keys are, and of which kind. The kind is said and never guessed:
+/// what is public would otherwise be taken for a secret that everybody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFile {
+    /// A JWKS, a JWK, or public keys in PEM.
+    Keys(PathBuf),
+    /// The secret of HS256, and nothing else.
+    Secret(PathBuf),
+}
+
+impl KeyFile {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Keys(path) | Self::Secret(path) => path,
+        }
+    }
+}
+
+/// Some editors begin a UTF-8 file with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const PEM: &str = "-----BEGIN";
 
 /// Keys that are tried for one token that names none.
 const MOST_KEYS: usize = 16;
@@ -34,20 +61,19 @@ struct Key {
 }
 
 impl Keys {
-    /// Reads a JWKS, a public key in PEM, or else a secret for HS256.
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
+    /// Reads the file as what it is said to be.
+    ///
+    /// # Errors
+    /// If it can't be read, or holds anything else.
+    pub fn read(file: &KeyFile) -> Result<Self, KeyError> {
         let fail = |why: String| KeyError {
-            file: path.display().to_string(),
+            file: file.path().display().to_string(),
             why,
         };
-        let bytes = fs::read(path).map_err(|e| fail(e.to_string()))?;
-        let text = bytes.trim_ascii();
-        let keys = if text.starts_with(b"{") {
-            from_jwks(text)
-        } else if text.starts_with(b"-----BEGIN") {
-            from_pem(text).map(|key| vec![key])
-        } else {
-            from_secret(text).map(|key| vec![key])
+        let bytes = fs::read(file.path()).map_err(|e| fail(e.to_string()))?;
+        let keys = match file {
+            KeyFile::Keys(_) => public_keys(&bytes),
+            KeyFile::Secret(_) => from_secret(bytes.trim_ascii()).map(|key| vec![key]),
         };
         keys.map(Self).map_err(|why| fail(why.into()))
     }
@@ -71,7 +97,33 @@ impl Keys {
     }
 }
 
+fn public_keys(bytes: &[u8]) -> Result<Vec<Key>, &'static str> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let text = bytes.trim_ascii();
+    if text.starts_with(b"{") || text.starts_with(b"[") {
+        return from_jwks(text);
+    }
+    // Comments and "Bag Attributes" may stand before a key (RFC 7468, 2).
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let pems: Vec<&str> = text
+        .match_indices(PEM)
+        .map(|(at, _)| &text[at..])
+        .map(|pem| &pem[..pem[1..].find(PEM).map_or(pem.len(), |end| end + 1)])
+        .collect();
+    if pems.is_empty() {
+        return Err(
+            "neither a JWKS nor a public key in PEM; a secret for HS256 is named by \
+             --jwt-secret-file instead",
+        );
+    }
+    if pems.len() > MOST_KEYS {
+        return Err("more than 16 keys");
+    }
+    pems.iter().map(|pem| from_pem(pem.as_bytes())).collect()
+}
+
 fn from_secret(secret: &[u8]) -> Result<Key, &'static str> {
+    secret::check(secret)?;
     if secret.len() < LEAST_SECRET {
         return Err("a secret needs at least 16 bytes, better 32");
     }
@@ -112,9 +164,14 @@ fn from_pem(pem: &[u8]) -> Result<Key, &'static str> {
 
 fn from_jwks(json: &[u8]) -> Result<Vec<Key>, &'static str> {
     let set: JwkSet = serde_json::from_slice(json)
+        .or_else(|_| serde_json::from_slice(json).map(|keys| JwkSet { keys }))
         .or_else(|_| serde_json::from_slice(json).map(|key| JwkSet { keys: vec![key] }))
         .map_err(|_| "not a JWKS or JWK that can be read")?;
     let keys: Vec<Key> = set.keys.iter().filter_map(from_jwk).collect();
+    let is_secret = |key: &Key| key.algorithm == Algorithm::HS256;
+    if keys.iter().any(is_secret) && !keys.iter().all(is_secret) {
+        return Err("it has secrets (kty oct) beside public keys; a set is of one kind");
+    }
     if keys.is_empty() {
         return Err("no key for signatures with HS256, RS256, ES256 or EdDSA");
     }

@@ -9,7 +9,7 @@ use tonic::{
 
 use super::{
     Ask, AuthError, AuthResult, Authenticator, Identity, Token, breaker::Breaker,
-    claims::unverified,
+    claims::unverified, compact,
 };
 use crate::{
     domain::Clock,
@@ -80,22 +80,26 @@ impl AccessClient {
         let permit = self.breaker.permit(self.clock.now());
         let permit = permit.ok_or(AuthError::Unavailable)?;
         let answer = tokio::time::timeout(self.timeout, self.ask_twice(ask)).await;
-        let answer = answer.unwrap_or_else(|_| {
-            log_limited!(DEBUG, "the Auth Service did not answer in time");
-            Err(AuthError::Unavailable)
-        });
-        permit.done(answer == Err(AuthError::Unavailable), self.clock.now());
+        let (answer, failed) = match answer {
+            Err(_) => {
+                log_limited!(DEBUG, "the Auth Service did not answer in time");
+                (Err(AuthError::Unavailable), true)
+            }
+            Ok(Err(not_asked)) => return Err(not_asked),
+            Ok(Ok(Ok(()))) => (Ok(()), false),
+            Ok(Ok(Err(status))) => (Err(meaning(&status)), is_away(&status)),
+        };
+        permit.done(failed, self.clock.now());
         answer
     }
 
-    async fn ask_twice(&self, ask: Ask<'_>) -> Result<(), AuthError> {
+    async fn ask_twice(&self, ask: Ask<'_>) -> Result<Result<(), Status>, AuthError> {
         match self.ask_once(ask).await? {
-            Ok(()) => return Ok(()),
-            Err(status) if status.code() != Code::Unavailable => return Err(meaning(&status)),
-            Err(_) => {}
+            Err(status) if status.code() == Code::Unavailable => {}
+            answer => return Ok(answer),
         }
         tokio::time::sleep(RETRY_PAUSE.mul_f64(1.0 + fastrand::f64())).await;
-        self.ask_once(ask).await?.map_err(|status| meaning(&status))
+        self.ask_once(ask).await
     }
 
     async fn ask_once(&self, ask: Ask<'_>) -> Result<Result<(), Status>, AuthError> {
@@ -121,6 +125,7 @@ impl AccessClient {
     /// Whose the token says it is. What names nobody, or is over, need not be
     /// asked about: a yes would be of no use.
     fn claimed(&self, token: Token<'_>) -> Result<Identity, AuthError> {
+        compact::check(token)?;
         let identity = unverified(token.0)?;
         match identity.expires_at {
             Some(end) if end <= self.clock.wall() => Err(AuthError::Expired),
@@ -220,6 +225,25 @@ pub(super) fn meaning(status: &Status) -> AuthError {
         log_limited!(DEBUG, ?code, "the Auth Service could not be asked");
     }
     error
+}
+
+/// Whether an error says something about the peer, and not about the one token
+/// that it was asked about: an answer to a token, whatever it is, is no reason to
+/// ask about no other. Otherwise a few bad tokens would close the door for all.
+fn is_away(status: &Status) -> bool {
+    if std::error::Error::source(status).is_some() {
+        return true;
+    }
+    if no_grpc(status) {
+        // The HTTP status ends the text. What a proxy says of a request that it
+        // does not like is 4xx.
+        let http = status.message().rsplit(' ').next().unwrap_or_default();
+        return !http.starts_with('4');
+    }
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
+    )
 }
 
 /// The answer was not gRPC but some proxy's: tonic says so only in words.

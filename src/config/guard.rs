@@ -28,10 +28,19 @@ pub struct AccessConfig {
 /// What tokens are signed with, and what they have to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtConfig {
-    pub keys: PathBuf,
+    pub keys: JwtKeys,
     pub iss: Option<String>,
     pub aud: Option<String>,
     pub leeway: Duration,
+}
+
+/// The file with the keys. Its kind is the operator's to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwtKeys {
+    /// A JWKS, or public keys in PEM.
+    Keys(PathBuf),
+    /// The secret of HS256.
+    Secret(PathBuf),
 }
 
 /// How long answers about tokens are remembered.
@@ -151,9 +160,21 @@ fn access(sources: &Sources<'_>) -> Result<AccessConfig, Refusal> {
 }
 
 fn jwt(sources: &Sources<'_>) -> Result<JwtConfig, Refusal> {
-    let keys = sources.path("jwt_keys")?.ok_or_else(|| {
-        Refusal::new("--jwt-keys: --auth jwt needs the keys that tokens are signed with")
-    })?;
+    let keys = match (sources.path("jwt_keys")?, sources.path("jwt_secret_file")?) {
+        (Some(keys), None) => JwtKeys::Keys(keys),
+        (None, Some(secret)) => JwtKeys::Secret(secret),
+        (None, None) => {
+            return Err(Refusal::new(
+                "--jwt-keys: --auth jwt needs the keys that tokens are signed with, or the \
+                 secret in --jwt-secret-file",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Refusal::new(
+                "--jwt-secret-file: contradicts --jwt-keys; tokens are signed in one way",
+            ));
+        }
+    };
     Ok(JwtConfig {
         keys,
         iss: sources.text("jwt_iss")?,

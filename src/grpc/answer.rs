@@ -31,6 +31,9 @@ use crate::{
     telemetry::{Method, SpanRef, TRACEPARENT},
 };
 
+/// In bytes. Version 00 has 55 (W3C Trace Context, 3.2); later ones may append.
+const MAX_TRACEPARENT: usize = 128;
+
 /// The answer to a request, once it is there.
 pub type Answer = BoxFuture<'static, Response<ResponseBody>>;
 
@@ -227,7 +230,11 @@ impl<'a> Shown<'a> {
     fn of(head: &'a Parts, measured: &Measured) -> Result<Self, Problem> {
         // Who is asked about the token is asked by the call, if that has a span.
         let span = measured.id().span.map(|span| span.traceparent().into());
-        let given = || head.headers.get(&TRACEPARENT)?.to_str().ok();
+        // It is passed on to the Auth Service: at a length that a peer takes.
+        let given = || {
+            let text = head.headers.get(&TRACEPARENT)?.to_str().ok()?;
+            (text.len() <= MAX_TRACEPARENT).then_some(text)
+        };
         Ok(Self {
             token: Token(bearer(&head.headers).ok_or_else(Problem::no_token)?),
             method: head.uri.path(),

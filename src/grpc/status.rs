@@ -155,7 +155,7 @@ impl Problem {
     }
 
     pub fn no_token() -> Self {
-        let message = "metadata authorization: must be \"Bearer <token>\"";
+        let message = "metadata authorization: must be \"Bearer <token>\", once";
         Self::new(Code::Unauthenticated, "TOKEN_MISSING", message)
     }
 

@@ -198,9 +198,14 @@ pub fn size_of_headers(headers: &HeaderMap) -> usize {
 }
 
 /// The token of `authorization: Bearer <token>`; the scheme's case does not
-/// matter (RFC 9110, 11.1).
+/// matter (RFC 9110, 11.1). Of two such headers neither counts: somebody else
+/// may look at the other one.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let value = value.as_bytes();
     let (scheme, token) = std::str::from_utf8(value).ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
@@ -244,6 +249,15 @@ mod tests {
             let expected = (utf8 && scheme.eq_ignore_ascii_case(b"bearer ")).then_some(rest);
             assert_eq!(token, expected);
         });
+    }
+
+    #[test]
+    fn p7_of_two_tokens_neither_counts() {
+        let one = HeaderValue::from_static("Bearer x");
+        let mut headers = HeaderMap::from_iter([(AUTHORIZATION, one.clone())]);
+        assert_eq!(bearer(&headers), Some("x"));
+        headers.append(AUTHORIZATION, one);
+        assert_eq!(bearer(&headers), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Watched<T> {
     files: Vec<PathBuf>,
     load: Load<T>,
+    failed: Box<dyn Fn() + Send + Sync>,
     current: RwLock<Arc<T>>,
     seen: Mutex<Seen>,
 }
@@ -51,12 +52,18 @@ impl<T> Watched<T> {
         Ok(Self {
             files,
             load: Box::new(move || load().map_err(|error| error.to_string())),
+            failed: Box::new(|| {}),
             current: RwLock::new(Arc::new(value)),
             seen: Mutex::new(Seen {
                 at: Instant::now(),
                 stamps,
             }),
         })
+    }
+
+    /// What is called each time that a changed file can't be used.
+    pub fn on_failure(&mut self, failed: impl Fn() + Send + Sync + 'static) {
+        self.failed = Box::new(failed);
     }
 
     /// The value as of at most a second ago.
@@ -86,6 +93,7 @@ impl<T> Watched<T> {
                 *current = Arc::new(value);
             }
             Err(why) => {
+                (self.failed)();
                 tracing::warn!(?file, why, "changed file not usable, the last one counts");
             }
         }

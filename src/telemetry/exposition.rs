@@ -72,6 +72,7 @@ impl Collector for Metrics {
                 }
                 names::DELIVERIES => count(p.deliveries),
                 names::READERS => gauge(p.readers),
+                names::KEYS_UNUSABLE => count(p.keys_unusable),
                 names::RESUMES => count(p.resumes),
                 names::CHATS_ACTIVE => gauge(p.chats),
                 names::MAILBOX_DEPTH => Shown::Gauge(depths.mailbox as f64),

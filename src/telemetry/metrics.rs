@@ -98,6 +98,7 @@ pub(super) struct Places {
     pub deliveries: Sum,
     pub readers: Sum,
     pub resumes: Sum,
+    pub keys_unusable: Sum,
     pub chats: Sum,
     pub lane_depth: Sum,
     pub stored: Sum,
@@ -126,6 +127,7 @@ impl Metrics {
             deliveries: l.counter(),
             readers: l.counter(),
             resumes: l.counter(),
+            keys_unusable: l.counter(),
             chats: l.counter(),
             lane_depth: l.counter(),
             stored: l.counter(),
@@ -192,6 +194,11 @@ impl Metrics {
     /// counted where it is answered.
     pub fn auth(&self, outcome: AuthOutcome) {
         self.sheet.add(self.places.auth[outcome as usize], 1);
+    }
+
+    /// A changed file of keys is of no use.
+    pub fn keys_unusable(&self) {
+        self.sheet.add(self.places.keys_unusable, 1);
     }
 
     // Readers.

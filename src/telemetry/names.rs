@@ -36,6 +36,7 @@ metrics! {
     REFUSALS: Counter "chat_refusals" "Connections, calls, streams and posts on streams that were refused, by reason as in ErrorInfo";
     DELIVERIES: Counter "chat_deliveries" "Messages handed to readers' connections";
     READERS: Gauge "chat_readers" "Streams that read a chat";
+    KEYS_UNUSABLE: Counter "chat_keys_unusable" "Times that a changed file of --jwt-keys or --jwt-secret-file could not be used; the last good keys count";
     RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
     MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";

@@ -79,7 +79,7 @@ impl Key {
         }
     }
 
-    /// The key file of `--jwt-keys`.
+    /// The file of `--jwt-keys`, or of a secret that of `--jwt-secret-file`.
     pub fn file(&self) -> String {
         let (label, der) = match self {
             Self::Hs(secret) => return String::from_utf8(secret.clone()).unwrap(),

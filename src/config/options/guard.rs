@@ -55,10 +55,16 @@ pub(super) struct Guard {
     #[arg(long, value_name = "TIME", default_value = "2s")]
     auth_timeout: String,
 
-    /// Keys that tokens are signed with, for --auth jwt: a JWKS, a public key
-    /// in PEM, or a secret; read again when it changes [default: none]
+    /// Keys that tokens are signed with, for --auth jwt: a JWKS or public keys
+    /// in PEM; read again when it changes [default: none]
     #[arg(long, value_name = "PATH")]
     jwt_keys: Option<String>,
+
+    /// File with the secret of HS256, if tokens are signed with one, for --auth
+    /// jwt in place of keys: one line of at least 16 bytes, better 32; read
+    /// again when it changes [default: none]
+    #[arg(long, value_name = "PATH")]
+    jwt_secret_file: Option<String>,
 
     /// What a token's iss has to be, for --auth jwt [default: anything]
     #[arg(long, value_name = "TEXT")]

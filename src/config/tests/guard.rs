@@ -27,6 +27,9 @@ fn dev_mode_stays_on_loopback() {
 
 #[test]
 fn a_check_of_tokens_is_chosen() {
+    let both = ["--auth", "jwt", "--jwt-keys", "k", "--jwt-secret-file", "s"];
+    let why = serve(&both).unwrap_err().to_string();
+    assert!(why.starts_with("--jwt-secret-file: "), "{why}");
     let jwt = serve(&["--auth", "jwt", "--jwt-keys", "k.pem", "--jwt-iss", "us"]).unwrap();
     let AuthChoice::Jwt(jwt) = jwt.auth else {
         panic!("another mode");
