@@ -125,6 +125,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// and ascending. At most one call a lane is under way.
     async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()>;
 
+    /// Whether the row is stored for good. A row that a read finds may belong to a
+    /// commit that failed to reach the disk or a standby; this answers true only
+    /// after a later commit of the same database has reached both. A
+    /// backend whose reads find nothing but synced commits has nothing to wait for.
+    async fn confirm(&self, _lane: usize, _row: &Row) -> StoreResult<bool> {
+        Ok(true)
+    }
+
     /// At most `limit` messages of a chat; none if there is no such chat.
     async fn page(
         &self,

@@ -1,8 +1,14 @@
 //! P8: the database goes away, or only seems to.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use chat_service::store::{Page, Store, StoreError, postgres::PostgresStore};
+use chat_service::{
+    domain::UserName,
+    store::{Page, Store, StoreError, postgres::PostgresStore},
+};
 
 use crate::{
     pg::{self, Pg, fresh_database, open, sql},
@@ -97,4 +103,97 @@ async fn p8_a_lost_commit_is_unknown_and_its_backend_is_ended() {
     assert_eq!(last_seq(&store, id).await, 3);
     let lanes = sql(&dsn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'chatd lane%'").await;
     assert_eq!(lanes, ["1"]);
+}
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+/// Ends the wait of whoever waits for the standby, as soon as somebody does.
+async fn cancel_waits(dsn: &str) {
+    const CANCEL: &str =
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    while sql(dsn, CANCEL).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// While the standby is away, a commit waits for it. A row that becomes visible
+/// because the wait was cancelled would be gone after a failover: it is not
+/// acknowledged until a later commit has reached a standby. A backend that waits
+/// is not ended, since that too would make its rows visible.
+#[tokio::test]
+async fn p1_what_is_visible_without_its_standby_is_not_acknowledged() {
+    let pg = Pg::start();
+    let dsn = pg.dsn("postgres");
+    let mut settings = pg::settings(&dsn);
+    settings.lane_stall = Duration::from_secs(1);
+    settings.write_timeout = Duration::from_secs(1);
+    let store = PostgresStore::open(settings).await.unwrap();
+    let (one, two) = (chat(&store).await, chat(&store).await);
+    append(&store, rows(one, 1..=1)).await.unwrap();
+    sql(&dsn, "ALTER SYSTEM SET synchronous_standby_names = 'away'").await;
+    sql(&dsn, "SELECT pg_reload_conf()").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    // Past the stall the commit still waits, unseen, and its backend with it.
+    let row = rows(one, 2..=2);
+    let unknown = append(&store, row.clone()).await;
+    assert!(
+        matches!(unknown, Err(StoreError::OutcomeUnknown(_))),
+        "{unknown:?}"
+    );
+    for _ in 0..2 {
+        let waits = append(&store, row.clone()).await;
+        assert!(
+            matches!(waits, Err(StoreError::Unavailable(_))),
+            "{waits:?}"
+        );
+        assert_eq!(sql(&dsn, WAITING).await, ["1"]);
+        assert_eq!(last_seq(&store, one).await, 1);
+    }
+
+    // Its wait is cancelled: the row is visible, and still not confirmed.
+    cancel_waits(&dsn).await;
+    while last_seq(&store, one).await < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let confirmed = store.confirm(0, &row[0]).await;
+    assert!(confirmed.is_err(), "{confirmed:?}");
+
+    // A cancelled wait is reported in a notice, beside an answer like any other.
+    cancel_waits(&dsn).await;
+    let cancelled = rows(two, 1..=1);
+    let appending = store.append(1, Arc::new(cancelled.clone()));
+    let (unknown, ()) = tokio::join!(appending, cancel_waits(&dsn));
+    assert!(
+        matches!(unknown, Err(StoreError::OutcomeUnknown(_))),
+        "{unknown:?}"
+    );
+    let alice = || vec![UserName::new("alice").unwrap()];
+    let removing = store.remove_members(two, alice());
+    let (unknown, ()) = tokio::join!(removing, cancel_waits(&dsn));
+    assert!(
+        matches!(unknown, Err(StoreError::OutcomeUnknown(_))),
+        "{unknown:?}"
+    );
+    // Nobody is left to be removed, but that may be undone.
+    let again = store.remove_members(two, alice()).await;
+    assert!(
+        matches!(again, Err(StoreError::OutcomeUnknown(_))),
+        "{again:?}"
+    );
+
+    sql(&dsn, "ALTER SYSTEM RESET synchronous_standby_names").await;
+    sql(&dsn, "SELECT pg_reload_conf()").await;
+    for (lane, row) in [(0, &row[0]), (1, &cancelled[0])] {
+        let start = Instant::now();
+        while !matches!(store.confirm(lane, row).await, Ok(true)) {
+            assert!(start.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    store.remove_members(two, alice()).await.unwrap();
+    let gone = rows(one, 9..=9);
+    assert!(matches!(store.confirm(0, &gone[0]).await, Ok(false)));
+    append(&store, rows(one, 3..=3)).await.unwrap();
+    assert_eq!(last_seq(&store, one).await, 3);
 }

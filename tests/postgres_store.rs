@@ -119,7 +119,7 @@ async fn p2_a_conflict_writes_nothing_and_the_lane_goes_on() {
 }
 
 #[tokio::test]
-async fn p1_a_weaker_default_does_not_weaken_the_lanes() {
+async fn p1_a_weaker_default_weakens_neither_lanes_nor_changes() {
     let dsn = fresh_database_on(Pg::shared()).await;
     let name = dsn.rsplit_once("dbname=").unwrap().1;
     sql(
@@ -138,8 +138,23 @@ async fn p1_a_weaker_default_does_not_weaken_the_lanes() {
          CREATE TRIGGER see AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION see()",
     )
     .await;
+    sql(
+        &dsn,
+        "CREATE TRIGGER see AFTER INSERT OR DELETE ON members FOR EACH ROW EXECUTE FUNCTION see();
+         CREATE TRIGGER see AFTER INSERT OR DELETE ON chats FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
     append(&store, rows(id, 1..=1)).await.unwrap();
-    assert_eq!(sql(&dsn, "SELECT setting FROM seen").await, ["on"]);
+    // The chat's row and the member's.
+    let other = chat(&store).await;
+    let alice = || vec![UserName::new("alice").unwrap()];
+    store.remove_members(other, alice()).await.unwrap();
+    store.add_members(other, alice()).await.unwrap();
+    // The chat's row again, and its member's if that goes with it.
+    store.delete_chat(other).await.unwrap();
+    let seen = sql(&dsn, "SELECT setting FROM seen").await;
+    assert!(seen.len() >= 6, "{seen:?}");
+    assert!(seen.iter().all(|setting| setting == "on"), "{seen:?}");
 }
 
 #[tokio::test]

@@ -123,6 +123,10 @@ impl Store for FaultyStore {
         Ok(found)
     }
 
+    async fn confirm(&self, lane: usize, row: &Row) -> StoreResult<bool> {
+        self.inner.confirm(lane, row).await
+    }
+
     async fn page(
         &self,
         chat: ChatId,

@@ -2,9 +2,9 @@
 //! and hands it on as a [`Store`].
 //!
 //! Invariants:
-//! 1. A batch is one transaction on its lane's own session, whose
-//!    `synchronous_commit` is at least `on`; only the answer to COMMIT makes it
-//!    `Ok` (P1).
+//! 1. A batch is one transaction on its lane's own session, and like every change
+//!    of a chat it sets its `synchronous_commit`, at least `on`, for itself; only
+//!    an answer to COMMIT without a cancelled wait for a standby makes it `Ok` (P1).
 //! 2. A lane that gave up a session with a batch under way writes nothing until
 //!    that session's backend is gone, so no batch lies in wait behind another.
 //! 3. Every read asks for the chat's row: a deleted chat is out of sight before
@@ -254,6 +254,10 @@ impl Store for PostgresStore {
 
     async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {
         self.lanes[lane % self.lanes.len()].append(&rows).await
+    }
+
+    async fn confirm(&self, lane: usize, row: &Row) -> StoreResult<bool> {
+        self.lanes[lane % self.lanes.len()].confirm(row).await
     }
 
     async fn page(

@@ -115,16 +115,36 @@ impl<'a> Attempt<'a> {
     /// row speaks for its piece; but not that of a chat which another server has
     /// deleted since: no page shows it.
     async fn is_stored(&self, piece: &[Row]) -> bool {
-        for rows in piece.chunk_by(|a, b| a.chat == b.chat) {
-            let (chat, at) = (rows[0].chat, Page::After(rows[0].seq - 1));
-            if let Some(found) = self.page(chat, at, 1).await.first() {
-                return same(found, &rows[0]);
+        'again: loop {
+            for rows in piece.chunk_by(|a, b| a.chat == b.chat) {
+                let (chat, at) = (rows[0].chat, Page::After(rows[0].seq - 1));
+                if let Some(found) = self.page(chat, at, 1).await.first() {
+                    if same(found, &rows[0]) && !self.confirm(found).await {
+                        continue 'again;
+                    }
+                    return same(found, &rows[0]);
+                }
+                if self.is_there(chat).await {
+                    return false;
+                }
             }
-            if self.is_there(chat).await {
-                return false;
-            }
+            return false;
         }
-        false
+    }
+
+    /// Whether a row that a look-up has found is there for good: what is visible
+    /// may still be lost with the server. False if it should be looked up again.
+    async fn confirm(&self, row: &Row) -> bool {
+        let confirmed = self.store.confirm(self.lane, row).await;
+        if let Err(error) = &confirmed {
+            log_limited!(WARN, lane = self.lane, chat = %row.chat, seq = row.seq,
+                error = error as &dyn std::error::Error,
+                "a stored message cannot be confirmed, looking it up again");
+        }
+        if !matches!(confirmed, Ok(true)) {
+            tokio::time::sleep(RETRY_MAX).await;
+        }
+        matches!(confirmed, Ok(true))
     }
 
     async fn is_there(&self, chat: ChatId) -> bool {
@@ -258,8 +278,12 @@ impl<'a> Attempt<'a> {
             let page = self.page(chat, Page::After(last), LOOKUP_PAGE).await;
             let full = page.len() == LOOKUP_PAGE;
             rows.extend(page);
-            if !full {
-                return rows;
+            if full {
+                continue;
+            }
+            match rows.last() {
+                Some(last) if !self.confirm(last).await => rows.clear(),
+                _ => return rows,
             }
         }
     }

@@ -1,13 +1,23 @@
-use std::{convert::Infallible, fmt, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::poll_fn,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
-use tokio_postgres::{CancelToken, Client, Config};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Settings, Spawner,
     dsn::Dsn,
-    error::{ConnectError, OpenError},
+    error::{ConnectError, OpenError, is_wait_given_up},
     tls,
 };
 
@@ -43,11 +53,28 @@ impl Connector {
             if let Some(name) = name {
                 config.application_name(name);
             }
-            let (client, connection) = config.connect(self.tls.clone()).await?;
+            let (client, mut connection) = config.connect(self.tls.clone()).await?;
             let (alive, dropped) = oneshot::channel::<Infallible>();
+            let waits_given_up = Arc::new(AtomicU64::new(0));
+            let given_up = Arc::clone(&waits_given_up);
+            // A notice is handed on before the answer that it came with.
+            let drive = async move {
+                loop {
+                    match poll_fn(|cx| connection.poll_message(cx)).await {
+                        Some(Ok(AsyncMessage::Notice(notice))) => {
+                            if is_wait_given_up(&notice) {
+                                given_up.fetch_add(1, Ordering::AcqRel);
+                            }
+                        }
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => return Err(error),
+                        None => return Ok(()),
+                    }
+                }
+            };
             (self.spawn)(Box::pin(async move {
                 tokio::select! {
-                    end = connection => if let Err(error) = end {
+                    end = drive => if let Err(error) = end {
                         tracing::debug!(%error, "a database connection has ended");
                     },
                     _ = dropped => {}
@@ -55,6 +82,7 @@ impl Connector {
             }));
             let session = Session {
                 client,
+                waits_given_up,
                 _alive: alive,
             };
             session.batch_execute(setup).await?;
@@ -85,7 +113,16 @@ impl fmt::Debug for Connector {
 /// gives.
 pub(super) struct Session {
     client: Client,
+    waits_given_up: Arc<AtomicU64>,
     _alive: oneshot::Sender<Infallible>,
+}
+
+impl Session {
+    /// How many commits of this session gave up waiting for a standby: they were
+    /// answered like any other, but a failover may undo them.
+    pub fn waits_given_up(&self) -> u64 {
+        self.waits_given_up.load(Ordering::Acquire)
+    }
 }
 
 impl Deref for Session {

@@ -1,4 +1,4 @@
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::store::StoreError;
 
@@ -75,6 +75,27 @@ pub(super) fn is_answer(error: &tokio_postgres::Error) -> bool {
         )
     })
 }
+
+/// Whether a notice says that a commit no longer waits for a standby, because
+/// somebody cancelled the wait or ended the session. The text depends on the
+/// server's language and the code is that of any warning, so the place in the
+/// server's source decides; a notice that names none is taken for one.
+pub(super) fn is_wait_given_up(notice: &DbError) -> bool {
+    match notice.routine() {
+        Some(routine) => routine == "SyncRepWaitForLSN",
+        None => *notice.code() == SqlState::WARNING,
+    }
+}
+
+/// A commit was answered, but it did not wait for the standby.
+#[derive(Debug, thiserror::Error)]
+#[error("the database gave up waiting for a standby: the commit may not be replicated")]
+pub(super) struct WaitGivenUp;
+
+/// A commit from before is neither done nor lost.
+#[derive(Debug, thiserror::Error)]
+#[error("an earlier commit still waits for a standby of the database")]
+pub(super) struct AwaitsStandby;
 
 /// No progress for too long.
 #[derive(Debug, thiserror::Error)]

@@ -1,3 +1,5 @@
+mod link;
+
 use std::{
     pin::pin,
     sync::{
@@ -8,40 +10,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::{
-    FutureExt as _, SinkExt as _,
-    future::{BoxFuture, join},
-    poll,
-};
+use futures_util::{FutureExt as _, SinkExt as _, future::join, poll};
 use tokio::{sync::Mutex, time::timeout};
-use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
+use tokio_postgres::SimpleQueryMessage;
 
+use self::link::{BEGIN, BEGIN_APPLIED, Failure, Link, stalled, terminate, unavailable};
 use super::{
-    connect::{Connector, Session},
+    connect::Connector,
     copy::{COPY, Encoder},
-    error::{Closed, Stalled, is_answer, unchanged},
+    error::{Closed, Stalled, WaitGivenUp, is_answer, unchanged},
 };
 use crate::{
     domain::Row,
     store::{StoreError, StoreResult},
 };
 
-/// A lane's session. A role's or a database's defaults must neither weaken P1
-/// nor end a COPY; and a server that lost its client must soon let go of the
+/// A lane's session. A role's or a database's defaults must not end a COPY; and a server that lost its client must soon let go of the
 /// keys that an unfinished batch has locked.
 const SETUP: &str = "
-    SELECT set_config('synchronous_commit', 'on', false)
-     WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
     SET default_transaction_isolation = 'read committed';
     SET statement_timeout = 0;
     SET lock_timeout = 0;
     SET tcp_keepalives_idle = 10;
     SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3";
-
-/// Long enough for a backend to notice that it has been told to go.
-const TERMINATE_MILLIS: u32 = 3_000;
 
 /// Batches that come within this time of each other follow each other. Without
 /// one for so long, what was opened ahead is closed: it has a snapshot, which
@@ -78,23 +70,6 @@ struct State {
     closed: bool,
 }
 
-struct Link {
-    session: Arc<Session>,
-    copy: Statement,
-    name: Arc<str>,
-    /// The next batch's COPY.
-    ahead: Option<Opening>,
-}
-
-/// A COPY in a transaction of its own, to be had once the server has opened it.
-type Opening = BoxFuture<'static, Result<CopyInSink<Bytes>, Failure>>;
-
-struct Failure {
-    error: StoreError,
-    /// Whether the session is known to be at rest.
-    reusable: bool,
-}
-
 impl Lane {
     pub fn new(
         index: usize,
@@ -121,14 +96,8 @@ impl Lane {
     /// again, and when, is the caller's decision.
     pub async fn append(self: &Arc<Self>, rows: &[Row]) -> StoreResult<()> {
         let mut state = self.state.lock().await;
-        if state.closed {
-            return Err(StoreError::Unavailable(Closed.into()));
-        }
         let follows = state.is_busy();
-        let mut link = match state.link.take() {
-            Some(link) if !link.session.is_closed() => link,
-            _ => self.connect(&mut state).await?,
-        };
+        let mut link = self.link(&mut state).await?;
         // Until the batch has ended well, also if this future is dropped.
         state.abandoned = Some(Arc::clone(&link.name));
         let outcome = self.write(&mut link, rows, follows).await;
@@ -142,6 +111,49 @@ impl Lane {
             state.link = Some(link);
         }
         outcome.map_err(|failure| failure.error)
+    }
+
+    /// Whether the row is there for good: the transaction that sees it writes a
+    /// record of its own, and a commit that has written nothing would wait neither
+    /// for the disk nor for a standby. Both happen in one transaction, since after
+    /// a failover the next session may be with another server.
+    pub async fn confirm(&self, row: &Row) -> StoreResult<bool> {
+        let mut state = self.state.lock().await;
+        let mut link = self.link(&mut state).await?;
+        state.abandoned = Some(Arc::clone(&link.name));
+        if link.ahead.is_some() {
+            self.write(&mut link, &[], false)
+                .await
+                .map_err(|failure| failure.error)?;
+        }
+        let sql = format!(
+            "{}; SELECT pg_logical_emit_message(true, 'chatd', '') FROM messages WHERE chat_id = {} AND seq = {} AND id = {}; COMMIT",
+            link.begin.alone, row.chat, row.seq, row.id.0
+        );
+        let before = link.session.waits_given_up();
+        let answers = timeout(self.stall, link.session.simple_query(&sql))
+            .await
+            .map_err(|_| stalled())?
+            .map_err(unavailable)?;
+        let given_up = link.session.waits_given_up() != before;
+        state.abandoned = None;
+        state.link = Some(link);
+        if given_up {
+            return Err(StoreError::Unavailable(WaitGivenUp.into()));
+        }
+        Ok(answers
+            .iter()
+            .any(|answer| matches!(answer, SimpleQueryMessage::Row(_))))
+    }
+
+    async fn link(&self, state: &mut State) -> StoreResult<Link> {
+        if state.closed {
+            return Err(StoreError::Unavailable(Closed.into()));
+        }
+        match state.link.take() {
+            Some(link) if !link.session.is_closed() => Ok(link),
+            _ => self.connect(state).await,
+        }
     }
 
     /// Closes what was opened ahead once no batch follows any more.
@@ -182,9 +194,13 @@ impl Lane {
                 terminate(&session, abandoned).await?;
             }
             let copy = session.prepare(COPY).await.map_err(unavailable)?;
-            StoreResult::Ok(copy)
+            let shown = session.simple_query("SHOW synchronous_commit").await;
+            let applied = shown.map_err(unavailable)?.iter().any(|answer| {
+                matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("remote_apply"))
+            });
+            StoreResult::Ok((copy, if applied { &BEGIN_APPLIED } else { &BEGIN }))
         };
-        let copy = timeout(self.stall, ready).await.map_err(|_| stalled())??;
+        let (copy, begin) = timeout(self.stall, ready).await.map_err(|_| stalled())??;
         state.abandoned = None;
         self.connects.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(lane = self.index, "the lane has connected");
@@ -192,6 +208,7 @@ impl Lane {
             session: Arc::new(session),
             copy,
             name,
+            begin,
             ahead: None,
         })
     }
@@ -200,7 +217,7 @@ impl Lane {
     /// COPY.
     async fn write(&self, link: &mut Link, rows: &[Row], follows: bool) -> Result<(), Failure> {
         let opening = link.ahead.take();
-        let opening = opening.unwrap_or_else(|| link.open(Some("BEGIN")));
+        let opening = opening.unwrap_or_else(|| link.open(Some(link.begin.alone)));
         let opened = timeout(self.stall, opening).await;
         let mut sink = pin!(opened.map_err(|_| Failure::lost(stalled()))??);
 
@@ -215,7 +232,8 @@ impl Lane {
         // COMMIT follows the end of the data. If the COPY has failed, it rolls
         // back.
         let session = link.session.clone();
-        let commit = if follows { "COMMIT; BEGIN" } else { "COMMIT" };
+        let commit = if follows { link.begin.behind } else { "COMMIT" };
+        let before = session.waits_given_up();
         let ending = join(sink.finish(), session.batch_execute(commit));
         let mut ending = pin!(timeout(self.stall, ending));
         let ended = match poll!(ending.as_mut()) {
@@ -228,6 +246,11 @@ impl Lane {
             }
         };
         match ended {
+            // Committed and visible, but a failover may undo it.
+            Ok((Ok(_), Ok(()))) if session.waits_given_up() != before => Err(Failure {
+                error: StoreError::OutcomeUnknown(WaitGivenUp.into()),
+                reusable: true,
+            }),
             Ok((Ok(copied), Ok(()))) if copied == rows.len() as u64 => Ok(()),
             // Somebody's trigger or rule has its own ideas.
             Ok((Ok(copied), Ok(()))) => Err(Failure::lost(StoreError::OutcomeUnknown(
@@ -253,69 +276,4 @@ impl State {
     fn is_busy(&self) -> bool {
         self.ended.is_some_and(|end| end.elapsed() < FOLLOW)
     }
-}
-
-impl Link {
-    /// Opens a COPY; what is to go before it goes out with it.
-    ///
-    /// Without its BEGIN, the COPY would commit by itself; and after a failed start
-    /// tokio-postgres has one Sync too many under way. Neither session is to be
-    /// used again.
-    fn open(&self, begin: Option<&'static str>) -> Opening {
-        let (session, copy) = (self.session.clone(), self.copy.clone());
-        Box::pin(async move {
-            let begin = async {
-                match begin {
-                    Some(begin) => session.batch_execute(begin).await,
-                    None => Ok(()),
-                }
-            };
-            let (begun, sink) = join(begin, session.copy_in(&copy)).await;
-            begun.map_err(|e| Failure::lost(unchanged(e)))?;
-            sink.map_err(|e| Failure::lost(unchanged(e)))
-        })
-    }
-
-    /// Hands the driver what opens the next COPY. COMMIT, which it has, begins the
-    /// transaction.
-    async fn open_ahead(&mut self) {
-        let mut opening = self.open(None);
-        // The next batch waits for the answer.
-        if poll!(opening.as_mut()).is_pending() {
-            self.ahead = Some(opening);
-        }
-    }
-}
-
-impl Failure {
-    fn lost(error: StoreError) -> Self {
-        Self {
-            error,
-            reusable: false,
-        }
-    }
-}
-
-/// Ends a session by its name, which no other session ever had: a process id
-/// could by now be somebody else's.
-async fn terminate(session: &Session, name: &str) -> StoreResult<()> {
-    let sql = format!(
-        "SELECT pg_terminate_backend(pid, {TERMINATE_MILLIS}) FROM pg_stat_activity WHERE application_name = '{name}'"
-    );
-    let answers = session.simple_query(&sql).await.map_err(unavailable)?;
-    let still_there = answers
-        .iter()
-        .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) != Some("t")));
-    if still_there {
-        return Err(stalled());
-    }
-    Ok(())
-}
-
-fn unavailable(error: tokio_postgres::Error) -> StoreError {
-    StoreError::Unavailable(error.into())
-}
-
-fn stalled() -> StoreError {
-    StoreError::Unavailable(Stalled.into())
 }

@@ -8,14 +8,14 @@ use std::{
 };
 
 use bb8::{ManageConnection, PooledConnection, RunError};
-use futures_util::future::try_join_all;
+use futures_util::future::{join3, try_join_all};
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::{Row, Statement, types::ToSql};
 
 use super::{
     Settings,
     connect::{Connector, Session},
-    error::{Closed, ConnectError, Stalled, unchanged, written},
+    error::{Closed, ConnectError, Stalled, WaitGivenUp, is_answer, unchanged, written},
     sql,
 };
 use crate::store::{StoreError, StoreResult};
@@ -135,21 +135,43 @@ impl Lease {
         query: Query,
         params: &[&(dyn ToSql + Sync)],
     ) -> StoreResult<Vec<Row>> {
-        match self.run(query, params).await {
-            Ok(rows) => rows.map_err(written),
-            Err(stalled) => Err(StoreError::OutcomeUnknown(stalled.into())),
-        }
+        let reader = self.reader()?;
+        let statement = &reader.statements[query as usize];
+        self.commit(&reader.session, reader.session.query(statement, params))
+            .await
     }
 
     /// Like [`Self::write`], for a statement that returns no rows.
     pub async fn execute(&self, query: Query, params: &[&(dyn ToSql + Sync)]) -> StoreResult<u64> {
         let reader = self.reader()?;
         let statement = &reader.statements[query as usize];
-        match self
-            .bounded(reader.session.execute(statement, params))
+        self.commit(&reader.session, reader.session.execute(statement, params))
             .await
-        {
-            Ok(count) => count.map_err(written),
+    }
+
+    /// Runs a statement in a transaction whose commit is as durable as a lane's.
+    /// All of it goes out at once, so it takes one round trip.
+    async fn commit<T>(
+        &self,
+        session: &Session,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> StoreResult<T> {
+        let before = session.waits_given_up();
+        let transaction = join3(
+            session.batch_execute(sql::BEGIN_CHANGE),
+            statement,
+            session.batch_execute("COMMIT"),
+        );
+        match self.bounded(transaction).await {
+            // The statement may have committed by itself.
+            Ok((Err(e), _, _)) => Err(StoreError::OutcomeUnknown(e.into())),
+            Ok((_, Err(e), _)) => Err(written(e)),
+            Ok((_, _, Err(e))) if is_answer(&e) => Err(unchanged(e)),
+            Ok((_, _, Err(e))) => Err(StoreError::OutcomeUnknown(e.into())),
+            Ok(_) if session.waits_given_up() != before => {
+                Err(StoreError::OutcomeUnknown(WaitGivenUp.into()))
+            }
+            Ok((_, Ok(answer), _)) => Ok(answer),
             Err(stalled) => Err(StoreError::OutcomeUnknown(stalled.into())),
         }
     }

@@ -17,14 +17,16 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// for.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// What is purged now would be purged again after a crash, so its commits don't
-/// wait for the disk.
 const SETUP: &str = "
-    SET synchronous_commit = off;
     SET statement_timeout = '60s';
     SET plan_cache_mode = force_custom_plan;
     SET enable_seqscan = off;
     SET enable_bitmapscan = off";
+
+/// What is purged now would be purged again after a crash, so its commits don't
+/// wait for the disk. This must end with the transaction: a pooler may give the
+/// session to a lane next.
+const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off";
 
 /// `SKIP LOCKED`: another server is at it.
 const PICK: &str = "
@@ -78,7 +80,7 @@ async fn step(
         Some(session) => session,
         None => session.insert(connector.connect(Some("chatd purge"), SETUP).await?),
     };
-    session.batch_execute("BEGIN").await?;
+    session.batch_execute(BEGIN).await?;
     let picked = session.query_opt(PICK, &[]).await?;
     let mut removed = None;
     if let Some(row) = &picked {

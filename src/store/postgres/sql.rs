@@ -59,6 +59,16 @@ pub const LAST_SEQS: &str = "
                       ORDER BY seq DESC LIMIT 1), 0)
       FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (id, n) ORDER BY n";
 
+/// Opens the transaction of a change of a chat. A role's or a database's defaults
+/// must not weaken P1. The message makes the commit wait for disk and standby
+/// even if nothing is left to be changed: an earlier try, whose commit did not get
+/// that far, may be what is found.
+pub(super) const BEGIN_CHANGE: &str = "
+    BEGIN;
+    SELECT set_config('synchronous_commit', 'on', true)
+     WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
+    SELECT pg_logical_emit_message(true, 'chatd', '')";
+
 /// `$1` created by, `$2` created at, `$3` members. The order of the rows is the
 /// order in which `members.position` counts.
 pub(super) const CREATE_CHAT: &str = "

@@ -1,0 +1,128 @@
+//! What a lane has while it is connected.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{
+    future::{BoxFuture, join},
+    poll,
+};
+use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
+
+use crate::store::{
+    StoreError, StoreResult,
+    postgres::{
+        connect::Session,
+        error::{AwaitsStandby, Stalled, unchanged},
+    },
+};
+
+/// What opens a transaction, alone and behind another's COMMIT. A role's or a
+/// database's defaults, or what a pooler has left in the session, must not weaken
+/// P1, so each transaction says it for itself.
+pub(super) struct Begin {
+    pub alone: &'static str,
+    pub behind: &'static str,
+}
+
+pub(super) const BEGIN: Begin = Begin {
+    alone: "BEGIN; SET LOCAL synchronous_commit = on",
+    behind: "COMMIT; BEGIN; SET LOCAL synchronous_commit = on",
+};
+
+/// Where the operator wants more than `on`.
+pub(super) const BEGIN_APPLIED: Begin = Begin {
+    alone: "BEGIN; SET LOCAL synchronous_commit = remote_apply",
+    behind: "COMMIT; BEGIN; SET LOCAL synchronous_commit = remote_apply",
+};
+
+/// Long enough for a backend to notice that it has been told to go.
+const TERMINATE_MILLIS: u32 = 3_000;
+
+pub(super) struct Link {
+    pub session: Arc<Session>,
+    pub copy: Statement,
+    pub name: Arc<str>,
+    pub begin: &'static Begin,
+    /// The next batch's COPY.
+    pub ahead: Option<Opening>,
+}
+
+/// A COPY in a transaction of its own, to be had once the server has opened it.
+pub(super) type Opening = BoxFuture<'static, Result<CopyInSink<Bytes>, Failure>>;
+
+pub(super) struct Failure {
+    pub error: StoreError,
+    /// Whether the session is known to be at rest.
+    pub reusable: bool,
+}
+
+impl Link {
+    /// Opens a COPY; what is to go before it goes out with it.
+    ///
+    /// Without its BEGIN, the COPY would commit by itself; and after a failed start
+    /// tokio-postgres has one Sync too many under way. Neither session is to be
+    /// used again.
+    pub fn open(&self, begin: Option<&'static str>) -> Opening {
+        let (session, copy) = (self.session.clone(), self.copy.clone());
+        Box::pin(async move {
+            let begin = async {
+                match begin {
+                    Some(begin) => session.batch_execute(begin).await,
+                    None => Ok(()),
+                }
+            };
+            let (begun, sink) = join(begin, session.copy_in(&copy)).await;
+            begun.map_err(|e| Failure::lost(unchanged(e)))?;
+            sink.map_err(|e| Failure::lost(unchanged(e)))
+        })
+    }
+
+    /// Hands the driver what opens the next COPY. COMMIT, which it has, begins the
+    /// transaction.
+    pub async fn open_ahead(&mut self) {
+        let mut opening = self.open(None);
+        // The next batch waits for the answer.
+        if poll!(opening.as_mut()).is_pending() {
+            self.ahead = Some(opening);
+        }
+    }
+}
+
+impl Failure {
+    pub fn lost(error: StoreError) -> Self {
+        Self {
+            error,
+            reusable: false,
+        }
+    }
+}
+
+/// Ends a session by its name, which no other session ever had: a process id
+/// could by now be somebody else's. One that waits for a standby is left alone:
+/// to end it would make visible what a failover may undo.
+pub(super) async fn terminate(session: &Session, name: &str) -> StoreResult<()> {
+    let sql = format!(
+        "SELECT CASE WHEN wait_event = 'SyncRep' THEN 'waits' ELSE pg_terminate_backend(pid, {TERMINATE_MILLIS})::text END FROM pg_stat_activity WHERE application_name = '{name}'"
+    );
+    let answers = session.simple_query(&sql).await.map_err(unavailable)?;
+    for answer in &answers {
+        let SimpleQueryMessage::Row(row) = answer else {
+            continue;
+        };
+        match row.get(0) {
+            Some("true") => {}
+            Some("waits") => return Err(StoreError::Unavailable(AwaitsStandby.into())),
+            _ => return Err(stalled()),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn unavailable(error: tokio_postgres::Error) -> StoreError {
+    StoreError::Unavailable(error.into())
+}
+
+pub(super) fn stalled() -> StoreError {
+    StoreError::Unavailable(Stalled.into())
+}
