@@ -11,16 +11,20 @@
 //!    than its own deadline.
 //! 2. Nothing here changes the server but the log's level, and that only from
 //!    this machine.
-//! 3. Connections, requests and what they may hold are bounded (P6).
+//! 3. Connections, requests and what they may hold are bounded (P6), and whoever
+//!    comes next is answered: the connection that has idled longest gives way.
+//! 4. A page of another server reads nothing here and changes nothing.
 
 mod ask;
 mod chat;
 mod health;
+mod hosts;
 mod routes;
 mod server;
 
 pub use ask::ask;
 pub use chat::{ChatPage, ChatPageConfig, own_origins};
 pub use health::{CoresProbe, Health};
+pub use hosts::Hosts;
 pub use routes::Routes;
 pub use server::AdminServer;

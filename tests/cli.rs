@@ -180,6 +180,7 @@ fn help_lists_every_option() {
         "auth-timeout",
         "jwt-keys",
         "jwt-secret-file",
+        "http-hosts",
         "jwt-iss",
         "jwt-aud",
         "jwt-leeway",

@@ -84,10 +84,21 @@ fn once(join: ConnectChatRequest) -> impl futures_util::Stream<Item = ConnectCha
 
 /// An HTTP/1.1 request; the status and the body.
 async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+    http_with(address, method, path, &format!("host: {address}\r\n"), body).await
+}
+
+/// With these lines of the head besides what every request needs.
+async fn http_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    lines: &str,
+    body: &str,
+) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let len = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: chatd\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\n{lines}connection: close\r\ncontent-length: {len}\r\n\r\n"
     );
     stream.write_all((head + body).as_bytes()).await.unwrap();
     let mut answer = String::new();

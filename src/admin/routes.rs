@@ -8,7 +8,7 @@ use http::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
-use super::{Health, chat::ChatPage};
+use super::{Health, Hosts, chat::ChatPage, hosts::Stray};
 use crate::telemetry::{self, LogLevel, Metrics, Samples};
 
 /// The page; nothing on it comes from elsewhere.
@@ -35,6 +35,7 @@ pub struct Routes {
     pub samples: Arc<Samples>,
     pub log_level: LogLevel,
     pub chat: ChatPage,
+    pub hosts: Hosts,
 }
 
 impl Routes {
@@ -43,6 +44,9 @@ impl Routes {
         request: Request<Incoming>,
         peer: IpAddr,
     ) -> Result<Answer, Infallible> {
+        if let Err(stray) = self.hosts.check(&request) {
+            return Ok(refused(&stray));
+        }
         let read = [Method::GET, Method::HEAD].contains(request.method());
         Ok(match request.uri().path() {
             "/log-level" if request.method() == Method::PUT => self.set_level(request, peer).await,
@@ -77,8 +81,7 @@ impl Routes {
         })
     }
 
-    /// Only from this machine. A web page that somebody on it looks at cannot
-    /// send a PUT here: its browser asks first, and gets no leave.
+    /// Only from this machine, and not from a page of another server.
     async fn set_level(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
         if !peer.to_canonical().is_loopback() {
             return line(StatusCode::FORBIDDEN, "only from this machine");
@@ -102,6 +105,20 @@ impl Routes {
             }
             Err(error) => line(StatusCode::BAD_REQUEST, &error.to_string()),
         }
+    }
+}
+
+fn refused(stray: &Stray) -> Answer {
+    match stray {
+        Stray::NoHost => line(StatusCode::BAD_REQUEST, "host: exactly one is needed"),
+        Stray::OtherHost => line(
+            StatusCode::MISDIRECTED_REQUEST,
+            "host: this server is not known by that name; see --http-hosts",
+        ),
+        Stray::OtherPage => line(
+            StatusCode::FORBIDDEN,
+            "only from this machine, and not for a page of another server",
+        ),
     }
 }
 

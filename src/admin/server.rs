@@ -1,16 +1,19 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use super::Routes;
-use crate::runtime::Spawner;
+use crate::{runtime::Spawner, telemetry::log_limited};
 
-/// A browser has up to six, a scraper one. Others wait to be accepted.
+/// A browser has up to six, a scraper one. For one more, another gives way.
 const MAX_CONNECTIONS: usize = 64;
 
 /// How long a client may take over a request's head, and how long a connection
@@ -37,12 +40,15 @@ impl AdminServer {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "http listener not usable"),
         };
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        while let Ok(place) = room.clone().acquire_owned().await {
+        let places = Arc::new(Places::default());
+        loop {
             match listener.accept().await {
-                Ok((stream, _)) => _ = self.spawner.spawn(self.connection(stream, place)),
+                Ok((stream, _)) => {
+                    let place = Place::take(&places);
+                    self.spawner.spawn(self.connection(stream, place));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "http connections can't be accepted");
+                    log_limited!(WARN, %error, "http connections can't be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -52,22 +58,116 @@ impl AdminServer {
     fn connection(
         &self,
         stream: TcpStream,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> impl Future<Output = ()> + Send + 'static {
         let routes = self.routes.clone();
         async move {
             let Ok(peer) = stream.peer_addr() else { return };
-            let service = service_fn(move |request| routes.clone().answer(request, peer.ip()));
+            let used = place.used.clone();
+            let service = service_fn(move |request| {
+                let (routes, used) = (routes.clone(), used.clone());
+                async move {
+                    used.begun();
+                    let answer = routes.answer(request, peer.ip()).await;
+                    used.done();
+                    answer
+                }
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
-            let ended = tokio::time::timeout(LIFETIME, connection).await;
-            if let Ok(Err(error)) = ended {
-                tracing::debug!(%error, "http connection ended");
+            tokio::select! {
+                ended = tokio::time::timeout(LIFETIME, connection) => {
+                    if let Ok(Err(error)) = ended {
+                        tracing::debug!(%error, "http connection ended");
+                    }
+                }
+                () = place.used.gives_way.cancelled() => {}
             }
-            drop(place);
         }
+    }
+}
+
+/// The connections that are open, the oldest first.
+#[derive(Debug, Default)]
+struct Places(Mutex<VecDeque<Arc<Used>>>);
+
+/// One connection, until it is dropped.
+struct Place {
+    places: Arc<Places>,
+    used: Arc<Used>,
+}
+
+#[derive(Debug)]
+struct Used {
+    /// When it was accepted, or its last request was answered; `None`: one is
+    /// being answered.
+    idle_since: Mutex<Option<Instant>>,
+    gives_way: CancellationToken,
+}
+
+impl Places {
+    fn open(&self) -> MutexGuard<'_, VecDeque<Arc<Used>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// A place for whoever comes next, so that a probe is answered whatever
+    /// others hold: the connection that has idled longest ends if there are too
+    /// many, or the oldest one if none idles.
+    fn take(places: &Arc<Places>) -> Self {
+        let used = Arc::new(Used {
+            idle_since: Mutex::new(Some(Instant::now())),
+            gives_way: CancellationToken::new(),
+        });
+        let mut open = places.open();
+        if open.len() >= MAX_CONNECTIONS {
+            let idle = (0..open.len()).filter_map(|n| Some((open[n].idle_since()?, n)));
+            let longest = idle.min().map_or(0, |(_, n)| n);
+            if let Some(gone) = open.remove(longest) {
+                gone.gives_way.cancel();
+            }
+        }
+        open.push_back(used.clone());
+        drop(open);
+        Self {
+            places: places.clone(),
+            used,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places
+            .open()
+            .retain(|other| !Arc::ptr_eq(other, &self.used));
+    }
+}
+
+impl Used {
+    fn idle_since(&self) -> Option<Instant> {
+        *self
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, idle_since: Option<Instant>) {
+        *self
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = idle_since;
+    }
+
+    fn begun(&self) {
+        self.set(None);
+    }
+
+    fn done(&self) {
+        self.set(Some(Instant::now()));
     }
 }

@@ -1,14 +1,14 @@
 //! The admin room put on its port and its thread, and taken off again.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use super::AppError;
 use crate::{
-    admin::{AdminServer, ChatPage, CoresProbe, Health, Routes},
+    admin::{AdminServer, ChatPage, CoresProbe, Health, Hosts, Routes},
     config::ServeConfig,
     runtime::{self, Cores, Spawner},
     store::Store,
@@ -24,6 +24,9 @@ pub struct Http {
     thread: Cores,
     listener: Option<TcpListener>,
     address: Option<SocketAddr>,
+    host: IpAddr,
+    /// Of `--http-hosts`.
+    names: Vec<String>,
     health: Option<Arc<Health>>,
 }
 
@@ -43,6 +46,8 @@ impl Http {
             thread: Cores::named("admin", 1)?,
             listener,
             address,
+            host: config.http_host,
+            names: config.web.hosts.clone(),
             health: None,
         })
     }
@@ -74,6 +79,7 @@ impl Http {
             samples,
             log_level,
             chat,
+            hosts: Hosts::new(self.host, self.names.clone()),
         };
         let server = AdminServer {
             routes: Arc::new(routes),

@@ -66,6 +66,8 @@ pub struct TlsConfig {
 pub struct WebConfig {
     /// As browsers write them, at most 32.
     pub origins: Vec<String>,
+    /// Names besides addresses and localhost that the HTTP port answers to.
+    pub hosts: Vec<String>,
     /// `None`: the gRPC port at the host that the page came from.
     pub url: Option<String>,
 }
@@ -241,7 +243,25 @@ pub(super) fn web(sources: &Sources<'_>) -> Result<WebConfig, Refusal> {
         None => None,
         Some(given) => Some(origin(&given.text).map_err(|why| given.refuse(why))?),
     };
-    Ok(WebConfig { origins, url })
+    let mut hosts = Vec::new();
+    if let Some(given) = sources.get("http_hosts")? {
+        for part in given.text.split(',').map(str::trim) {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+            if part.is_empty() || !part.chars().all(allowed) {
+                let shown = quote(part);
+                return Err(given.refuse(format!("{shown} is not a host name without a port")));
+            }
+            hosts.push(part.to_owned());
+        }
+        if hosts.len() > MAX_ORIGINS {
+            return Err(given.refuse(format!("names more than {MAX_ORIGINS} hosts")));
+        }
+    }
+    Ok(WebConfig {
+        origins,
+        hosts,
+        url,
+    })
 }
 
 /// `http://HOST` or `https://HOST`, with a port unless it is the scheme's own: as

@@ -109,3 +109,90 @@ async fn p10_other_paths_and_methods_are_answered() {
     assert_eq!((status, now.trim()), (200, filter));
     app.drain(PATIENCE).await;
 }
+
+/// Connections that idle, and such as never finish a request, take no place from
+/// the probes that decide whether this process lives.
+#[tokio::test]
+async fn p6_probes_are_answered_whatever_others_hold() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = server(&[]).await;
+    let at = app.http_address().unwrap();
+    let mut held = Vec::new();
+    for n in 0..264 {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let head = format!("GET /live HTTP/1.1\r\nhost: {at}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if n < 200 {
+            stream.write_all(b"\r\n").await.unwrap();
+            let mut some = [0; 12];
+            stream.read_exact(&mut some).await.unwrap();
+            assert_eq!(&some, b"HTTP/1.1 200");
+        }
+        held.push(stream);
+        if n % 20 == 0 || n > 250 {
+            let began = Instant::now();
+            assert_eq!(get(at, "/live").await.0, 200);
+            assert_eq!(get(at, "/ready").await.0, 200);
+            assert!(began.elapsed() < Duration::from_secs(1), "{n} are held");
+        }
+    }
+    app.drain(PATIENCE).await;
+}
+
+/// What a page of another server may get out of a browser on this machine, by
+/// the names of its host and the headers that its browser adds.
+#[tokio::test]
+async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
+    let app = server(&["--http-hosts", "chat.example.org"]).await;
+    let at = app.http_address().unwrap();
+    let own = at.to_string();
+    let port = at.port();
+    for path in ["/metrics", "/stats.json", "/chat/config.json", "/live"] {
+        for (host, status) in [
+            (own.clone(), 200),
+            (format!("localhost:{port}"), 200),
+            (format!("[::1]:{port}"), 200),
+            ("Chat.example.org".into(), 200),
+            ("evil.example".into(), 421),
+            (format!("evil.example:{port}"), 421),
+            ("localhost.evil.example".into(), 421),
+            ("127.0.0.1.evil.example".into(), 421),
+        ] {
+            let host = format!("host: {host}\r\n");
+            assert_eq!(
+                http_with(at, "GET", path, &host, "").await.0,
+                status,
+                "{path} {host}"
+            );
+        }
+        let two = format!("host: {own}\r\nhost: evil.example\r\n");
+        for bad in ["", &two, "host: a b\r\n"] {
+            assert_eq!(
+                http_with(at, "GET", path, bad, "").await.0,
+                400,
+                "{path} {bad}"
+            );
+        }
+    }
+    for (more, status) in [
+        (String::new(), 200),
+        (
+            format!("origin: http://{own}\r\nsec-fetch-site: same-origin\r\n"),
+            200,
+        ),
+        ("origin: http://evil.example\r\n".into(), 403),
+        ("origin: null\r\n".into(), 403),
+        (
+            format!("origin: http://{own}\r\norigin: http://evil.example\r\n"),
+            403,
+        ),
+        ("sec-fetch-site: cross-site\r\n".into(), 403),
+        ("forwarded: for=192.0.2.1\r\n".into(), 403),
+        ("x-forwarded-for: 192.0.2.1\r\n".into(), 403),
+    ] {
+        let head = format!("host: {own}\r\n{more}");
+        let (got, _) = http_with(at, "PUT", "/log-level", &head, "info").await;
+        assert_eq!(got, status, "{more}");
+    }
+    app.drain(PATIENCE).await;
+}

@@ -116,6 +116,13 @@ pub(super) struct Guard {
     #[arg(long, value_name = "ORIGINS")]
     cors_origins: Option<String>,
 
+    /// Names that the HTTP port is reached by, with commas between, as
+    /// chat.example.org. Addresses and localhost are always answered; on a
+    /// loopback address no other name is, elsewhere any is if none is given
+    /// [default: none]
+    #[arg(long, value_name = "NAMES")]
+    http_hosts: Option<String>,
+
     /// Where the chat page finds gRPC-Web, as https://chat.example.org [default:
     /// the host that the page came from, at the gRPC port]
     #[arg(long, value_name = "URL")]
