@@ -3,7 +3,10 @@
 
 use std::{fs, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use chat_service::auth::{
     Ask, AuthError, AuthResult, Authenticator, JwtAuth, JwtSettings, KeyFile, Role, Token,
 };
@@ -17,7 +20,7 @@ use crate::guarded::{
     reason, start, stop,
 };
 
-const SECRET: &str = "thirty-two bytes of secret, at least";
+const SECRET: &str = "thirty-two-bytes-of-secret,-at-least";
 
 fn check(auth: &JwtAuth, token: &str) -> AuthResult {
     let ask = Ask {
@@ -196,6 +199,12 @@ fn public_files() -> Vec<(&'static str, Vec<u8>)> {
     let pem = key.file();
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = STANDARD.decode(&base64).unwrap();
+    let ed: String = Key::ed()
+        .file()
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect();
+    let ed = STANDARD.decode(ed).unwrap();
     let jwk = key.jwk(Some("k1"));
     let page = "<html>\r\n<head><title>404 Not Found</title></head>\r\n</html>\r\n";
     let mixed = json!({"keys": [jwk, Key::hs(SECRET).jwk(None)]});
@@ -234,6 +243,36 @@ fn public_files() -> Vec<(&'static str, Vec<u8>)> {
             file("https://id.example.org/.well-known/jwks.json\n".into()),
         ),
         ("a page", file(page.into())),
+        ("a page of one line", file("404 page not found\n".into())),
+        (
+            "what a proxy says",
+            file("upstream connect error or disconnect/reset before headers".into()),
+        ),
+        (
+            "an address without its scheme",
+            file("id.example.org/.well-known/jwks.json".into()),
+        ),
+        (
+            "base64 of DER in the other alphabet",
+            file(URL_SAFE_NO_PAD.encode(&ed)),
+        ),
+        (
+            "base64 of DER without padding",
+            file(STANDARD_NO_PAD.encode(&ed)),
+        ),
+        (
+            "base64 of DER in quotes",
+            file(format!("'{}'", STANDARD.encode(&ed))),
+        ),
+        ("base64 of PEM", file(STANDARD.encode(Key::ed().file()))),
+        (
+            "UTF-16",
+            pem.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        ),
+        (
+            "a page in Latin-1",
+            b"<h1>D\xe9sol\xe9, rien ici</h1>".to_vec(),
+        ),
         (
             "a page in lines of text",
             file("404 Not Found\nThe key is not here.\n".into()),

@@ -12,7 +12,7 @@ use crate::guarded::{
     Client, client, connect, create, keys::Key, outcome, send, start, stop, with_token,
 };
 
-const SECRET: &str = "thirty-two bytes of secret, at least";
+const SECRET: &str = "thirty-two-bytes-of-secret,-at-least";
 
 const NO: Code = Code::Unauthenticated;
 const DENIED: Code = Code::PermissionDenied;

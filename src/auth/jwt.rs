@@ -128,6 +128,9 @@ impl fmt::Debug for JwtAuth {
 mod tests {
     use std::{cell::Cell, io::Write as _};
 
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use serde_json::json;
+
     use super::*;
     use crate::{
         auth::{Role, claims::unverified},
@@ -141,9 +144,10 @@ mod tests {
     #[test]
     fn p7_fuzz_tokens() {
         let mut keys = tempfile::NamedTempFile::new().unwrap();
-        keys.write_all(SECRET).unwrap();
+        let jwk = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET)});
+        keys.write_all(jwk.to_string().as_bytes()).unwrap();
         let auth = JwtAuth::new(JwtSettings {
-            keys: KeyFile::Secret(keys.path().into()),
+            keys: KeyFile::Keys(keys.path().into()),
             issuer: None,
             audience: None,
             leeway: Duration::ZERO,

@@ -61,7 +61,7 @@ pub(super) struct Guard {
     jwt_keys: Option<String>,
 
     /// File with the secret of HS256, if tokens are signed with one, for --auth
-    /// jwt in place of keys: one line of at least 16 bytes, better 32; read
+    /// jwt in place of keys: one word of at least 16 bytes, better 32; read
     /// again when it changes [default: none]
     #[arg(long, value_name = "PATH")]
     jwt_secret_file: Option<String>,
