@@ -25,8 +25,9 @@ use crate::{
     store::{StoreError, StoreResult},
 };
 
-/// A lane's session. A role's or a database's defaults must not end a COPY; and a server that lost its client must soon let go of the
-/// keys that an unfinished batch has locked.
+/// A lane's session. A role's or a database's defaults must not end a COPY, and a
+/// server that lost its client must soon let go of the keys that an unfinished
+/// batch has locked.
 const SETUP: &str = "
     SET default_transaction_isolation = 'read committed';
     SET statement_timeout = 0;
