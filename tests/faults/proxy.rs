@@ -175,8 +175,9 @@ async fn forward(
         }
         let bound = message[5..].split(|byte| *byte == 0).nth(1);
         let deletes = kind == b'B' && deletion.is_some() && bound == deletion.as_deref();
-        // Mostly with the BEGIN of the next batch.
-        let says_commit = matches!(&message[5..], b"COMMIT\0" | b"COMMIT; BEGIN\0");
+        // Mostly with what opens the next batch's transaction.
+        let says_commit =
+            &message[5..] == b"COMMIT\0" || message[5..].starts_with(b"COMMIT; BEGIN;");
         let commits = lane && kind == b'Q' && says_commit;
         let cut = (deletes || commits).then(|| state.take(deletes)).flatten();
         let Some(cut) = cut else {
@@ -192,13 +193,14 @@ async fn forward(
             Cut::BeforeCommit | Cut::AfterCommit => {}
             Cut::BeforeAnswer | Cut::HalfOpen => back.hears(b"COMMIT\0").await,
             Cut::Deleted => {
-                // Execute and Sync.
-                for _ in 0..2 {
+                // Execute, Sync and COMMIT.
+                for _ in 0..3 {
                     let kind = from.read_u8().await?;
                     let message = body(&mut from, vec![kind]).await?;
                     to.write_all(&message).await?;
                 }
-                back.hears(b"INSERT 0 1\0Z").await;
+                back.hears(b"INSERT 0 1\0").await;
+                back.hears(b"COMMIT\0").await;
             }
         }
         state.fired.notify_one();
