@@ -190,13 +190,15 @@ fn described(choice: &StoreChoice) -> Result<String, AppError> {
 
 /// Opens the store; `spawn` runs the connections of a database.
 pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Opened, AppError> {
-    tracing::info!(store = described(&config.store)?, "opening the store");
+    let described = described(&config.store)?;
     let store: Arc<dyn Store> = match &config.store {
         StoreChoice::Memory => Arc::new(MemoryStore::default()),
         StoreChoice::Sqlite(path) => {
             Arc::new(SqliteStore::open(path, sqlite::Settings::default())?)
         }
         StoreChoice::Postgres(dsn) => {
+            // A database may keep the start waiting.
+            tracing::info!(store = described, "opening the store");
             let settings = postgres::Settings {
                 lanes: config.writer_lanes,
                 read_connections: config.store_readers,
@@ -215,6 +217,7 @@ pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Ope
             });
         }
     };
+    tracing::info!(store = described, "the store is open");
     Ok(Opened {
         store,
         upkeep: None,
