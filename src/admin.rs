@@ -11,8 +11,8 @@
 //!    than its own deadline.
 //! 2. Nothing here changes the server but the log's level, and that only from
 //!    this machine.
-//! 3. Connections, requests and what they may hold are bounded (P6), and whoever
-//!    comes next is answered: the connection that has idled longest gives way.
+//! 3. Connections, requests and what they may hold are bounded (P6), and the
+//!    connection that has idled longest gives way to whoever comes next.
 //! 4. A page of another server reads nothing here and changes nothing.
 
 mod ask;
