@@ -125,7 +125,7 @@ impl Place {
         });
         let mut open = places.open();
         if open.len() >= MAX_CONNECTIONS {
-            let idle = (0..open.len()).filter_map(|n| Some((open[n].idle_since()?, n)));
+            let idle = (0..open.len()).filter_map(|n| Some(((*open[n].idle_since())?, n)));
             let longest = idle.min().map_or(0, |(_, n)| n);
             if let Some(gone) = open.remove(longest) {
                 gone.gives_way.cancel();
@@ -149,25 +149,17 @@ impl Drop for Place {
 }
 
 impl Used {
-    fn idle_since(&self) -> Option<Instant> {
-        *self
-            .idle_since
+    fn idle_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.idle_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, idle_since: Option<Instant>) {
-        *self
-            .idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = idle_since;
-    }
-
     fn begun(&self) {
-        self.set(None);
+        *self.idle_since() = None;
     }
 
     fn done(&self) {
-        self.set(Some(Instant::now()));
+        *self.idle_since() = Some(Instant::now());
     }
 }

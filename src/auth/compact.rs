@@ -9,7 +9,7 @@ use super::{AuthError, Token};
 /// In bytes. Tokens of identity providers have one to four KiB. It is well below
 /// what servers take of headers (16 KiB in tonic, 8 KiB a line in nginx), so
 /// that no token is too large for the Auth Service.
-pub(super) const MAX_TOKEN: usize = 8 * 1_024 - 512;
+const MAX_TOKEN: usize = 8 * 1_024 - 512;
 
 /// Refuses whatever is not three parts of base64url with a dot between them.
 pub(super) fn check(token: Token<'_>) -> Result<(), AuthError> {

@@ -12,7 +12,7 @@ use super::secret;
 
 /// Shorter secrets can be found by trying (RFC 7518, 3.2 wants 32 bytes, which
 /// a warning asks for).
-pub(super) const LEAST_SECRET: usize = 16;
+const LEAST_SECRET: usize = 16;
 const GOOD_SECRET: usize = 32;
 
 /// Where the keys are, and of which kind. The kind is said and never guessed:

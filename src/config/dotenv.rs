@@ -3,7 +3,11 @@
 
 mod parse;
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::Path,
+};
 
 use self::parse::Statement;
 use super::{Refusal, value::quote};
@@ -25,10 +29,10 @@ impl EnvFile {
 
     /// The names that are neither `known` nor part of another value, as
     /// `NAME (line 3)`: most likely slips of the pen.
-    pub(super) fn unknown(&self, known: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(super) fn unknown(&self, known: &HashSet<String>) -> Vec<String> {
         let left = self.names.iter().filter(|(name, _)| {
             // What does not look like a name may be a secret, and is not shown.
-            is_name(name) && !known(name) && !self.used.contains(name)
+            is_name(name) && !known.contains(name) && !self.used.contains(name)
         });
         left.map(|(name, line)| format!("{name} (line {line})"))
             .collect()
@@ -137,7 +141,7 @@ mod tests {
         let text = "PG_DNS=x\nPG_DSN=host=$DB_HOST\nDB_HOST=y\n";
         assert!(read_text(text).is_err(), "DB_HOST comes too late");
         let file = read_text("DB_HOST=y\nPG_DNS=x\nPG_DSN=host=${DB_HOST}\n").unwrap();
-        let unknown = file.unknown(|name| name == "PG_DSN");
+        let unknown = file.unknown(&HashSet::from(["PG_DSN".into()]));
         assert_eq!(unknown, ["PG_DNS (line 2)"]);
     }
 }

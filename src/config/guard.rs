@@ -72,8 +72,8 @@ pub struct WebConfig {
     pub url: Option<String>,
 }
 
-/// Origins that may be named; each is compared with every page's.
-const MAX_ORIGINS: usize = 32;
+/// Origins or hosts that may be named; each is compared with every page's.
+const MAX_LISTED: usize = 32;
 
 /// What clients may have of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,38 +230,44 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
 }
 
 pub(super) fn web(sources: &Sources<'_>) -> Result<WebConfig, Refusal> {
-    let mut origins = Vec::new();
-    if let Some(given) = sources.get("cors_origins")? {
-        for part in given.text.split(',').map(str::trim) {
-            origins.push(origin(part).map_err(|why| given.refuse(why))?);
-        }
-        if origins.len() > MAX_ORIGINS {
-            return Err(given.refuse(format!("names more than {MAX_ORIGINS} origins")));
-        }
-    }
     let url = match sources.get("grpc_web_url")? {
         None => None,
         Some(given) => Some(origin(&given.text).map_err(|why| given.refuse(why))?),
     };
-    let mut hosts = Vec::new();
-    if let Some(given) = sources.get("http_hosts")? {
-        for part in given.text.split(',').map(str::trim) {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-            if part.is_empty() || !part.chars().all(allowed) {
-                let shown = quote(part);
-                return Err(given.refuse(format!("{shown} is not a host name without a port")));
-            }
-            hosts.push(part.to_owned());
-        }
-        if hosts.len() > MAX_ORIGINS {
-            return Err(given.refuse(format!("names more than {MAX_ORIGINS} hosts")));
-        }
-    }
     Ok(WebConfig {
-        origins,
-        hosts,
+        origins: list(sources, "cors_origins", "origins", origin)?,
+        hosts: list(sources, "http_hosts", "hosts", host_name)?,
         url,
     })
+}
+
+/// The parts of an option with commas between them, each as `read` has it.
+fn list(
+    sources: &Sources<'_>,
+    id: &str,
+    what: &str,
+    read: impl Fn(&str) -> Result<String, String>,
+) -> Result<Vec<String>, Refusal> {
+    let Some(given) = sources.get(id)? else {
+        return Ok(Vec::new());
+    };
+    let parts = given.text.split(',').map(|part| read(part.trim()));
+    let parts: Vec<String> = parts
+        .collect::<Result<_, _>>()
+        .map_err(|why| given.refuse(why))?;
+    if parts.len() > MAX_LISTED {
+        return Err(given.refuse(format!("names more than {MAX_LISTED} {what}")));
+    }
+    Ok(parts)
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if text.is_empty() || !text.chars().all(allowed) {
+        let shown = quote(text);
+        return Err(format!("{shown} is not a host name without a port"));
+    }
+    Ok(text.to_owned())
 }
 
 /// `http://HOST` or `https://HOST`, with a port unless it is the scheme's own: as

@@ -9,6 +9,8 @@ mod client;
 mod guard;
 mod tokens;
 
+use std::collections::HashSet;
+
 use clap::{Args, Command, CommandFactory as _, Parser, Subcommand};
 
 use super::value::{
@@ -68,13 +70,13 @@ pub(super) fn env_name(id: &str) -> Option<String> {
     }
 }
 
-/// Whether an environment file may say this name: an option of the server, of
-/// the Auth Service or of a client.
-pub(super) fn is_known(name: &str) -> bool {
-    let is_it = |arg: &clap::Arg| env_name(arg.get_id().as_str()).as_deref() == Some(name);
+/// The names that an environment file may say: options of the server, of the
+/// Auth Service and of clients.
+pub(super) fn env_names() -> HashSet<String> {
     let command = Cli::command();
-    let mut commands = command.get_subcommands();
-    name == "PG_DSN" || commands.any(|sub| sub.get_arguments().any(is_it))
+    let arguments = command.get_subcommands().flat_map(Command::get_arguments);
+    let options = arguments.filter_map(|arg| env_name(arg.get_id().as_str()));
+    options.chain(["PG_DSN".into()]).collect()
 }
 
 /// The command line as clap knows it, with the environment names and bounds

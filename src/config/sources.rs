@@ -13,7 +13,7 @@ use clap::{ArgMatches, parser::ValueSource};
 use super::{
     Refusal,
     dotenv::{self, EnvFile},
-    options::{bounds, env_name, is_known},
+    options::{bounds, env_name, env_names},
     value::Bounds,
 };
 
@@ -163,7 +163,7 @@ impl<'a> Sources<'a> {
 
     /// What is odd and yet no reason not to start.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let unknown = self.file.unknown(is_known);
+        let unknown = self.file.unknown(&env_names());
         if unknown.is_empty() {
             return Vec::new();
         }

@@ -141,10 +141,11 @@ impl<'a> Attempt<'a> {
                 error = error as &dyn std::error::Error,
                 "a stored message cannot be confirmed, looking it up again");
         }
-        if !matches!(confirmed, Ok(true)) {
+        let for_good = matches!(confirmed, Ok(true));
+        if !for_good {
             tokio::time::sleep(RETRY_MAX).await;
         }
-        matches!(confirmed, Ok(true))
+        for_good
     }
 
     async fn is_there(&self, chat: ChatId) -> bool {
