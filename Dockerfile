@@ -3,6 +3,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+# Paths of the build stay out of the binary, and so out of its log.
+ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo/registry/src= --remap-path-prefix=/src="
 RUN cargo build --release --locked --bin chatd
 RUN install -D -s target/release/chatd out/chatd && mkdir -p out/data
 

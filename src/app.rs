@@ -119,6 +119,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        runtime::outlive_signals()?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -3,6 +3,7 @@
 //! failure says why in one line on standard error.
 
 use std::{
+    error::Error,
     fmt::Display,
     io::{self, Write as _},
     process::ExitCode,
@@ -34,24 +35,24 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Serve(config) => init_logs(&config.log_level, config.log_format)
-            .and_then(|level| app::run(*config, level).map_err(|e| e.to_string())),
+            .and_then(|level| app::run(*config, level).map_err(in_full)),
         Command::Doctor(config) => app::doctor(config),
         Command::Health(config) => {
             let path = if config.ready { "/ready" } else { "/live" };
             admin::ask(config.address, path)
         }
         Command::Auth(config) => init_logs(&config.log_level, config.log_format)
-            .and_then(|_| reference::run(config).map_err(|e| e.to_string())),
-        Command::HashPassword => client::hash_password().map_err(|e| e.to_string()),
-        Command::Login(config) => client::login(config).map_err(|e| e.to_string()),
-        Command::Migrate(store) => app::migrate(&store).map_err(|e| e.to_string()),
-        Command::Create(config) => client::create(config).map_err(|e| e.to_string()),
+            .and_then(|_| reference::run(config).map_err(in_full)),
+        Command::HashPassword => client::hash_password().map_err(in_full),
+        Command::Login(config) => client::login(config).map_err(in_full),
+        Command::Migrate(store) => app::migrate(&store).map_err(in_full),
+        Command::Create(config) => client::create(config).map_err(in_full),
         Command::Connect(config) if config.chat.is_none() && !client::on_screen(&config) => {
             return fail(MISUSED, &client::ClientError::NoChat);
         }
-        Command::Connect(config) => client::connect(config).map_err(|e| e.to_string()),
-        Command::Send(config) => client::send(config).map_err(|e| e.to_string()),
-        Command::History(config) => client::history(config).map_err(|e| e.to_string()),
+        Command::Connect(config) => client::connect(config).map_err(in_full),
+        Command::Send(config) => client::send(config).map_err(in_full),
+        Command::History(config) => client::history(config).map_err(in_full),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,7 +61,11 @@ fn main() -> ExitCode {
 }
 
 fn init_logs(level: &str, format: config::LogFormat) -> Result<telemetry::LogLevel, String> {
-    telemetry::init_logs(level, log_format(format)).map_err(|e| e.to_string())
+    telemetry::init_logs(level, log_format(format)).map_err(in_full)
+}
+
+fn in_full(error: impl Error + 'static) -> String {
+    telemetry::chain(&error).to_string()
 }
 
 fn log_format(format: config::LogFormat) -> telemetry::LogFormat {

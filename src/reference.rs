@@ -27,6 +27,7 @@ use crate::{
     config::TokenServerConfig,
     proto::{access::access_v1_server::AccessV1Server, tokens::auth_v1_server::AuthV1Server},
     runtime::{self, BindError, Cores, Spawner},
+    telemetry::log_limited,
 };
 
 use service::Service;
@@ -54,6 +55,7 @@ pub fn run(config: TokenServerConfig) -> Result<(), ReferenceError> {
         .enable_all()
         .build()?;
     main.block_on(async {
+        runtime::outlive_signals()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let reference = Reference::start(config)?;
@@ -120,7 +122,7 @@ async fn accept(listener: std::net::TcpListener, service: Arc<Service>, spawner:
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "connection can't be accepted");
+                log_limited!(WARN, %error, "connection can't be accepted");
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 continue;
             }

@@ -12,6 +12,8 @@
 //! 5. Nobody outside knows on which core a chat lives: [`Shards`] is the way.
 
 mod active;
+mod askers;
+mod callers;
 mod change;
 mod chat;
 mod cursor;
@@ -41,7 +43,7 @@ pub use wake::Wakes;
 
 use crate::writer::{SHARD_BATCHES, Submission};
 use handle::ShardHandle;
-use task::Shard;
+use task::{Shard, State};
 
 /// Commands that may wait in a shard's mailbox, besides posts.
 const COMMANDS: usize = 4_096;
@@ -68,6 +70,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
         let places = Arc::new(Semaphore::new(plan.settings.mailbox));
         let (commands, command_mailbox) = mpsc::channel(COMMANDS);
         let (done_sender, done) = mpsc::channel(SHARD_BATCHES);
+        let lineage = plan.history.store.lineage();
         let shard = Shard {
             settings: plan.settings,
             core: plan.core,
@@ -79,13 +82,15 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             lane: plan.lane,
             done,
             done_sender,
-            state: Default::default(),
+            state: State::new(lineage.as_ref().map(|lineage| *lineage.borrow())),
+            lineage,
         };
         spawn(plan.core, Box::pin(shard.run()));
         handles.push(ShardHandle {
             posts,
             places,
             commands,
+            callers: Default::default(),
         });
     }
     Shards::new(handles)

@@ -14,6 +14,7 @@ pub mod sqlite;
 use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::domain::{ChatId, Row, Seq, Timestamp, UserName};
 
@@ -21,7 +22,7 @@ pub use retry::retry_delays;
 
 pub type StoreResult<T> = Result<T, StoreError>;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// What can go wrong in a store. The source is for the log; it never reaches a
 /// client.
@@ -38,6 +39,11 @@ pub enum StoreError {
     /// has changed.
     #[error("another writer has used a seq")]
     Conflict,
+    /// Another server answers than before, or the same one after a restart, and it
+    /// may have less than has been written: see [`Store::lineage`]. Nothing has
+    /// changed.
+    #[error("another server of the database has taken over")]
+    Replaced,
     /// The store refuses the data and would refuse it again. Nothing has
     /// changed.
     #[error("the store refuses the data")]
@@ -83,6 +89,15 @@ pub enum Page {
     Before(Seq),
 }
 
+/// Which server of a database answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// Grows when another takes over, which may have less than was acknowledged.
+    pub number: u64,
+    /// A connection was lost, and nobody knows yet who answers now.
+    pub in_doubt: bool,
+}
+
 /// A store of chats and messages. `deadline` bounds a read: past it the call
 /// answers [`StoreError::Unavailable`]. Writes are bounded by the backend's own
 /// configuration, since a write that is under way cannot be taken back.
@@ -98,6 +113,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         newest: usize,
         deadline: Instant,
     ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>>;
+
+    /// Whether any of the users is a member of the chat; false if there is no such
+    /// chat. The work is the same for a chat that does not exist (P7).
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool>;
 
     /// Deletes the chat with its members and messages. False if there was none.
     /// The messages may be removed later, but from now on nothing finds them.
@@ -123,6 +147,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Commits the rows, all or none. Rows of a chat stand together, dense
     /// and ascending. At most one call a lane is under way.
+    ///
+    /// The first call of a lane that meets another lineage than the last answers
+    /// [`StoreError::Replaced`]: whoever goes on has to see that what is in front of
+    /// the rows is there.
     async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()>;
 
     /// Whether the row is stored for good. A row that a read finds may belong to a
@@ -144,6 +172,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// The newest seq of each chat, 0 where there is none, in the given order.
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>>;
+
+    /// Which server of the database answers; `None` if there is one for good. Reads
+    /// that begin after the number has grown are answered by the new one.
+    fn lineage(&self) -> Option<watch::Receiver<Lineage>> {
+        None
+    }
 
     /// Whether the store answers.
     async fn ping(&self, deadline: Instant) -> StoreResult<()>;

@@ -9,6 +9,7 @@
 //! 3. Without an exporter, or for a call that is not sampled, tracing costs a
 //!    look at two words; trouble with the exporter is counted and goes no further.
 
+mod chain;
 mod exposition;
 mod limit;
 mod logs;
@@ -22,6 +23,7 @@ mod traces;
 
 use std::sync::Arc;
 
+pub use chain::{Chain, chain};
 pub use exposition::{CONTENT_TYPE, text_of};
 pub use limit::LineLimit;
 pub(crate) use limit::log_limited;

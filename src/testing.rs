@@ -171,6 +171,15 @@ impl Store for ScriptStore {
         act(fault, self.memory.load_chat(chat, newest, deadline)).await
     }
 
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        self.memory.has_member(chat, users, deadline).await
+    }
+
     async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
         let fault = (self.script)(Op::Delete).await;
         act(fault, self.memory.delete_chat(chat)).await

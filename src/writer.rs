@@ -36,6 +36,8 @@ pub enum Landed {
     Refused { chat: ChatId, id: MessageId },
     /// Another server has deleted the chat; the message was not written.
     NoChat { chat: ChatId, id: MessageId },
+    /// The store has lost messages before this one, which was not written.
+    Lost { chat: ChatId, id: MessageId },
 }
 
 impl Landed {
@@ -44,7 +46,8 @@ impl Landed {
             Self::Stored(row) | Self::Foreign(row) => row.chat,
             Self::Duplicate { chat, .. }
             | Self::Refused { chat, .. }
-            | Self::NoChat { chat, .. } => *chat,
+            | Self::NoChat { chat, .. }
+            | Self::Lost { chat, .. } => *chat,
         }
     }
 }

@@ -15,6 +15,10 @@ use crate::guarded::{
     peer::{Answer, Peer},
     reason, send, start, stop, with_token,
 };
+use crate::{
+    hostile::raw::{Connection, HEADERS, hello, open_path},
+    server::soon,
+};
 
 const SECRET: &str = "the chat server never needs this";
 
@@ -181,12 +185,52 @@ async fn p7_the_token_that_is_checked_is_the_one_that_is_believed() {
     stop(app).await;
 }
 
+/// Nor does the wait behind a flood of tokens say anything about the peer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_flood_of_tokens_is_no_failure_of_the_auth_service() {
+    const FLOOD: usize = 6_000;
+    let peer = Peer::start(Answer::Slow(Duration::from_millis(600))).await;
+    let app = server(&peer, &["--auth-timeout", "1s"]).await;
+    let client = client(&app);
+    let tokens: Vec<_> = (0..FLOOD).map(|n| token(&format!("m{n}"))).collect();
+    let calls = tokens.iter().map(|token| create(&client, token, &[]));
+    let answers = futures_util::future::join_all(calls).await;
+    let late = answers.iter().filter(|answer| answer.is_err()).count();
+    assert!(late > FLOOD / 4, "{late} waited too long, so it is a flood");
+    // The breaker would be open for a second, at least.
+    let result = create(&client, &token("bob"), &[]).await;
+    assert_eq!(outcome(&result).0, Code::Ok, "{late} were late");
+    stop(app).await;
+}
+
+/// A login that does not come is no place of a user's call.
+#[tokio::test]
+async fn p6_half_logins_do_not_take_the_places_of_calls() {
+    const HALVES: u32 = 1_500;
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &["--max-inflight", "1100"]).await;
+    let mut stranger = Connection::open(app.address(), 113).await.unwrap();
+    let half = |n| open_path(2 * n + 1, "/auth_v1.AuthV1/Login");
+    let halves: Vec<_> = (0..HALVES).map(half).collect();
+    let words = [hello(), halves.concat()].concat();
+    stranger.say(&words).await.unwrap();
+    for n in 0..HALVES - 1_024 {
+        let refused = soon("a refusal", stranger.hear_of(HEADERS)).await;
+        assert!(refused.is_some(), "{n}");
+    }
+    let result = create(&client(&app), &token("bob"), &[]).await;
+    assert_eq!(outcome(&result).0, Code::Ok);
+    drop(stranger);
+    stop(app).await;
+}
+
 /// What one token is answered says nothing about the peer: however many bad ones
 /// an outsider brings, a good user is let in.
 #[tokio::test]
 async fn p7_bad_tokens_do_not_close_the_door_for_others() {
-    use Answer::{Http, No};
+    use Answer::{Http, No, Reset};
     for answer in [
+        Reset,
         No(Code::Internal, "no"),
         No(Code::InvalidArgument, "no"),
         No(Code::NotFound, "no"),
@@ -372,6 +416,37 @@ async fn an_allowed_token_outlasts_an_outage_if_it_may() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let result = create(&client, &short, &[]).await;
         assert_eq!(outcome(&result).1, "TOKEN_EXPIRED");
+        stop(app).await;
+    }
+}
+
+/// How long an open stream outlives an Auth Service that is away: as the README
+/// says, and not for ever.
+#[tokio::test]
+async fn an_open_stream_outlasts_an_outage_for_as_long_as_it_may() {
+    const TTL: Duration = Duration::from_secs(1);
+    for stale in [Duration::ZERO, Duration::from_secs(3)] {
+        let peer = Peer::start(Answer::Yes).await;
+        let (ttl, option) = (format!("{TTL:?}"), format!("{stale:?}"));
+        let app = server(&peer, &["--auth-cache-ttl", &ttl, "--auth-stale", &option]).await;
+        let (client, token) = (client(&app), token("bob"));
+        let chat = create(&client, &token, &[]).await.unwrap();
+        let mut reading = connect(&client, &token, chat).await.unwrap();
+        let posting = connect(&client, &token, chat).await.unwrap();
+        peer.down();
+        let gone = Instant::now();
+        tokio::time::sleep(stale + TTL / 2).await;
+        posting.post("still here").await;
+        let message = reading.messages.message().await.unwrap().unwrap();
+        assert_eq!(message.text, "still here", "--auth-stale {option}");
+
+        let end = reading.end().await;
+        let lasted = gone.elapsed();
+        assert_eq!(reason(&end), "AUTH_UNAVAILABLE");
+        assert!(lasted >= TTL + stale, "--auth-stale {option}: {lasted:?}");
+        // A look at the clock every second or so, and the check's own time.
+        let most = 2 * (TTL + stale) + Duration::from_secs(4);
+        assert!(lasted <= most, "--auth-stale {option}: {lasted:?}");
         stop(app).await;
     }
 }

@@ -2,11 +2,14 @@
 //! process of its own with the options that it has by default.
 
 mod attacks;
+mod cheap;
 pub mod raw;
+mod strangers;
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +18,10 @@ use attacks::MALLORY;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinSet};
 
-use crate::server::{Client, Server, post, soon};
+use crate::{
+    ops::get,
+    server::{Client, Server, post, soon},
+};
 
 const LEFT: usize = 10_000;
 const SLOW: usize = 500;
@@ -24,6 +30,9 @@ const RESETS: usize = 100_000;
 const HEADERS: usize = 60;
 const FRAMES: usize = 40;
 const LARGE: usize = 1_000;
+const FLOODING: usize = 16;
+const REFLECTIONS: usize = 5_000;
+const MURMURING: usize = 5_000;
 
 /// What all of that together may make the server grow by, in KiB: 20 for a
 /// connection that is left; 64 that wait in a connection (`--stream-buffer`),
@@ -250,7 +259,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
     let large = long_history(&server).await;
     let hostile = elsewhere();
     let mut watch = Watch::new(&server, sends);
-    let attacks: [(_, Attack); 7] = [
+    let attacks: [(_, Attack); 13] = [
         ("slow", held(move || attacks::slow(address, SLOW))),
         ("left", held(move || attacks::left(address, LEFT))),
         (
@@ -273,7 +282,26 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
             "requests",
             held(move || attacks::large_requests(address, LARGE)),
         ),
+        ("walks", held(move || attacks::walks(address, None))),
+        (
+            "a user's walks",
+            held(move || attacks::walks(address, Some(large))),
+        ),
+        (
+            "pings",
+            held(move || attacks::frames(address, raw::PING, FLOODING)),
+        ),
+        (
+            "priorities",
+            held(move || attacks::frames(address, raw::PRIORITY, FLOODING)),
+        ),
+        (
+            "reflections",
+            held(move || attacks::reflections(address, REFLECTIONS)),
+        ),
+        ("murmur", held(move || attacks::murmur(address, MURMURING))),
     ];
+    let mut probes = probe(server.http_address());
     let mut worst: f64 = 0.0;
     for (what, attack) in attacks {
         let mut least = f64::INFINITY;
@@ -291,6 +319,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
         writeln!(watch.report, "{what}: {least:.1} x quiet").unwrap();
         worst = worst.max(least);
     }
+    assert!(probes.try_join_next().is_none(), "a probe was not answered");
     hostile.shutdown_background();
     let quiet = watch.times.remove("quiet").unwrap();
     assert!(quiet.len() > 1_000);
@@ -300,6 +329,23 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
         p99(quiet)
     );
     assert!(worst < MAX_RATIO, "{worst:.1} x quiet");
+}
+
+/// Asks every tenth of a second, until it is aborted, whether the server lives. An
+/// orchestrator would end one that does not say so within a second.
+fn probe(address: SocketAddr) -> JoinSet<()> {
+    let mut probing = JoinSet::new();
+    probing.spawn(async move {
+        loop {
+            let asked = get(address, "/live");
+            let (status, _) = tokio::time::timeout(Duration::from_secs(1), asked)
+                .await
+                .expect("/live is answered within a second");
+            assert_eq!(status, 200, "/live");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    probing
 }
 
 type Attack = Box<dyn Fn() -> BoxFuture<'static, ()>>;

@@ -1,10 +1,11 @@
 //! The server seen from outside: metrics, health, traces, the page, the doctor.
 
-mod doctor;
+pub mod doctor;
 mod health;
 mod logs;
 mod metrics;
 mod page;
+mod process;
 mod traces;
 
 use std::{

@@ -14,7 +14,7 @@
 
 // By its path, because a bench includes this file from elsewhere.
 #[path = "pg/process.rs"]
-mod process;
+pub mod process;
 
 use std::{
     fs,
@@ -60,8 +60,32 @@ impl Pg {
             .arg("-a")
             .arg(template())
             .arg(home.join("data")));
-        fs::create_dir(home.join("run")).unwrap();
         prepare(&home.join("data"));
+        Self::start_in(home, extra)
+    }
+
+    /// A copy that follows this server by streaming replication, and calls itself
+    /// `standby`.
+    #[allow(dead_code, reason = "for those who include this file")]
+    pub fn standby(&self) -> Self {
+        let home = TempDir::with_prefix("chatd-pg-").unwrap().keep();
+        give_away(&home);
+        let data = home.join("data");
+        let primary = format!("host=127.0.0.1 port={} user=postgres", self.port);
+        let mut copy = unprivileged(&binary("pg_basebackup"));
+        copy.args(["--no-sync", "--checkpoint=fast", "-d", &primary, "-D"]);
+        run(copy.arg(&data));
+        let follow = format!(
+            "primary_conninfo = '{primary} application_name=standby'\n\
+             wal_retrieve_retry_interval = 200ms\n"
+        );
+        fs::write(data.join("postgresql.auto.conf"), follow).unwrap();
+        fs::write(data.join("standby.signal"), "").unwrap();
+        Self::start_in(home, &[])
+    }
+
+    fn start_in(home: PathBuf, extra: &[&str]) -> Self {
+        fs::create_dir(home.join("run")).unwrap();
         give_away(&home);
         let watchdog = watch(&home);
         let pg = Self {

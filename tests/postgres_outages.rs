@@ -30,6 +30,11 @@ async fn p8_lanes_and_reads_come_back_with_the_database() {
         let read = store.page(id, Page::After(0), 1, briefly).await;
         assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
         pg.start_again();
+        let restarted = append(&store, rows(id, seq..=seq)).await;
+        assert!(
+            matches!(restarted, Err(StoreError::Replaced)),
+            "{restarted:?}"
+        );
         append(&store, rows(id, seq..=seq)).await.unwrap();
         assert_eq!(last_seq(&store, id).await, seq);
     }

@@ -13,6 +13,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
+    ops::get,
     pg::Pg,
     server::{Client, Server, assert_dense, soon},
 };
@@ -178,5 +179,60 @@ async fn p4_a_seq_ahead_of_the_chat_is_refused() {
         let mut frames = alice.read(chat, Some(newest)).await;
         let sent = alice.send(chat, "x", "").await.unwrap();
         frames.expect(sent.seq).await;
+    }
+}
+
+/// A failover, an operator or a tool for the right to be forgotten has taken
+/// messages out of the database: what is behind them comes all the same, and the
+/// store is not asked for them without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_messages_that_the_store_has_lost_hold_nobody_up() {
+    const LOST: [i64; 4] = [2, 10, 11, 12];
+    let mut server = Server::start(&["--ring", "16"]).await;
+    let alice = server.client("alice").await;
+    let mut chats = Vec::new();
+    for messages in [60, 13] {
+        let chat = alice.create(&[]).await;
+        for n in 1..=messages {
+            alice.send(chat, &format!("m{n}"), "").await.unwrap();
+        }
+        chats.push((chat, messages));
+    }
+    let database = rusqlite::Connection::open(server.folder().join("data/chat.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(5)).unwrap();
+    let gone = database.execute("DELETE FROM messages WHERE seq IN (2, 10, 11, 12)", ());
+    assert_eq!(gone.unwrap(), 2 * LOST.len());
+    drop(database);
+
+    let left = |messages| (1..=messages).filter(|seq| !LOST.contains(seq));
+    let (long, messages) = chats[0];
+    let mut frames = alice.read(long, Some(0)).await;
+    for seq in left(messages) {
+        let message = soon("the next message", frames.next()).await.unwrap();
+        assert_eq!((message.seq, message.text), (seq, format!("m{seq}")));
+    }
+    let (_, metrics) = get(server.http_address(), "/metrics").await;
+    let value = |name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(name));
+        let value = line.unwrap().rsplit(' ').next().unwrap();
+        value.parse::<f64>().unwrap()
+    };
+    assert_eq!(value("chat_messages_missing_total "), LOST.len() as f64);
+    assert!(value("chat_history_reads_total ") < 20.0);
+    assert!(server.log().contains("messages are missing in the store"));
+
+    // Read from the database again, no seq comes twice, and none is used again.
+    assert_eq!(server.terminate().await, Some(0));
+    server.restart().await;
+    let alice = server.client("alice").await;
+    for (chat, messages) in chats {
+        let mut frames = alice.read(chat, Some(0)).await;
+        for seq in left(messages) {
+            let message = soon("the next message", frames.next()).await.unwrap();
+            assert_eq!((message.seq, message.text), (seq, format!("m{seq}")));
+        }
+        let next = alice.send(chat, "next", "").await.unwrap();
+        assert_eq!(next.seq, messages + 1);
+        assert_eq!(frames.next().await.unwrap().seq, messages + 1);
     }
 }

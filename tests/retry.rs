@@ -2,6 +2,7 @@
 
 use chat_service::proto::Message;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::server::{Server, assert_dense, post, soon};
 
@@ -124,4 +125,44 @@ async fn p5_the_window_is_at_least_the_ring_also_after_a_restart() {
             assert_eq!((retry.seq, retry.duplicate), (n, true));
         }
     }
+}
+
+/// An id that is used for another text is a client's mistake: to call the second
+/// message a duplicate would lose it without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_an_id_used_for_another_text_is_refused() {
+    let mut server = Server::start(&[]).await;
+    let mut alice = server.client("alice").await;
+    let chat = alice.create(&["bob"]).await;
+    alice.send(chat, "A", "k").await.unwrap();
+    for _ in 0..2 {
+        let refused = alice.send(chat, "B", "k").await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        let details = refused.get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "client_message_id");
+
+        let (posts, mut frames) = alice.open(chat, None).await;
+        posts.send(post("B", "k")).await.unwrap();
+        let rejected = frames.next().await.unwrap().rejected.unwrap();
+        assert_eq!(rejected.code, Code::InvalidArgument as i32);
+        assert!(
+            rejected.message.contains("client_message_id"),
+            "{rejected:?}"
+        );
+
+        // The same text is the same message, and another's id is no matter.
+        assert!(alice.send(chat, "A", "k").await.unwrap().duplicate);
+        server.kill9();
+        server.restart().await;
+        alice = server.client("alice").await;
+        let bob = server.client("bob").await;
+        assert!(alice.send(chat, "A", "k").await.unwrap().duplicate);
+        if alice.history(chat).await.len() == 1 {
+            assert!(!bob.send(chat, "B", "k").await.unwrap().duplicate);
+        }
+    }
+    let texts: Vec<_> = server.client("alice").await.history(chat).await;
+    let texts: Vec<_> = texts.iter().map(|message| message.text.as_str()).collect();
+    assert_eq!(texts, ["A", "B"]);
 }

@@ -1,11 +1,16 @@
 //! Servers that cannot start: one clear line on standard error, and a code.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use crate::server::{Server, command, exit_of};
 
 /// The one line of a server that could not start.
-async fn refusal(dir: &Path, options: &[&str]) -> String {
+pub async fn refusal(dir: &Path, options: &[&str]) -> String {
     let mut child = command(dir)
         .arg("serve")
         .args(options)
@@ -49,6 +54,74 @@ async fn a_second_server_on_the_same_file() {
         "{line}"
     );
     alice.send(chat, "undisturbed", "").await.unwrap();
+}
+
+/// SQLite would name the log after the name it is given, so two names of one file
+/// are two logs.
+#[tokio::test]
+async fn a_second_server_on_another_name_of_the_file() {
+    let server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    let file = server.folder().join("data/chat.db");
+    let dir = tempfile::tempdir().unwrap();
+    symlink(&file, dir.path().join("symlink.db")).unwrap();
+    symlink(server.folder().join("data"), dir.path().join("data")).unwrap();
+    fs::hard_link(&file, server.folder().join("data/hard.db")).unwrap();
+    for name in ["symlink.db", "data/chat.db", "data/hard.db"] {
+        let store = format!("sqlite:{name}");
+        let line = refusal(dir.path(), &["--grpc-port", "0", "--store", &store]).await;
+        let expected = format!("cannot open {name}: another process is using it");
+        assert_eq!(line, expected);
+    }
+    alice.send(chat, "undisturbed", "").await.unwrap();
+}
+
+/// A server may be started by a link alone, also by one to what is not there yet.
+#[tokio::test]
+async fn a_file_behind_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("elsewhere")).unwrap();
+    symlink("elsewhere/real.db", dir.path().join("link.db")).unwrap();
+    let mut server = Server::start_in(dir, &["--store", "sqlite:link.db"]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    alice.send(chat, "hi", "").await.unwrap();
+    let store = "sqlite:elsewhere/real.db";
+    let line = refusal(server.folder(), &["--grpc-port", "0", "--store", store]).await;
+    assert!(line.ends_with("another process is using it"), "{line}");
+    server.kill9();
+    server.restart().await;
+    let history = server.client("alice").await.history(chat).await;
+    assert_eq!(history.len(), 1);
+}
+
+/// SQLite calls some of these an I/O error. The disk is one of the test's own,
+/// which takes a right that not every machine gives.
+#[tokio::test]
+async fn a_full_disk() {
+    const MOUNT: &str = "mount -t tmpfs -o size=64k none disk && cd disk && \
+        head -c \"$0\" /dev/zero >full && exec \"$1\" serve --grpc-port 0 --http-port 0";
+    for taken in ["0", "16k", "32k", "48k", "64k"] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("disk")).unwrap();
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", MOUNT]);
+        unshare.args([taken, env!("CARGO_BIN_EXE_chatd")]);
+        unshare.env_clear().current_dir(dir.path());
+        let output = unshare.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        if !stderr.starts_with("chatd: ") {
+            eprintln!("nothing is tested: {stderr}");
+            return;
+        }
+        let line = "chatd: cannot open ./data/chat.db: the disk is full\n";
+        assert_eq!(
+            (stderr.as_str(), output.status.code()),
+            (line, Some(1)),
+            "{taken}"
+        );
+    }
 }
 
 #[tokio::test]

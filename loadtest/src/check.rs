@@ -10,6 +10,7 @@
 mod auth;
 mod build;
 mod client;
+mod database;
 mod disk;
 mod faults;
 mod peer;

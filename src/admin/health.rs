@@ -9,7 +9,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use crate::{store::Store, telemetry::Metrics};
+use crate::{
+    store::Store,
+    telemetry::{Metrics, chain, log_limited},
+};
 
 /// How long the store may take to answer …
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -32,7 +35,14 @@ pub struct Health {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     cores: CoresProbe,
-    pinged: Mutex<Option<(Instant, bool)>>,
+    pinged: Mutex<Option<(Instant, StoreState)>>,
+}
+
+#[derive(Clone, Copy)]
+enum StoreState {
+    Answers,
+    Fails,
+    Late,
 }
 
 impl Health {
@@ -65,8 +75,10 @@ impl Health {
         if self.draining.load(Ordering::Acquire) {
             return Err("draining: the server is shutting down".into());
         }
-        if !self.store_answers().await {
-            return Err(format!("store: no answer within {PING_TIMEOUT:?}"));
+        match self.store_state().await {
+            StoreState::Answers => {}
+            StoreState::Fails => return Err("store: it fails, and the log says why".into()),
+            StoreState::Late => return Err(format!("store: no answer within {PING_TIMEOUT:?}")),
         }
         match self.metrics.slowest_lane() {
             Some((lane, since)) if since > LANE_STUCK => Err(format!(
@@ -77,26 +89,26 @@ impl Health {
         }
     }
 
-    async fn store_answers(&self) -> bool {
+    async fn store_state(&self) -> StoreState {
         // Held while asking, so that the store is asked once at a time.
         let mut pinged = self.pinged.lock().await;
-        if let Some((at, answered)) = *pinged
+        if let Some((at, state)) = *pinged
             && at.elapsed() < PING_KEPT
         {
-            return answered;
+            return state;
         }
         let ping = self.store.ping(Instant::now() + PING_TIMEOUT);
         // A store that does not keep to the deadline does not answer either.
         let answered = tokio::time::timeout(2 * PING_TIMEOUT, ping).await;
-        let answered = match answered {
-            Ok(Ok(())) => true,
+        let state = match answered {
+            Ok(Ok(())) => StoreState::Answers,
             Ok(Err(error)) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "store not ready");
-                false
+                log_limited!(WARN, error = %chain(&error), "the store is not ready");
+                StoreState::Fails
             }
-            Err(_) => false,
+            Err(_) => StoreState::Late,
         };
-        *pinged = Some((Instant::now(), answered));
-        answered
+        *pinged = Some((Instant::now(), state));
+        state
     }
 }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use http::{
     HeaderMap, Method, Request, Version,
-    header::{FORWARDED, HOST, ORIGIN},
+    header::{FORWARDED, HOST, ORIGIN, VIA},
     uri::Authority,
 };
 
@@ -31,7 +31,8 @@ pub(super) enum Stray {
 
 impl Hosts {
     /// For a server that listens on `address`. Where only this machine can reach
-    /// it, or hosts are `named`, others are refused.
+    /// it, or hosts are `named`, others are refused; everywhere to what would
+    /// change something.
     pub fn new(address: IpAddr, named: Vec<String>) -> Self {
         let any = !address.to_canonical().is_loopback() && named.is_empty();
         Self { any, named }
@@ -39,13 +40,14 @@ impl Hosts {
 
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Stray> {
         let own = host(request)?;
-        if !self.any
+        let reads = [Method::GET, Method::HEAD].contains(request.method());
+        // A browser on this machine may be made to change what it may read.
+        if !(self.any && reads)
             && let Some(own) = &own
             && !self.answers(own.host())
         {
             return Err(Stray::OtherHost);
         }
-        let reads = [Method::GET, Method::HEAD].contains(request.method());
         if reads || is_own(request.headers(), own.as_ref()) {
             Ok(())
         } else {
@@ -84,7 +86,12 @@ fn host<B>(request: &Request<B>) -> Result<Option<Authority>, Stray> {
 /// Whether no browser sent it from another server's page, and no proxy passed it
 /// on for somebody who is not on this machine.
 fn is_own(headers: &HeaderMap, own: Option<&Authority>) -> bool {
-    let forwarded = [FORWARDED.as_str(), "x-forwarded-for", "x-real-ip"];
+    let forwarded = [
+        FORWARDED.as_str(),
+        "x-forwarded-for",
+        "x-real-ip",
+        VIA.as_str(),
+    ];
     if forwarded.iter().any(|name| headers.contains_key(*name)) {
         return false;
     }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
 use super::{Health, Hosts, chat::ChatPage, hosts::Stray};
-use crate::telemetry::{self, LogLevel, Metrics, Samples};
+use crate::telemetry::{self, LogLevel, Metrics, Samples, log_limited};
 
 /// The page; nothing on it comes from elsewhere.
 const PAGE: &str = include_str!("page.html");
@@ -100,7 +100,7 @@ impl Routes {
         };
         match self.log_level.set(&level) {
             Ok(()) => {
-                tracing::warn!(level, "log level changed");
+                log_limited!(WARN, level, "log level changed");
                 line(StatusCode::OK, &level)
             }
             Err(error) => line(StatusCode::BAD_REQUEST, &error.to_string()),

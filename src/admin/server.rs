@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::Routes;
 use crate::{runtime::Spawner, telemetry::log_limited};
 
-/// A browser has up to six, a scraper one. For one more, another gives way.
-const MAX_CONNECTIONS: usize = 64;
+/// A browser has up to six, a scraper one. For one more, another gives way. So
+/// many, because a flood of connections must not push out one that is so new that
+/// its request is still on its way.
+const MAX_CONNECTIONS: usize = 256;
 
 /// How long a client may take over a request's head, and how long a connection
 /// may idle between two.
@@ -46,6 +48,9 @@ impl AdminServer {
                 Ok((stream, _)) => {
                     let place = Place::take(&places);
                     self.spawner.spawn(self.connection(stream, place));
+                    // Each is read once before the next one may take its place:
+                    // a probe that came with its request is then no longer idle.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     log_limited!(WARN, %error, "http connections can't be accepted");

@@ -14,7 +14,8 @@ use std::{
 use crate::{
     config::{Refusal, ServeConfig, StoreChoice},
     runtime::{self, Cores},
-    store::postgres,
+    store::{postgres, sqlite},
+    telemetry::chain,
 };
 
 /// Fewer open files than this are too few to serve anybody …
@@ -25,8 +26,15 @@ const FILES_WARN: u64 = 65_536;
 /// Beyond this the times of messages differ visibly between two servers.
 const SKEW_WARN: Duration = Duration::from_secs(1);
 
+/// Sessions beside those of lanes and readers: to migrate and to purge.
+const OTHER_SESSIONS: usize = 2;
+
 /// A clock before this program was written is wrong (2026-01-01).
 const EPOCH_2026: Duration = Duration::from_secs(1_767_225_600);
+
+/// Of the store's file.
+pub(super) const OPEN_TO_OTHERS: &str = "other users of this machine can read all messages: \
+    chmod 600 the file, and its -wal and -shm beside it";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -124,11 +132,18 @@ fn store(config: &ServeConfig, report: &mut Report) {
             report.line(Verdict::Warn, "store", text);
         }
         StoreChoice::Sqlite(path) => match writable(path) {
-            Ok(()) => report.line(
-                Verdict::Ok,
-                "store",
-                format!("sqlite, {} can be written", path.display()),
-            ),
+            Ok(()) => {
+                let shown = path.display();
+                report.line(
+                    Verdict::Ok,
+                    "store",
+                    format!("sqlite, {shown} can be written"),
+                );
+                if sqlite::is_open_to_others(path) == Some(true) {
+                    let text = format!("{shown}: {OPEN_TO_OTHERS}");
+                    report.line(Verdict::Warn, "store", text);
+                }
+            }
             Err(error) => report.line(
                 Verdict::Fail,
                 "store",
@@ -140,7 +155,10 @@ fn store(config: &ServeConfig, report: &mut Report) {
             ),
         },
         StoreChoice::Postgres(dsn) => match inspect(dsn.expose()) {
-            Ok(found) => database(&found, report),
+            Ok(found) => {
+                let needed = config.writer_lanes + config.store_readers + OTHER_SESSIONS;
+                database(&found, needed as u64, report);
+            }
             Err(error) => report.line(
                 Verdict::Fail,
                 "database",
@@ -164,12 +182,12 @@ fn inspect(dsn: &str) -> Result<postgres::Inspection, String> {
         Ok(main.block_on(postgres::inspect(&settings)))
     };
     match inspect() {
-        Ok(found) => found.map_err(|e| e.to_string()),
+        Ok(found) => found.map_err(|e| chain(&e).to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn database(found: &postgres::Inspection, report: &mut Report) {
+fn database(found: &postgres::Inspection, needed: u64, report: &mut Report) {
     let version = &found.server_version;
     report.line(
         Verdict::Ok,
@@ -197,6 +215,7 @@ fn database(found: &postgres::Inspection, report: &mut Report) {
     } else {
         report.line(Verdict::Ok, "durability", "fsync is on");
     }
+    served(found, needed, report);
     let skew = found.skew;
     let (verdict, mend) = if skew > SKEW_WARN {
         (Verdict::Warn, ": run an NTP client on both machines")
@@ -205,6 +224,44 @@ fn database(found: &postgres::Inspection, report: &mut Report) {
     };
     let text = format!("{} ms from here{mend}", skew.as_millis());
     report.line(verdict, "database clock", text);
+}
+
+/// Whether the server can work with the database as it is.
+fn served(found: &postgres::Inspection, needed: u64, report: &mut Report) {
+    let (verdict, text) = match found.encoding.as_str() {
+        "UTF8" => (Verdict::Ok, "UTF8".to_owned()),
+        other => (
+            Verdict::Fail,
+            format!(
+                "{other}, which cannot hold every message: make the database with ENCODING \
+                 'UTF8' TEMPLATE template0"
+            ),
+        ),
+    };
+    report.line(verdict, "encoding", text);
+    match &found.missing {
+        None => report.line(Verdict::Ok, "rights", "the role may do what is needed"),
+        Some(missing) => {
+            let text = format!("the role lacks {missing}: grant it, or let it own the tables");
+            report.line(Verdict::Fail, "rights", text);
+        }
+    }
+    let places = found.places;
+    let (verdict, mend) = match places < needed {
+        true => (
+            Verdict::Warn,
+            ": raise max_connections or the CONNECTION LIMIT of the role or the database, or \
+             lower --store-readers; lanes get their sessions first",
+        ),
+        false => (Verdict::Ok, ""),
+    };
+    let text = format!("room for {places} sessions, {needed} are wanted{mend}");
+    report.line(verdict, "sessions", text);
+    if found.pooled {
+        let text = "statements are not prepared, which costs reads some time; its own limits are \
+                    not seen here; where it can, let chatd go to PostgreSQL itself";
+        report.line(Verdict::Warn, "pooler", text);
+    }
 }
 
 /// Without leaving anything behind.
@@ -286,10 +343,14 @@ mod tests {
                 known: 2,
                 fsync_off: false,
                 skew: Duration::ZERO,
+                encoding: "UTF8".into(),
+                missing: None,
+                places: 20,
+                pooled: false,
             };
             change(&mut found);
             let mut report = Report::default();
-            database(&found, &mut report);
+            database(&found, 12, &mut report);
             (report.failed, report.warned)
         };
         assert_eq!(judged(|_| {}), (0, 0));
@@ -297,5 +358,9 @@ mod tests {
         assert_eq!(judged(|found| found.applied = 3), (1, 0));
         assert_eq!(judged(|found| found.fsync_off = true), (1, 0));
         assert_eq!(judged(|found| found.skew = Duration::from_secs(2)), (0, 1));
+        assert_eq!(judged(|found| found.encoding = "LATIN1".into()), (1, 0));
+        assert_eq!(judged(|found| found.missing = Some("a".into())), (1, 0));
+        assert_eq!(judged(|found| found.places = 11), (0, 1));
+        assert_eq!(judged(|found| found.pooled = true), (0, 1));
     }
 }

@@ -194,7 +194,11 @@ pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Ope
     let store: Arc<dyn Store> = match &config.store {
         StoreChoice::Memory => Arc::new(MemoryStore::default()),
         StoreChoice::Sqlite(path) => {
-            Arc::new(SqliteStore::open(path, sqlite::Settings::default())?)
+            let store = SqliteStore::open(path, sqlite::Settings::default())?;
+            if sqlite::is_open_to_others(path) == Some(true) {
+                tracing::warn!(file = %path.display(), "{}", super::doctor::OPEN_TO_OTHERS);
+            }
+            Arc::new(store)
         }
         StoreChoice::Postgres(dsn) => {
             // A database may keep the start waiting.

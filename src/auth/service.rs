@@ -1,4 +1,11 @@
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use tonic::{
@@ -30,6 +37,8 @@ pub struct AccessClient {
     client: AccessV1Client<Channel>,
     timeout: Duration,
     breaker: Breaker,
+    /// Checks that were answered, whatever the answer was.
+    answered: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -72,6 +81,7 @@ impl AccessClient {
             client: AccessV1Client::new(endpoint.connect_lazy()),
             timeout,
             breaker: Breaker::new(clock.now()),
+            answered: AtomicU64::new(0),
             clock,
         })
     }
@@ -79,18 +89,32 @@ impl AccessClient {
     async fn ask(&self, ask: Ask<'_>) -> Result<(), AuthError> {
         let permit = self.breaker.permit(self.clock.now());
         let permit = permit.ok_or(AuthError::Unavailable)?;
+        let before = self.answered.load(Ordering::Relaxed);
         let answer = tokio::time::timeout(self.timeout, self.ask_twice(ask)).await;
         let (answer, failed) = match answer {
             Err(_) => {
                 log_limited!(DEBUG, "the Auth Service did not answer in time");
-                (Err(AuthError::Unavailable), true)
+                (Err(AuthError::Unavailable), !self.answers_since(before))
             }
             Ok(Err(not_asked)) => return Err(not_asked),
             Ok(Ok(Ok(()))) => (Ok(()), false),
-            Ok(Ok(Err(status))) => (Err(meaning(&status)), is_away(&status)),
+            Ok(Ok(Err(status))) => {
+                let excused = is_late(&status) && self.answers_since(before);
+                (Err(meaning(&status)), is_away(&status) && !excused)
+            }
         };
+        if answer.as_ref().err() != Some(&AuthError::Unavailable) {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
         permit.done(failed, self.clock.now());
         answer
+    }
+
+    /// Whether a check was answered since `before` were. Then one that is late says
+    /// that the Auth Service is busy, and not that it is away: who floods it with
+    /// tokens would otherwise close the door for all.
+    fn answers_since(&self, before: u64) -> bool {
+        self.answered.load(Ordering::Relaxed) != before
     }
 
     async fn ask_twice(&self, ask: Ask<'_>) -> Result<Result<(), Status>, AuthError> {
@@ -231,8 +255,8 @@ pub(super) fn meaning(status: &Status) -> AuthError {
 /// that it was asked about: an answer to a token, whatever it is, is no reason to
 /// ask about no other. Otherwise a few bad tokens would close the door for all.
 fn is_away(status: &Status) -> bool {
-    if std::error::Error::source(status).is_some() {
-        return true;
+    if let Some(cause) = std::error::Error::source(status) {
+        return !is_reset_by_peer(cause);
     }
     if no_grpc(status) {
         // The HTTP status ends the text. What a proxy says of a request that it
@@ -244,6 +268,20 @@ fn is_away(status: &Status) -> bool {
         status.code(),
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
     )
+}
+
+/// Whether a check was not answered in time, by the call's own clock or the peer's.
+fn is_late(status: &Status) -> bool {
+    matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded)
+}
+
+/// Whether the peer has taken back the call's own stream, as one does that finds a
+/// header too large: its connection goes on, and other calls with it.
+fn is_reset_by_peer(cause: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(cause), |cause| cause.source()).any(|cause| {
+        let error = cause.downcast_ref::<h2::Error>();
+        error.is_some_and(|error| error.is_reset() && error.is_remote())
+    })
 }
 
 /// The answer was not gRPC but some proxy's: tonic says so only in words.

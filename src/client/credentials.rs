@@ -1,7 +1,7 @@
 use std::{
     fs,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -145,7 +145,9 @@ pub(super) fn write(path: &Path, tokens: &Tokens) -> Result<(), ClientError> {
 /// Replaces a file as a whole; nobody else may read it, also not for a moment.
 pub(super) fn replace(path: &Path, text: &[u8]) -> Result<(), ClientError> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| failed(path, error))?;
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| failed(path, error))?;
     }
     let fresh = path.with_extension(format!("new-{:08x}", fastrand::u32(..)));
     let mut options = fs::OpenOptions::new();

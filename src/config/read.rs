@@ -148,7 +148,7 @@ pub(super) fn host(sources: &Sources<'_>, id: &str) -> Result<IpAddr, Refusal> {
 /// The value is not shown in a refusal: a mistyped URL still has its password.
 fn store(sources: &Sources<'_>) -> Result<StoreChoice, Refusal> {
     if let Some(given) = sources.get("store")? {
-        let text = given.text.as_str();
+        let text = given.text.trim();
         return match text.strip_prefix("sqlite:") {
             Some("") => Err(given.refuse("sqlite: needs a path, as in sqlite:./data/chat.db")),
             Some(path) => Ok(StoreChoice::Sqlite(PathBuf::from(path))),

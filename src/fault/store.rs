@@ -7,12 +7,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::{Fault, is_on, strikes, switched_on};
 use crate::{
     domain::{ChatId, Row, Seq, UserName},
-    store::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult},
+    store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult},
 };
 
 /// How long a commit takes under a fault that shows only if the server is killed
@@ -123,6 +123,10 @@ impl Store for FaultyStore {
         Ok(found)
     }
 
+    fn lineage(&self) -> Option<watch::Receiver<Lineage>> {
+        self.inner.lineage()
+    }
+
     async fn confirm(&self, lane: usize, row: &Row) -> StoreResult<bool> {
         self.inner.confirm(lane, row).await
     }
@@ -140,6 +144,15 @@ impl Store for FaultyStore {
 
     async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
         self.inner.create_chat(chat).await
+    }
+
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        self.inner.has_member(chat, users, deadline).await
     }
 
     async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {

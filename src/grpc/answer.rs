@@ -18,6 +18,7 @@ use super::{
     gate::Place,
     measure::Measured,
     pass::Pass,
+    peer::Peer,
     request::RequestBody,
     service::{Guards, Service, Shared},
     status::{Limit, Problem},
@@ -27,7 +28,6 @@ use super::{
 };
 use crate::{
     auth::{Ask, AuthResult, Identity, Token},
-    runtime::Spawner,
     telemetry::{Method, SpanRef, TRACEPARENT},
 };
 
@@ -54,14 +54,8 @@ struct Shown<'a> {
 }
 
 impl Service {
-    /// Answers a call of the chat service; `core` and `spawner` are those of its
-    /// connection.
-    pub(super) fn answer_call(
-        &self,
-        request: Request<RequestBody>,
-        core: usize,
-        spawner: &Spawner,
-    ) -> Answer {
+    /// Answers a call of the chat service.
+    pub(super) fn answer_call(&self, request: Request<RequestBody>, peer: &Arc<Peer>) -> Answer {
         let shared = &self.0;
         let (head, body) = request.into_parts();
         let measured = shared.measure(&head);
@@ -82,11 +76,8 @@ impl Service {
             Err(problem) => return call.refuse(&problem),
         };
         match shared.guards.auth.known(shown.ask()) {
-            Some(known) => shared.answer_caller(known, shown.token, call, core, spawner),
-            None => Box::pin(
-                self.clone()
-                    .ask_and_answer(head, call, core, spawner.clone()),
-            ),
+            Some(known) => shared.answer_caller(known, shown.token, call, peer),
+            None => Box::pin(self.clone().ask_and_answer(head, call, peer.clone())),
         }
     }
 
@@ -95,8 +86,7 @@ impl Service {
         self,
         head: Parts,
         call: Admitted,
-        core: usize,
-        spawner: Spawner,
+        peer: Arc<Peer>,
     ) -> Response<ResponseBody> {
         let shared = &self.0;
         let shown = match Shown::of(&head, &call.measured) {
@@ -104,7 +94,7 @@ impl Service {
             Err(problem) => return call.refuse(&problem).await,
         };
         let found = shared.guards.auth.check(shown.ask()).await;
-        let answer = shared.answer_caller(found, shown.token, call, core, &spawner);
+        let answer = shared.answer_caller(found, shown.token, call, &peer);
         answer.await
     }
 }
@@ -131,13 +121,13 @@ impl Shared {
         checked: AuthResult,
         token: Token<'_>,
         admitted: Admitted,
-        core: usize,
-        spawner: &Spawner,
+        peer: &Arc<Peer>,
     ) -> Answer {
         let identity = match checked {
             Ok(identity) => identity,
             Err(error) => return admitted.refuse(&error.into()),
         };
+        peer.newcomer.is_known();
         let (calls, limits) = (self.calls.clone(), self.calls.limits());
         let (max, max_list) = (limits.max_bytes(), limits.max_list_bytes());
         let id = admitted.measured.id();
@@ -155,7 +145,8 @@ impl Shared {
             return match self.entry(token, identity, id.span) {
                 Ok(entry) => {
                     let Admitted { measured, body, .. } = admitted;
-                    let stream = ChatStream::open(calls, entry, body, core, spawner.clone());
+                    let stream =
+                        ChatStream::open(calls, entry, body, peer.core, peer.spawner.clone());
                     at_once(measured.ended(stream.respond()))
                 }
                 Err(problem) => admitted.refuse(&problem),

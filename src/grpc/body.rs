@@ -1,5 +1,4 @@
 use std::{
-    future::Future as _,
     mem,
     pin::Pin,
     task::{Context, Poll},
@@ -8,9 +7,8 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{connect::ChatStream, status::Problem, unary::ok_trailers, web::WebBody};
+use super::{connect::ChatStream, open::Held, status::Problem, unary::ok_trailers, web::WebBody};
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -25,16 +23,12 @@ pub enum ResponseBody {
     /// The messages of a chat.
     Chat(Box<ChatStream>),
     /// Of the services that come with tonic, until the server ends.
-    Tonic(Pin<Box<WaitForCancellationFutureOwned>>, tonic::body::Body),
+    Tonic(Box<Held>, tonic::body::Body),
     /// Any of these, for gRPC-Web.
     Web(Box<WebBody>),
 }
 
 impl ResponseBody {
-    pub fn until(ending: CancellationToken, body: tonic::body::Body) -> Self {
-        Self::Tonic(Box::pin(ending.cancelled_owned()), body)
-    }
-
     /// Ends with a status, and lets go at once of what fed the body.
     fn end(&mut self, problem: &Problem) -> Frame<Bytes> {
         let mut trailers = HeaderMap::new();
@@ -70,13 +64,12 @@ impl Body for ResponseBody {
                 Poll::Ready(Ok(frames)) => Poll::Ready(Some(Ok(Frame::data(frames)))),
                 Poll::Ready(Err(problem)) => Poll::Ready(Some(Ok(body.end(&problem)))),
             },
-            Self::Tonic(ending, inner) => match Pin::new(inner).poll_frame(cx) {
+            Self::Tonic(held, inner) => match Pin::new(inner).poll_frame(cx) {
                 Poll::Ready(frame) => {
                     Poll::Ready(frame.map(|frame| frame.map_err(|status| Box::new(status).into())))
                 }
-                Poll::Pending => ending
-                    .as_mut()
-                    .poll(cx)
+                Poll::Pending => held
+                    .poll_ending(cx)
                     .map(|()| Some(Ok(body.end(&Problem::draining())))),
             },
         }

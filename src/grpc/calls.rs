@@ -1,26 +1,22 @@
+mod lists;
+
 use std::{
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{
-    measure::CallId,
-    status::Problem,
-    validate::{self, page_size, to_page_token},
-};
+use futures_util::TryFutureExt as _;
+
+use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
-    domain::{ChatId, Clock, Draft, Row, Timestamp, UserName},
+    domain::{ChatId, Clock, Draft, Timestamp, UserName},
     proto,
     shard::{Caller, Shards, Slot},
-    store::{ChatRecord, NewChat, Page, Store},
-    telemetry::SpanRef,
+    store::{ChatRecord, NewChat, Store, StoreResult},
+    telemetry::{SpanRef, chain, log_limited},
 };
-
-/// Most bytes of messages in one page of history: gRPC clients refuse answers
-/// above 4 MiB unless told otherwise.
-const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 /// What a request may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +83,16 @@ impl Call {
             Err(_) => Err(Problem::too_slow("the answer")),
         }
     }
+
+    /// The same for a call of the store itself, whose reason is for the log: no
+    /// client is told it.
+    async fn asked<T>(&self, work: impl Future<Output = StoreResult<T>>) -> Result<T, Problem> {
+        let logged = work.inspect_err(|error| {
+            log_limited!(WARN, error = %chain(error), user = %self.user(), request_id = %self.id.request,
+                trace_id = self.id.trace_id(), "the store did not do what a call asked for");
+        });
+        self.within(logged).await
+    }
 }
 
 impl Calls {
@@ -140,8 +146,8 @@ impl Calls {
             members,
         };
         let members = chat.members.len();
-        let id = call.within(self.store.create_chat(chat)).await?;
-        tracing::info!(chat = %id, user = %call.user(), members, request_id = %call.id.request,
+        let id = call.asked(self.store.create_chat(chat)).await?;
+        log_limited!(INFO, chat = %id, user = %call.user(), members, request_id = %call.id.request,
             trace_id = call.id.trace_id(), "chat created");
         Ok(proto::CreateResponse { id: id.get() })
     }
@@ -152,7 +158,7 @@ impl Calls {
         request: proto::GetRequest,
     ) -> Result<proto::GetResponse, Problem> {
         let chat = validate::chat_id("id", request.id)?;
-        let record = call.within(self.shards.get(chat, call.caller())).await?;
+        let (record, _) = call.within(self.shards.get(chat, call.caller())).await?;
         Ok(proto::GetResponse {
             chat: Some(to_chat(record)),
         })
@@ -165,7 +171,7 @@ impl Calls {
     ) -> Result<(), Problem> {
         let chat = validate::chat_id("id", request.id)?;
         call.within(self.shards.delete(chat, call.caller())).await?;
-        tracing::info!(%chat, user = %call.user(), request_id = %call.id.request,
+        log_limited!(INFO, %chat, user = %call.user(), request_id = %call.id.request,
             trace_id = call.id.trace_id(), "chat deleted");
         Ok(())
     }
@@ -206,53 +212,6 @@ impl Calls {
             .await;
     }
 
-    pub async fn list_messages(
-        self: Arc<Self>,
-        call: Call,
-        request: proto::ListMessagesRequest,
-    ) -> Result<proto::ListMessagesResponse, Problem> {
-        let chat = validate::chat_id("chat_id", request.chat_id)?;
-        let page = validate::page(&request)?;
-        let size = page_size(request.page_size)?;
-        call.within(self.shards.get(chat, call.caller())).await?;
-        // One more than is wanted tells whether there is more.
-        let rows = self.store.page(chat, page, size + 1, call.deadline);
-        let mut rows = call.within(rows).await?;
-        let fitting = fitting(&rows, page, size);
-        let has_more = rows.len() > fitting;
-        match page {
-            Page::After(_) => rows.truncate(fitting),
-            Page::Before(_) => drop(rows.drain(..rows.len() - fitting)),
-        }
-        let messages = rows.into_iter();
-        Ok(proto::ListMessagesResponse {
-            messages: messages.map(|row| to_message(row, call.user())).collect(),
-            has_more,
-        })
-    }
-
-    pub async fn list_chats(
-        self: Arc<Self>,
-        call: Call,
-        request: proto::ListChatsRequest,
-    ) -> Result<proto::ListChatsResponse, Problem> {
-        let size = page_size(request.page_size)?;
-        let behind = validate::page_token(&request.page_token)?;
-        let chats = self
-            .store
-            .chats_of(call.user(), behind, size + 1, call.deadline);
-        let mut chats = call.within(chats).await?;
-        let more = chats.len() > size;
-        chats.truncate(size);
-        let last = chats.last().filter(|_| more);
-        let next_page_token = last.map_or_else(String::new, |(place, _)| to_page_token(*place));
-        let chats = chats.into_iter().map(|(_, record)| to_chat(record));
-        Ok(proto::ListChatsResponse {
-            chats: chats.collect(),
-            next_page_token,
-        })
-    }
-
     pub async fn add_members(
         self: Arc<Self>,
         call: Call,
@@ -260,11 +219,13 @@ impl Calls {
     ) -> Result<proto::AddMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
-        let count = users.len();
-        let record = self.shards.add_members(chat, call.caller(), users);
-        let record = call.within(record).await?;
-        tracing::info!(%chat, user = %call.user(), count, request_id = %call.id.request,
-            trace_id = call.id.trace_id(), "members added");
+        let changed = self.shards.add_members(chat, call.caller(), users);
+        let (record, count) = call.within(changed).await?;
+        match count {
+            0 => log_limited!(DEBUG, %chat, user = %call.user(), "no members added"),
+            _ => log_limited!(INFO, %chat, user = %call.user(), count,
+                request_id = %call.id.request, trace_id = call.id.trace_id(), "members added"),
+        }
         let chat = Some(to_chat(record));
         Ok(proto::AddMembersResponse { chat })
     }
@@ -276,29 +237,16 @@ impl Calls {
     ) -> Result<proto::RemoveMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
-        let count = users.len();
-        let record = self.shards.remove_members(chat, call.caller(), users);
-        let record = call.within(record).await?;
-        tracing::info!(%chat, user = %call.user(), count, request_id = %call.id.request,
-            trace_id = call.id.trace_id(), "members removed");
+        let changed = self.shards.remove_members(chat, call.caller(), users);
+        let (record, count) = call.within(changed).await?;
+        match count {
+            0 => log_limited!(DEBUG, %chat, user = %call.user(), "no members removed"),
+            _ => log_limited!(INFO, %chat, user = %call.user(), count,
+                request_id = %call.id.request, trace_id = call.id.trace_id(), "members removed"),
+        }
         let chat = Some(to_chat(record));
         Ok(proto::RemoveMembersResponse { chat })
     }
-}
-
-/// How many of the rows that a page asked for fit into one answer, counted from
-/// where the page begins. At least one.
-fn fitting(rows: &[Row], page: Page, size: usize) -> usize {
-    let mut room = MAX_PAGE_BYTES;
-    let mut fits = |row: &&Row| {
-        room = room.saturating_sub(row.weight());
-        room > 0
-    };
-    let count = match page {
-        Page::After(_) => rows.iter().take_while(&mut fits).count(),
-        Page::Before(_) => rows.iter().rev().take_while(&mut fits).count(),
-    };
-    count.clamp(1, size).min(rows.len())
 }
 
 fn to_chat(record: ChatRecord) -> proto::Chat {
@@ -311,20 +259,6 @@ fn to_chat(record: ChatRecord) -> proto::Chat {
         created_by: record.created_by.to_string(),
         created_at: Some(to_timestamp(record.created_at)),
         last_seq: record.last_seq,
-    }
-}
-
-/// A message of history, as `viewer` is to see it.
-fn to_message(row: Row, viewer: &UserName) -> proto::Message {
-    let own = row.client_message_id.filter(|_| row.from == *viewer);
-    proto::Message {
-        from: row.from.to_string(),
-        text: row.text.into(),
-        created_at: Some(to_timestamp(row.created_at)),
-        seq: row.seq,
-        chat_id: row.chat.get(),
-        client_message_id: own.map_or_else(String::new, |id| id.to_string()),
-        rejected: None,
     }
 }
 

@@ -1,6 +1,7 @@
 use std::{
+    future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -33,7 +34,9 @@ use super::{
     gate::ConnectionPlace,
     gather::{Gathered, Outlet},
     io::{Heard, Protocol},
+    peer::Peer,
     server::Server,
+    sip::Sipped,
     turns::Newcomer,
 };
 use crate::{
@@ -73,13 +76,13 @@ const PROBES: u32 = 2;
 pub struct Connection {
     pub server: Arc<Server>,
     pub place: ConnectionPlace,
-    pub newcomer: Arc<Newcomer>,
+    pub peer: Arc<Peer>,
 }
 
 /// A connection whose client has shown that it means to talk.
 enum Begun {
-    Plain(Heard<TcpStream>, Protocol),
-    Tls(Heard<Box<TlsStream<TcpStream>>>, Protocol),
+    Plain(Heard<Sipped>, Protocol),
+    Tls(Heard<Box<TlsStream<Sipped>>>, Protocol),
 }
 
 impl Connection {
@@ -103,18 +106,28 @@ impl Connection {
             true => server.settings.handshake.min(TURN_AWAY),
             false => server.settings.handshake,
         };
-        let begun = begin(stream, server.tls.clone(), &self.newcomer);
+        let peer = self.peer.clone();
+        let begun = begin(stream, server.tls.clone(), peer.newcomer.clone());
+        let begun = async {
+            let mut begun = pin!(begun);
+            poll_fn(|cx| {
+                let polled = begun.as_mut().poll(cx);
+                peer.newcomer.was_polled();
+                polled
+            })
+            .await
+        };
         let begun = tokio::select! {
             begun = tokio::time::timeout(limit, begun) => begun,
             () = server.ending.cancelled() => return None,
         };
         match begun {
             Ok(Ok(Begun::Plain(stream, protocol))) => {
-                self.keep_alive(protocol, stream.get_ref());
+                self.keep_alive(protocol, stream.get_ref().get_ref());
                 return Some(self.serve(stream, protocol));
             }
             Ok(Ok(Begun::Tls(stream, protocol))) => {
-                self.keep_alive(protocol, stream.get_ref().get_ref().0);
+                self.keep_alive(protocol, stream.get_ref().get_ref().0.get_ref());
                 return Some(self.serve(stream, protocol));
             }
             Ok(Err(error)) => log_limited!(DEBUG, %error, "handshake failed"),
@@ -127,6 +140,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.peer.newcomer.has_begun();
         let is_turned_away = self.place.is_turned_away();
         let served = match protocol {
             Protocol::Http2 => self.serve_http2(stream).boxed(),
@@ -142,7 +156,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (stream, outlet) = Gathered::new(stream.in_turn(self.newcomer.clone()));
+        let (stream, outlet) = Gathered::new(stream.watched(self.peer.clone()));
         let settings = self.server.settings;
         let connection = http2::Builder::new(self.server.spawner.clone())
             .timer(TokioTimer::new())
@@ -181,17 +195,13 @@ impl Connection {
     /// a refusal.
     fn calls(&self) -> impl Fn(Request<Incoming>) -> NeverError<Answer> + use<> {
         let server = self.server.clone();
+        let peer = self.peer.clone();
         let too_many = self.place.refusal().map(Box::new);
         move |request| {
-            let Server {
-                service,
-                core,
-                spawner,
-                ..
-            } = &*server;
+            let service = &server.service;
             let answer = match &too_many {
                 Some(problem) => at_once(service.turn_away(&request, problem)),
-                None => service.answer(request, *core, spawner),
+                None => service.answer(request, &peer),
             };
             answer.never_error()
         }
@@ -217,7 +227,7 @@ impl Connection {
 struct Served<C, S> {
     connection: C,
     outlet: Outlet<S>,
-    newcomer: Arc<Newcomer>,
+    peer: Arc<Peer>,
     /// `None` once the connection is to end when its calls have.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _place: ConnectionPlace,
@@ -228,7 +238,7 @@ impl<C, S> Served<C, S> {
         Self {
             connection,
             outlet,
-            newcomer: of.newcomer,
+            peer: of.peer,
             ending: Some(Box::pin(of.server.ending.clone().cancelled_owned())),
             _place: of.place,
         }
@@ -244,6 +254,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.peer.newcomer.poll_stranger(cx).is_pending() {
+            return Poll::Pending;
+        }
         let mut connection = Pin::new(&mut this.connection);
         if let Some(ending) = &mut this.ending
             && ending.as_mut().poll(cx).is_ready()
@@ -252,7 +265,12 @@ where
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.poll(cx);
-        this.newcomer.was_polled();
+        this.peer.newcomer.was_polled();
+        if polled.is_ready()
+            && let Some(farewell) = this.peer.farewell()
+        {
+            this.outlet.put_last(&farewell);
+        }
         let ended = match (polled, this.outlet.poll(cx)) {
             (Poll::Ready(ended), _) => ended.map_err(BodyError::from),
             (Poll::Pending, Poll::Ready(Err(broken))) => Err(broken.into()),
@@ -267,9 +285,10 @@ where
 
 /// The TLS handshake, if there is to be one, and the client's first words, when
 /// it is the connection's turn.
-async fn begin(stream: TcpStream, tls: Option<Tls>, newcomer: &Arc<Newcomer>) -> io::Result<Begun> {
+async fn begin(stream: TcpStream, tls: Option<Tls>, newcomer: Arc<Newcomer>) -> io::Result<Begun> {
+    // It has no turn before there is something to read.
     stream.readable().await?;
-    newcomer.first_turn().await;
+    let stream = Sipped::new(stream, newcomer);
     let Some(tls) = tls else {
         let (stream, protocol) = Heard::listen(stream).await?;
         return Ok(Begun::Plain(stream, protocol));

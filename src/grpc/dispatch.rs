@@ -1,39 +1,42 @@
 //! Which protocol a request speaks, and whose call it is.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use super::{
     answer::{Answer, at_once},
     body::ResponseBody,
+    open::{HEALTH, OpenService, REFLECTION, REFLECTION_ALPHA},
+    peer::Peer,
     request::RequestBody,
     service::{CHAT, Service},
-    status::Problem,
+    status::{Limit, Problem},
     unary::refused,
     web::{self, Form},
 };
-use crate::runtime::Spawner;
 
 const AUTH: &str = "/auth_v1.AuthV1/";
-const HEALTH: &str = "/grpc.health.v1.Health/";
-const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
-const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
 impl Service {
-    /// Answers one request; `core` and `spawner` are those of its connection.
-    pub fn answer(&self, request: Request<Incoming>, core: usize, spawner: &Spawner) -> Answer {
+    /// Answers one request of `peer`.
+    pub fn answer(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Answer {
         if is_grpc(&request) && request.version() == Version::HTTP_2 {
-            return self.call(request.map(RequestBody::plain), core, spawner);
+            // Only a browser names an origin, and it may send any content type.
+            if let Err(problem) = self.0.guards.origins.check(request.headers()) {
+                return at_once(refused(&problem));
+            }
+            return self.call(request.map(RequestBody::plain), peer);
         }
-        Box::pin(self.clone().answer_web(request, core, spawner.clone()))
+        Box::pin(self.clone().answer_web(request, peer.clone()))
     }
 
     /// Answers what is not gRPC, but may be gRPC-Web.
     async fn answer_web(
         self,
         request: Request<Incoming>,
-        core: usize,
-        spawner: Spawner,
+        peer: Arc<Peer>,
     ) -> Response<ResponseBody> {
         let origins = &self.0.guards.origins;
         if web::is_preflight(&request) {
@@ -55,7 +58,7 @@ impl Service {
             Form::Binary => RequestBody::plain,
             Form::Text => RequestBody::base64,
         });
-        let response = self.call(request, core, &spawner).await;
+        let response = self.call(request, &peer).await;
         web::respond(response, form, origin)
     }
 
@@ -75,20 +78,20 @@ impl Service {
         }
     }
 
-    fn call(&self, request: Request<RequestBody>, core: usize, spawner: &Spawner) -> Answer {
+    fn call(&self, request: Request<RequestBody>, peer: &Arc<Peer>) -> Answer {
         let shared = &self.0;
         let path = request.uri().path();
         if path.starts_with(CHAT) {
-            return self.answer_call(request, core, spawner);
+            return self.answer_call(request, peer);
         }
         if path.starts_with(HEALTH) {
-            return (shared.health_service)(request);
+            return self.open_call(&shared.health_service, request, peer);
         }
         if path.starts_with(REFLECTION) {
-            return (shared.reflection)(request);
+            return self.open_call(&shared.reflection, request, peer);
         }
         if path.starts_with(REFLECTION_ALPHA) {
-            return (shared.reflection_alpha)(request);
+            return self.open_call(&shared.reflection_alpha, request, peer);
         }
         match path.strip_prefix(AUTH) {
             Some(method) => {
@@ -96,6 +99,23 @@ impl Service {
                 Box::pin(async move { service.0.login_call(&method, request).await })
             }
             None => at_once(refused(&Problem::no_such_method())),
+        }
+    }
+
+    /// A call that needs no token.
+    fn open_call(
+        &self,
+        service: &OpenService,
+        request: Request<RequestBody>,
+        peer: &Arc<Peer>,
+    ) -> Answer {
+        let shared = &self.0;
+        match shared.open_calls.take(request.uri().path(), peer) {
+            Ok(place) => service(request, place),
+            Err(problem) => {
+                shared.telemetry.metrics.refused(Limit::OpenCalls.reason());
+                at_once(refused(&problem))
+            }
         }
     }
 }

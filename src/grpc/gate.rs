@@ -160,7 +160,14 @@ impl Gate {
         }
     }
 
-    fn refuse(&self, limit: Limit, retry: Duration) -> Problem {
+    /// A connection ends for what its client has sent too many of.
+    pub fn cut_off(&self, limit: Limit) {
+        self.count(limit);
+        self.metrics.refused(limit.reason());
+    }
+
+    /// The refusal of a call for want of room.
+    pub fn refuse(&self, limit: Limit, retry: Duration) -> Problem {
         self.count(limit);
         Problem::over(limit, retry)
     }
@@ -267,7 +274,7 @@ mod tests {
         assert!(gate.streams().is_empty(), "idle users are forgotten");
 
         let refused = gate.refused.each_ref().map(|n| n.load(Ordering::Relaxed));
-        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 1]);
+        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 1, 0, 0]);
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl<S> Gathered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Outlet<S> {
+    /// Adds the last words of a connection that is to end.
+    pub fn put_last(&self, words: &[u8]) {
+        lock(&self.0).out.extend_from_slice(words);
+    }
+
     /// Writes as much as the stream takes; ready when that was all.
     ///
     /// # Errors

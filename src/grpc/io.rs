@@ -3,11 +3,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-use super::turns::{Newcomer, SIP};
+use super::{
+    frames::{Flood, Frames},
+    peer::Peer,
+};
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,8 +34,17 @@ pub struct Heard<S> {
     /// How much of `first` there is, and how much has been read again.
     heard: u8,
     given: u8,
-    /// None: it reads as much as there is.
-    newcomer: Option<Arc<Newcomer>>,
+    /// Of HTTP/2.
+    watch: Option<Watch>,
+}
+
+/// What holds a client to what HTTP/2 costs.
+#[derive(Debug)]
+struct Watch {
+    frames: Frames,
+    peer: Arc<Peer>,
+    /// Why nothing more is read.
+    flood: Option<Flood>,
 }
 
 impl<S: AsyncRead + Unpin> Heard<S> {
@@ -59,31 +72,19 @@ impl<S: AsyncRead + Unpin> Heard<S> {
             first,
             heard: heard as u8,
             given: 0,
-            newcomer: None,
+            watch: None,
         };
         Ok((stream, protocol))
     }
 
-    /// Reads in turn with the other newcomers.
-    pub fn in_turn(mut self, newcomer: Arc<Newcomer>) -> Self {
-        self.newcomer = Some(newcomer);
+    /// Reads HTTP/2, and no frames that cost too much.
+    pub fn watched(mut self, peer: Arc<Peer>) -> Self {
+        self.watch = Some(Watch {
+            frames: Frames::new(Instant::now()),
+            peer,
+            flood: None,
+        });
         self
-    }
-
-    /// A newcomer's read; true in the end if it still is one.
-    fn sip(
-        &mut self,
-        newcomer: &Arc<Newcomer>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<bool>> {
-        ready!(newcomer.poll_turn(cx));
-        let mut sip = ReadBuf::new(buf.initialize_unfilled_to(SIP.min(buf.remaining())));
-        let done = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut sip));
-        let read = sip.filled().len();
-        buf.advance(read);
-        let is_new = newcomer.has_read(read);
-        Poll::Ready(done.map(|()| is_new))
     }
 
     pub fn get_ref(&self) -> &S {
@@ -104,13 +105,48 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
             self.given += now.len() as u8;
             return Poll::Ready(Ok(()));
         }
-        let Some(newcomer) = self.newcomer.clone() else {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
-        };
-        if !ready!(self.sip(&newcomer, cx, buf))? {
-            self.newcomer = None;
+        if let Some(watch) = &mut self.watch {
+            ready!(watch.poll_begin(cx))?;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(watch) = &mut self.watch {
+            if read.is_pending() {
+                watch.frames.rest();
+            }
+            watch.look(buf, before)?;
+        }
+        read
+    }
+}
+
+impl Watch {
+    /// Ready when more may be read.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(flood) = self.flood {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, flood)));
+        }
+        if self.frames.end_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes back what comes from a frame on that is one too many.
+    fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let looked = self.frames.read(&buf.filled()[before..], Instant::now);
+        let Err((good, flood)) = looked else {
+            return Ok(());
+        };
+        buf.set_filled(before + good);
+        self.flood = Some(flood);
+        self.peer.cut_off(flood);
+        match good {
+            // It would say that the client has no more to say.
+            0 => Err(io::Error::new(io::ErrorKind::QuotaExceeded, flood)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -120,7 +156,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        if let Some(watch) = &mut self.watch {
+            watch.frames.wrote(written);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

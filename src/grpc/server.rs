@@ -3,7 +3,12 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection::Connection, service::Service, turns::Turns};
+use super::{
+    connection::Connection,
+    peer::Peer,
+    service::Service,
+    turns::{Newcomer, Turns},
+};
 use crate::{
     runtime::{Spawner, Tls},
     telemetry::log_limited,
@@ -73,7 +78,7 @@ impl Server {
                         let connection = Connection {
                             server: server.clone(),
                             place,
-                            newcomer: turns.newcomer(),
+                            peer: Arc::new(server.peer(turns.newcomer(peer.ip().into()))),
                         };
                         let connection = server.connections.track_future(connection.run(stream));
                         server.spawner.spawn(connection);
@@ -84,11 +89,16 @@ impl Server {
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "connections can't be accepted");
+                    log_limited!(WARN, %error, "connections can't be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    fn peer(&self, newcomer: Arc<Newcomer>) -> Peer {
+        let gate = self.service.gate().clone();
+        Peer::new(gate, newcomer, self.core, self.spawner.clone())
     }
 }
 

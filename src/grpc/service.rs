@@ -1,7 +1,4 @@
 use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,6 +7,7 @@ use std::{
 };
 
 use http::{Request, Response};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -17,8 +15,9 @@ use super::{
     body::ResponseBody,
     calls::Calls,
     gate::{ConnectionPlace, Gate},
+    open::{self, OpenCalls, OpenService},
     request::RequestBody,
-    status::Problem,
+    status::{Limit, Problem},
     unary::{refused, unary},
     web::Origins,
 };
@@ -33,6 +32,13 @@ pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
 /// The longest request for a token, in bytes: a name and a password, or a token.
 const MAX_LOGIN: usize = 8 * 1024;
 
+/// Logins that are answered at a time. Who asks for one has shown no token, and
+/// could otherwise hold all the places there are for calls by sending half a request.
+const MOST_LOGINS: usize = 1_024;
+
+/// Their time is short.
+const RETRY_LOGIN: Duration = Duration::from_secs(1);
+
 /// The name that health checks ask for, besides the empty one.
 const SERVICE_NAME: &str = "chat_v1.ChatV1";
 
@@ -46,9 +52,11 @@ pub(super) struct Shared {
     pub(super) telemetry: Telemetry,
     draining: AtomicBool,
     health: HealthReporter,
-    pub(super) health_service: Ready,
-    pub(super) reflection: Ready,
-    pub(super) reflection_alpha: Ready,
+    logins: Semaphore,
+    pub(super) open_calls: Arc<OpenCalls>,
+    pub(super) health_service: OpenService,
+    pub(super) reflection: OpenService,
+    pub(super) reflection_alpha: OpenService,
 }
 
 /// Who decides which calls are answered.
@@ -66,34 +74,6 @@ pub struct Guards {
     pub origins: Origins,
 }
 
-/// A service that comes with tonic and needs no token.
-pub(super) type Ready = Box<dyn Fn(Request<RequestBody>) -> ReadyFuture + Send + Sync>;
-type ReadyFuture = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>;
-
-fn ready<S>(service: S, ending: CancellationToken) -> Ready
-where
-    S: tower_service::Service<
-            Request<RequestBody>,
-            Response = Response<tonic::body::Body>,
-            Error = Infallible,
-            Future: Send + 'static,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
-{
-    Box::new(move |request| {
-        let response = service.clone().call(request);
-        let ending = ending.clone();
-        Box::pin(async move {
-            match response.await {
-                Ok(response) => response.map(|body| ResponseBody::until(ending, body)),
-                Err(never) => match never {},
-            }
-        })
-    })
-}
-
 impl Service {
     /// `ending` ends the streams of the services that come with tonic: a watch
     /// of the server's health would outlive the server.
@@ -107,21 +87,35 @@ impl Service {
         ending: CancellationToken,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
+        let health_service = health_service.max_decoding_message_size(open::MAX_MESSAGE);
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
+        let reflection_alpha = reflection()
+            .build_v1alpha()?
+            .max_decoding_message_size(open::MAX_MESSAGE);
+        let reflection = reflection()
+            .build_v1()?
+            .max_decoding_message_size(open::MAX_MESSAGE);
+        let patience = calls.limits().timeout;
         Ok(Self(Arc::new(Shared {
             calls,
             guards,
             telemetry,
             draining: AtomicBool::new(false),
             health,
-            health_service: ready(health_service, ending.clone()),
-            reflection: ready(reflection().build_v1()?, ending.clone()),
-            reflection_alpha: ready(reflection().build_v1alpha()?, ending),
+            logins: Semaphore::new(MOST_LOGINS),
+            open_calls: Arc::default(),
+            health_service: open::service(health_service, ending.clone(), patience),
+            reflection: open::service(reflection, ending.clone(), patience),
+            reflection_alpha: open::service(reflection_alpha, ending, patience),
         })))
+    }
+
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.0.guards.gate
     }
 
     /// Room for a connection, be it to turn it away.
@@ -163,6 +157,10 @@ impl Shared {
         }
         let Some(logins) = &self.guards.logins else {
             return refused(&Problem::no_such_method());
+        };
+        let Ok(_login) = self.logins.try_acquire() else {
+            self.telemetry.metrics.refused(Limit::OpenCalls.reason());
+            return refused(&self.guards.gate.refuse(Limit::OpenCalls, RETRY_LOGIN));
         };
         let _place = match self.guards.gate.call() {
             Ok(place) => place,

@@ -31,14 +31,20 @@ pub enum Limit {
     UserStreams,
     UserSends,
     Inflight,
+    /// Health, reflection and logins, which need no token.
+    OpenCalls,
+    /// Of HTTP/2, those that cost more than they bring.
+    Frames,
 }
 
 impl Limit {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Connections,
         Self::UserStreams,
         Self::UserSends,
         Self::Inflight,
+        Self::OpenCalls,
+        Self::Frames,
     ];
 
     pub fn reason(self) -> &'static str {
@@ -47,6 +53,8 @@ impl Limit {
             Self::UserStreams => "TOO_MANY_STREAMS",
             Self::UserSends => "TOO_MANY_SENDS",
             Self::Inflight => "TOO_MANY_CALLS",
+            Self::OpenCalls => "TOO_MANY_OPEN_CALLS",
+            Self::Frames => "TOO_MANY_FRAMES",
         }
     }
 
@@ -57,6 +65,8 @@ impl Limit {
             Self::UserStreams => "streams of one user open at a time",
             Self::UserSends => "messages of one user a second",
             Self::Inflight => "calls being answered at a time",
+            Self::OpenCalls => "calls without a token open at a time",
+            Self::Frames => "SETTINGS, GOAWAY or PING frames of a connection",
         }
     }
 }
@@ -234,6 +244,11 @@ fn no_store() -> Problem {
     Problem::new(Code::Unavailable, "STORE_UNAVAILABLE", NO_STORE).retry(RETRY_AWAY)
 }
 
+fn lost() -> Problem {
+    let message = "the store has lost the chat's newest messages; read on from what is there";
+    Problem::new(Code::Unavailable, "MESSAGES_LOST", message).retry(RETRY_AWAY)
+}
+
 fn busy(queue: &str) -> Problem {
     let message = format!("overloaded, no room in the queue: {queue}");
     Problem::new(Code::ResourceExhausted, "OVERLOADED", message).retry(RETRY_BUSY)
@@ -262,6 +277,7 @@ impl From<Refusal> for Problem {
             }
             Refusal::Draining => Self::draining(),
             Refusal::Unavailable => no_store(),
+            Refusal::Lost => lost(),
         }
     }
 }
@@ -290,7 +306,7 @@ impl From<ShardError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Conflict => no_store(),
+            StoreError::Unavailable(_) | StoreError::Conflict | StoreError::Replaced => no_store(),
             StoreError::OutcomeUnknown(_) => unknown(),
             StoreError::Refused(_) => {
                 let message = "the store cannot hold this";
@@ -320,6 +336,7 @@ impl From<End> for Problem {
             End::Deleted => Self::new(Code::NotFound, "CHAT_DELETED", "the chat was deleted"),
             End::Removed => not_member(),
             End::Draining => Self::draining(),
+            End::Lost => lost(),
             End::Misused => Self::malformed("a frame can't be read"),
         }
     }

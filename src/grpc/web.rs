@@ -18,8 +18,8 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-        CONTENT_TYPE, ORIGIN, VARY,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+        ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN, VARY,
     },
 };
 use http_body::{Body as _, Frame};
@@ -33,7 +33,7 @@ use crate::domain::PREFIX_LEN;
 /// The flag of the frame that holds the trailers.
 const TRAILERS: u8 = 0x80;
 
-const ASKED: HeaderValue = HeaderValue::from_static(
+const KNOWN: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, grpc-timeout, traceparent, x-grpc-web, x-request-id, x-user-agent",
 );
 const SHOWN: HeaderValue =
@@ -100,21 +100,39 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
 }
 
 /// The answer to a preflight. The browser makes a refusal of what is missing.
+///
+/// Pages of an origin that is listed may send any headers: apps and their tracing
+/// add their own (`baggage`, `sentry-trace`), and what the server does not know it
+/// passes over.
 pub fn preflight(origins: &Origins, headers: &HeaderMap) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::Empty);
+    let may_send = with_known(headers.get(ACCESS_CONTROL_REQUEST_HEADERS));
     match origins.check(headers) {
         Ok(origin) => {
             *response.status_mut() = StatusCode::NO_CONTENT;
             let headers = response.headers_mut();
             let post = HeaderValue::from_static("POST");
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, post);
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ASKED);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, may_send);
             headers.insert(ACCESS_CONTROL_MAX_AGE, LEAVE);
             give_leave(headers, origin);
+            headers.append(
+                VARY,
+                HeaderValue::from_static("access-control-request-headers"),
+            );
         }
         Err(_) => *response.status_mut() = StatusCode::FORBIDDEN,
     }
     response
+}
+
+/// The headers that a page asks to send, and those that the server knows.
+fn with_known(asked: Option<&HeaderValue>) -> HeaderValue {
+    let Some(asked) = asked else {
+        return KNOWN;
+    };
+    let all = [KNOWN.as_bytes(), b", ", asked.as_bytes()].concat();
+    HeaderValue::from_bytes(&all).unwrap_or(KNOWN)
 }
 
 /// Makes an answer to gRPC-Web of one to gRPC.

@@ -23,6 +23,7 @@ use crate::{
         },
     },
     runtime::{Spawner, Watched},
+    telemetry::log_limited,
 };
 
 /// Passwords that are checked at a time; each takes 19 MiB and some 20 ms.
@@ -111,7 +112,7 @@ impl AuthV1 for Service {
         let tried = name.clone();
         let user = self.spawner.compute(move || users.login(&tried, &password));
         let user = user.await.flatten().ok_or_else(wrong)?;
-        tracing::info!(user = %name, "logged in");
+        log_limited!(INFO, user = %name, "logged in");
         let refresh_token = signed(self.issuer.refresh(&name, user.admin))?;
         Ok(Response::new(LoginResponse { refresh_token }))
     }

@@ -11,11 +11,10 @@ const BACKLOG: i32 = 4_096;
 
 /// Why no listener could be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {}", cause(.source))]
+#[error("cannot listen on {address}: {}", cause(.error))]
 pub struct BindError {
     address: SocketAddr,
-    #[source]
-    source: io::Error,
+    error: io::Error,
 }
 
 fn cause(error: &io::Error) -> String {
@@ -33,7 +32,7 @@ fn cause(error: &io::Error) -> String {
 /// # Errors
 /// If the address is taken, by whomever, or can't be had.
 pub fn bind(address: SocketAddr, cores: usize) -> Result<Vec<TcpListener>, BindError> {
-    open_all(address, cores).map_err(|source| BindError { address, source })
+    open_all(address, cores).map_err(|error| BindError { address, error })
 }
 
 fn open_all(mut address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {

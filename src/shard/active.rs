@@ -1,11 +1,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
+    askers::Waiting,
     change::Change,
     chat::Chat,
     feed::Feed,
     handle::{Caller, ChatCommand, Reply, ShardError},
-    post::{Load, Post},
     queue::Queue,
 };
 use crate::domain::{ChatId, UserName};
@@ -18,21 +18,6 @@ pub(super) enum Place {
     Active(Box<Active>),
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    pub posts: Vec<Post<Reply>>,
-    pub commands: Queue,
-}
-
-impl Waiting {
-    pub fn load(&self) -> Load {
-        Load {
-            posts: self.posts.len(),
-            bytes: self.posts.iter().map(|post| post.draft.weight()).sum(),
-        }
-    }
-}
-
 /// A chat in use.
 #[derive(Debug)]
 pub(super) struct Active {
@@ -43,7 +28,18 @@ pub(super) struct Active {
     pub listed: bool,
     /// The change that is with the store; others wait for it.
     pub change: Option<Change>,
+    pub trust: Trust,
     pub waiting: Queue,
+}
+
+/// Whether what memory has of a chat is what the store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    Sure,
+    /// It is to be read again, once the change that is under way has ended.
+    Doubted,
+    /// It is being read again.
+    Asked,
 }
 
 impl Active {
@@ -56,13 +52,18 @@ impl Active {
 
     /// Being deleted: what comes now is to be answered when that is settled.
     pub fn is_ending(&self) -> bool {
-        matches!(self.change, Some(Change::Delete { .. } | Change::Gone))
+        matches!(self.change, Some(Change::Delete { .. } | Change::Gone(_)))
     }
 
     /// Somebody waits for the change that is with the store.
     pub fn is_changing(&self) -> bool {
         let change = self.change.as_ref();
-        change.is_some_and(|change| !matches!(change, Change::Reload | Change::Gone))
+        change.is_some_and(|change| !matches!(change, Change::Reload { .. } | Change::Gone(_)))
+    }
+
+    /// Whether whoever asks is a member, or nobody that has to be one.
+    pub fn knows(&self, asker: Option<&UserName>) -> bool {
+        asker.is_none_or(|user| self.chat.members().contains(user))
     }
 
     pub fn check_may_see(&self, caller: &Caller) -> Result<(), ShardError> {
@@ -104,15 +105,14 @@ pub(super) fn refuse_missing(command: ChatCommand) {
 
 /// Answers a command with an error; the choice may depend on the caller.
 pub(super) fn refuse(command: ChatCommand, error: impl Fn(Option<&Caller>) -> ShardError) {
-    // Whoever has gone away does not want the answer any more.
     match command {
-        ChatCommand::Join { answer, .. } => _ = answer.send(Err(error(None))),
-        ChatCommand::Get { caller, answer }
-        | ChatCommand::AddMembers { caller, answer, .. }
+        ChatCommand::Join { answer, .. } => answer.send(Err(error(None))),
+        ChatCommand::Get { caller, answer } => answer.send(Err(error(Some(&caller)))),
+        ChatCommand::AddMembers { caller, answer, .. }
         | ChatCommand::RemoveMembers { caller, answer, .. } => {
-            _ = answer.send(Err(error(Some(&caller))));
+            answer.send(Err(error(Some(&caller))));
         }
-        ChatCommand::Delete { caller, answer } => _ = answer.send(Err(error(Some(&caller)))),
+        ChatCommand::Delete { caller, answer } => answer.send(Err(error(Some(&caller)))),
     }
 }
 

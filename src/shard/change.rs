@@ -1,17 +1,24 @@
 //! Changes of a chat itself: its members, its end. The store has them before
 //! the chat does, one at a time.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
-    active::Active,
-    handle::{Answer, ChatCommand, ShardError},
+    active::{Active, Trust},
+    callers::Answer,
+    cursor::History,
+    handle::{ChatCommand, ShardError},
     slot::End,
 };
 use crate::{
-    domain::{ChatId, Clock, Row, UserName},
+    domain::{ChatId, Clock, Row, Seq, UserName},
     store::{ChatRecord, Store, StoreError, StoreResult, retry_delays},
-    telemetry::log_limited,
+    telemetry::{chain, log_limited},
 };
 
 /// How long one read of a chat may take before it is tried again.
@@ -24,24 +31,27 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(super) enum Change {
     Add {
         users: Vec<UserName>,
-        answer: Answer<ChatRecord>,
+        answer: Answer<(ChatRecord, usize)>,
     },
     Remove {
         users: Vec<UserName>,
-        answer: Answer<ChatRecord>,
+        answer: Answer<(ChatRecord, usize)>,
     },
     /// Begins once nothing of the chat is with the writer any more.
     Delete { begun: bool, answer: Answer<()> },
-    /// The outcome of a change was lost: the chat is read again.
-    Reload,
-    /// The store has the chat no more. It goes once nothing of it is with the
-    /// writer.
-    Gone,
+    /// The chat is read again: the outcome of a change was lost, or there is doubt
+    /// whether the store has its messages through `last_seq`.
+    Reload { last_seq: Seq },
+    /// The store has the chat no more, or has lost messages of it. It goes once
+    /// nothing of it is with the writer.
+    Gone(End),
 }
 
 /// What the store said.
 pub(super) enum StoreAnswer {
     Loaded(ChatId, StoreResult<Option<(ChatRecord, Vec<Row>)>>),
+    /// Whether one of those who asked is a member.
+    LookedUp(ChatId, StoreResult<bool>),
     Changed(ChatId, StoreResult<()>),
 }
 
@@ -52,7 +62,7 @@ pub(super) enum Next {
     Nothing,
     Call(StoreCall),
     /// The chat is gone; its readers have been told, not yet woken.
-    Gone,
+    Gone(End),
 }
 
 impl Active {
@@ -80,7 +90,7 @@ impl Active {
                 });
                 match allowed {
                     Err(error) => self.answer(answer, Err(error)),
-                    Ok(()) if users.is_empty() => self.answer(answer, Ok(self.chat.record())),
+                    Ok(()) if users.is_empty() => self.answer(answer, Ok((self.chat.record(), 0))),
                     Ok(()) => {
                         let added = users.clone();
                         self.change = Some(Change::Add { users, answer });
@@ -98,7 +108,7 @@ impl Active {
                 users.retain(|user| self.chat.members().contains(user));
                 match allowed {
                     Err(error) => self.answer(answer, Err(error)),
-                    Ok(()) if users.is_empty() => self.answer(answer, Ok(self.chat.record())),
+                    Ok(()) if users.is_empty() => self.answer(answer, Ok((self.chat.record(), 0))),
                     Ok(()) => {
                         let removed = users.clone();
                         self.change = Some(Change::Remove { users, answer });
@@ -122,8 +132,7 @@ impl Active {
     }
 
     fn answer<T>(&self, answer: Answer<T>, result: Result<T, ShardError>) -> Next {
-        // Whoever has gone away does not want it any more.
-        _ = answer.send(result);
+        answer.send(result);
         Next::Nothing
     }
 
@@ -133,8 +142,19 @@ impl Active {
         if self.change.is_some() {
             return self.begin_deletion(store);
         }
-        self.change = Some(Change::Reload);
-        Next::Call(load(self.chat.id(), 0, None, store.clone(), clock.clone()))
+        let last_seq = self.chat.last_seq();
+        self.change = Some(Change::Reload { last_seq });
+        if self.trust == Trust::Doubted {
+            self.trust = Trust::Asked;
+        }
+        Next::Call(load(
+            self.chat.id(),
+            0,
+            None,
+            None,
+            store.clone(),
+            clock.clone(),
+        ))
     }
 
     /// Lets a deletion that waits for the writer go on, if it can.
@@ -144,9 +164,9 @@ impl Active {
             return Next::Nothing;
         }
         match &mut self.change {
-            Some(Change::Gone) => {
-                self.feed.end(End::Deleted);
-                Next::Gone
+            Some(Change::Gone(end)) => {
+                self.feed.end(*end);
+                Next::Gone(*end)
             }
             Some(Change::Delete { begun, .. }) if !*begun => {
                 *begun = true;
@@ -171,8 +191,7 @@ impl Active {
             return Next::Nothing;
         };
         if let Err(error) = &result {
-            let error = error as &dyn std::error::Error;
-            log_limited!(WARN, chat = %self.chat.id(), error, "change of a chat failed");
+            log_limited!(WARN, chat = %self.chat.id(), error = %chain(error), "change of a chat failed");
         }
         let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
         let result = result.map_err(|_| ShardError::Unavailable);
@@ -180,14 +199,14 @@ impl Active {
             Change::Add { users, answer } => {
                 let result = result.map(|()| {
                     self.chat.members_mut().add(&users);
-                    self.chat.record()
+                    (self.chat.record(), users.len())
                 });
                 self.answer(answer, result);
             }
             Change::Remove { users, answer } => {
                 let result = result.map(|()| {
                     self.remove(&users);
-                    self.chat.record()
+                    (self.chat.record(), users.len())
                 });
                 self.answer(answer, result);
             }
@@ -196,25 +215,46 @@ impl Active {
                 self.answer(answer, result);
                 if gone {
                     self.feed.end(End::Deleted);
-                    return Next::Gone;
+                    return Next::Gone(End::Deleted);
                 }
             }
-            Change::Reload | Change::Gone => {}
+            Change::Reload { .. } | Change::Gone(_) => {}
         }
-        if unknown {
+        if unknown || self.trust == Trust::Doubted {
             return self.reload(store, clock);
         }
         Next::Nothing
     }
 
-    /// Takes in the chat as the store has it after a change whose outcome was
-    /// lost.
-    pub fn reloaded(&mut self, found: Option<ChatRecord>, store: &Arc<dyn Store>) -> Next {
-        self.change = None;
+    /// Takes in the chat as the store has it.
+    pub fn reloaded(&mut self, found: Option<ChatRecord>, history: &History) -> Next {
+        let History {
+            store,
+            clock,
+            metrics,
+            ..
+        } = history;
+        let asked = self.change.take();
         let Some(record) = found else {
-            self.change = Some(Change::Gone);
+            self.trust = Trust::Sure;
+            self.change = Some(Change::Gone(End::Deleted));
             return self.begin_deletion(store);
         };
+        // What was read before the doubt says nothing.
+        if self.trust == Trust::Doubted {
+            return self.reload(store, clock);
+        }
+        self.trust = Trust::Sure;
+        if let Some(Change::Reload { last_seq }) = asked
+            && record.last_seq < last_seq
+        {
+            let lost = self.chat.last_seq() - record.last_seq;
+            log_limited!(ERROR, chat = %self.chat.id(), lost, last_seq = record.last_seq,
+                "the store has lost messages that were acknowledged");
+            metrics.messages_lost(lost as u64);
+            self.change = Some(Change::Gone(End::Lost));
+            return self.begin_deletion(store);
+        }
         let gone: Vec<UserName> = self
             .chat
             .members()
@@ -242,30 +282,68 @@ fn call(chat: ChatId, change: impl Future<Output = StoreResult<()>> + Send + 'st
     ))
 }
 
-/// Reads a chat, again and again while the store is away, for as long as `patience`
-/// says (for ever, if it says nothing).
+/// Reads a chat. Where `asking` names users, it is only read if one of them is a
+/// member: a refusal must cost no more than the look-up, whether or not there is
+/// such a chat (P6, P7).
 pub(super) fn load(
     chat: ChatId,
     newest: usize,
+    asking: Option<Arc<[UserName]>>,
     patience: Option<Duration>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
 ) -> StoreCall {
-    Box::pin(async move {
-        let give_up = patience.map(|patience| clock.now() + patience);
-        let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
-        loop {
-            let deadline = clock.now() + LOAD_TIMEOUT;
-            let deadline = give_up.map_or(deadline, |at| at.min(deadline));
-            let found = store.load_chat(chat, newest, deadline).await;
-            let late = give_up.is_some_and(|at| at <= clock.now());
-            match found {
-                Err(StoreError::Unavailable(error)) if !late => {
-                    log_limited!(DEBUG, %chat, %error, "chat not read, trying again");
-                    tokio::time::sleep(delay()).await;
-                }
-                found => return StoreAnswer::Loaded(chat, found),
+    let read = move |deadline| {
+        let (store, asking) = (store.clone(), asking.clone());
+        async move {
+            if let Some(users) = asking
+                && !store.has_member(chat, &users, deadline).await?
+            {
+                return Ok(None);
             }
+            store.load_chat(chat, newest, deadline).await
         }
-    })
+    };
+    let found = until_read(chat, patience, clock, read);
+    Box::pin(async move { StoreAnswer::Loaded(chat, found.await) })
+}
+
+/// Asks whether one of the users is a member of the chat.
+pub(super) fn look_up(
+    chat: ChatId,
+    users: Arc<[UserName]>,
+    patience: Duration,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+) -> StoreCall {
+    let read = move |deadline| {
+        let (store, users) = (store.clone(), users.clone());
+        async move { store.has_member(chat, &users, deadline).await }
+    };
+    let found = until_read(chat, Some(patience), clock, read);
+    Box::pin(async move { StoreAnswer::LookedUp(chat, found.await) })
+}
+
+/// Reads again and again while the store is away, for as long as `patience` says
+/// (for ever, if it says nothing).
+async fn until_read<T, F: Future<Output = StoreResult<T>>>(
+    chat: ChatId,
+    patience: Option<Duration>,
+    clock: Arc<dyn Clock>,
+    read: impl Fn(Instant) -> F,
+) -> StoreResult<T> {
+    let give_up = patience.map(|patience| clock.now() + patience);
+    let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
+    loop {
+        let deadline = clock.now() + LOAD_TIMEOUT;
+        let found = read(give_up.map_or(deadline, |at| at.min(deadline))).await;
+        let late = give_up.is_some_and(|at| at <= clock.now());
+        match found {
+            Err(StoreError::Unavailable(error)) if !late => {
+                log_limited!(WARN, %chat, error = %chain(&*error), "chat not read, trying again");
+                tokio::time::sleep(delay()).await;
+            }
+            found => return found,
+        }
+    }
 }

@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 use super::{
     members::Members,
     post::{Effect, Load, Post, Receipt, Refusal, Room},
-    window::{Key, Known, Window},
+    window::{Key, Known, TextDigest, Window},
 };
 use crate::{
-    domain::{ChatId, Draft, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{ChatId, Draft, Invalid, MessageId, Row, Seq, Timestamp, UserName},
     fault::{self, Fault},
     store::ChatRecord,
     telemetry::SpanRef,
@@ -81,7 +81,7 @@ impl<R> Chat<R> {
     pub fn new(record: ChatRecord, newest: &[Row], window: usize) -> Self {
         let mut known = Window::new(window);
         for row in newest {
-            known.store(row.seq, row.created_at, Key::of(row));
+            known.store(row.seq, row.created_at, Key::of(row), &row.text);
         }
         let last_time = newest
             .last()
@@ -177,8 +177,13 @@ impl<R> Chat<R> {
         let waiter = Waiter { reply, deadline };
         let key = Key::new(&from, draft.client_message_id.as_ref());
         let ticket = self.next_ticket;
-        match key.and_then(|key| self.window.begin(key, ticket)) {
-            Some(Known::Stored(seq, created_at)) => {
+        let text = key.map(|_| TextDigest::of(&draft.text));
+        let both = key.zip(text);
+        match both.and_then(|(key, text)| self.window.begin(key, ticket, text)) {
+            Some(known) if Some(known.text()) != text => {
+                effects.push(Effect::Answer(waiter.reply, Err(another_text())));
+            }
+            Some(Known::Stored(seq, created_at, _)) => {
                 let receipt = Receipt {
                     seq,
                     created_at,
@@ -186,7 +191,7 @@ impl<R> Chat<R> {
                 };
                 effects.push(Effect::Answer(waiter.reply, Ok(receipt)));
             }
-            Some(Known::UnderWay(ticket)) => {
+            Some(Known::UnderWay(ticket, _)) => {
                 if let Err(waiter) = self.attach(ticket, waiter) {
                     let queue = "retries of one message";
                     effects.push(Effect::Answer(waiter.reply, Err(Refusal::Busy { queue })));
@@ -278,6 +283,15 @@ impl<R> Chat<R> {
     /// The spans of the sampled posts that [`Chat::take`] has given out.
     pub fn sampled(&mut self) -> impl Iterator<Item = SpanRef> {
         self.sampled.drain(..)
+    }
+}
+
+/// An id that names another message already: to answer "stored" would lose this
+/// one without a word.
+fn another_text() -> Refusal {
+    Refusal::Invalid {
+        field: "client_message_id",
+        why: Invalid("names another message of yours, with another text".to_owned()),
     }
 }
 

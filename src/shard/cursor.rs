@@ -16,10 +16,10 @@ use super::{
     slot::{End, Note, PostAnswer, Slot},
 };
 use crate::{
-    domain::{Clock, Frame, Row, Seq, UserName},
+    domain::{ChatId, Clock, Frame, Row, Seq, UserName},
     fault::{self, Fault},
     store::{Page, Store, retry_delays},
-    telemetry::{Metrics, log_limited},
+    telemetry::{Metrics, chain, log_limited},
 };
 
 /// Messages that a reader behind the ring takes from history at a time, once it
@@ -37,6 +37,12 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// So often, and not at once, the store has to say that it does not have a message
+/// before a reader is led past it: where it has later ones of the chat, and where
+/// it has none.
+const LOOKS_AT_HOLE: u32 = 3;
+const LOOKS_AT_END: u32 = 6;
 
 /// One stream's place in a chat: a seq, not a queue. It yields what is behind
 /// it, from the ring if the ring has it and from history if not, and changes
@@ -78,10 +84,33 @@ pub struct History {
     pub metrics: Arc<Metrics>,
 }
 
+impl History {
+    /// Whether the store says that it does not have the chat: a page alone does not
+    /// tell one without these messages from one that is deleted.
+    async fn is_gone(&self, chat: ChatId) -> bool {
+        let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
+        loop {
+            let deadline = self.clock.now() + PAGE_TIMEOUT;
+            match self.store.load_chat(chat, 0, deadline).await {
+                Ok(found) => return found.is_none(),
+                Err(_) => tokio::time::sleep(delay()).await,
+            }
+        }
+    }
+}
+
 enum Source {
     Ring,
-    Asked(Pin<Box<dyn Future<Output = Vec<Row>> + Send>>),
+    /// `None` if there is no such chat any more.
+    Asked(Pin<Box<dyn Future<Output = Option<HistoryPage>> + Send>>),
     Page(VecDeque<Frame>),
+}
+
+/// What history has behind a cursor.
+struct HistoryPage {
+    rows: Vec<Row>,
+    /// The first seq that is there; of those before it the store has nothing.
+    first: Seq,
 }
 
 /// What a stream is to do next.
@@ -165,8 +194,12 @@ impl Reader {
                     Look::Ring(Read::CaughtUp) => return Poll::Pending,
                 },
                 Source::Asked(page) => match page.as_mut().poll(cx) {
-                    Poll::Ready(rows) => self.source = self.open_page(rows),
-                    // The page of a chat that is deleted never comes.
+                    // Another server has deleted it.
+                    Poll::Ready(None) => return Poll::Ready(Delivery::End(End::Deleted)),
+                    Poll::Ready(Some(page)) => {
+                        self.pass_to(page.first);
+                        self.source = self.open_page(page.rows);
+                    }
                     Poll::Pending => match self.feed.end_or_wait(&self.slot) {
                         Some(end) => return Poll::Ready(Delivery::End(end)),
                         None if self.slot.has_note() => {}
@@ -203,17 +236,50 @@ impl Reader {
         Source::Asked(Box::pin(async move {
             // A store that is away is no reason to end a stream (P8).
             let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
+            let mut looks = 0;
             loop {
                 let deadline = history.clock.now() + PAGE_TIMEOUT;
                 let page = Page::After(cursor);
                 match history.store.page(chat, page, rows, deadline).await {
-                    Ok(rows) if !rows.is_empty() => return rows,
-                    Ok(_) => log_limited!(DEBUG, %chat, cursor, "history has no next message yet"),
-                    Err(error) => log_limited!(DEBUG, %chat, cursor, %error, "history not read"),
+                    Ok(mut rows) => {
+                        rows.retain(|row| row.seq <= newest);
+                        let first = rows.first().map_or(newest + 1, |row| row.seq);
+                        looks += 1;
+                        let enough = match rows.is_empty() {
+                            true => LOOKS_AT_END,
+                            false => LOOKS_AT_HOLE,
+                        };
+                        let enough = looks >= enough;
+                        if enough && rows.is_empty() && history.is_gone(chat).await {
+                            return None;
+                        }
+                        if enough || first == cursor + 1 {
+                            return Some(HistoryPage { rows, first });
+                        }
+                        log_limited!(DEBUG, %chat, cursor, "history has no next message yet");
+                    }
+                    Err(error) => {
+                        log_limited!(WARN, %chat, cursor, error = %chain(&error), "history not read, trying again")
+                    }
                 }
                 tokio::time::sleep(delay()).await;
             }
         }))
+    }
+
+    /// Leads the reader past messages that the store has lost, as far as the ring
+    /// does not have them: a hole in a chat must not keep what is behind it from
+    /// anybody.
+    fn pass_to(&mut self, first: Seq) {
+        let first = first.min(self.feed.first().max(self.cursor + 1));
+        let missing = first - self.cursor - 1;
+        if missing > 0 {
+            let (chat, from, through) = (self.feed.chat(), self.cursor + 1, first - 1);
+            self.history.metrics.messages_missing(missing as u64);
+            log_limited!(ERROR, %chat, from, through,
+                "messages are missing in the store, a reader is led past them");
+            self.cursor = first - 1;
+        }
     }
 
     /// Takes from a page what continues this cursor without a hole, as far as

@@ -71,6 +71,12 @@ impl Feed {
         self.readers.load(Ordering::Acquire)
     }
 
+    /// The seq of the oldest message that the ring has; of the next one to come, if
+    /// it has none.
+    pub fn first(&self) -> Seq {
+        lock(&self.state).ring.first()
+    }
+
     /// Appends the messages of a commit (P3), which follow the ring's last.
     pub fn append(&self, entries: impl Iterator<Item = Entry>) {
         lock(&self.state).ring.append(entries);

@@ -8,6 +8,7 @@ use ahash::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
+    callers::{Answer, Callers},
     cursor::Reader,
     post::{Post, PostResult, Refusal},
     slot::Slot,
@@ -34,6 +35,7 @@ pub(super) struct ShardHandle {
     /// Places for posts that wait for the shard, until it accepts them.
     pub places: Arc<Semaphore>,
     pub commands: mpsc::Sender<Command>,
+    pub callers: Arc<Callers>,
 }
 
 /// Where the answer to a post goes.
@@ -97,8 +99,6 @@ pub enum ShardError {
     Draining,
 }
 
-pub(super) type Answer<T> = oneshot::Sender<Result<T, ShardError>>;
-
 /// Everything but posts.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -117,34 +117,22 @@ pub(super) enum ChatCommand {
     },
     Get {
         caller: Caller,
-        answer: Answer<ChatRecord>,
+        answer: Answer<(ChatRecord, usize)>,
     },
     AddMembers {
         caller: Caller,
         users: Vec<UserName>,
-        answer: Answer<ChatRecord>,
+        answer: Answer<(ChatRecord, usize)>,
     },
     RemoveMembers {
         caller: Caller,
         users: Vec<UserName>,
-        answer: Answer<ChatRecord>,
+        answer: Answer<(ChatRecord, usize)>,
     },
     Delete {
         caller: Caller,
         answer: Answer<()>,
     },
-}
-
-impl ChatCommand {
-    /// How many calls it is: a stream that joins is none.
-    pub fn calls(&self) -> usize {
-        usize::from(!matches!(self, Self::Join { .. }))
-    }
-
-    /// The stream that wanted to join has gone.
-    pub fn is_abandoned_join(&self) -> bool {
-        matches!(self, Self::Join { answer, .. } if answer.is_closed())
-    }
 }
 
 impl Shards {
@@ -243,7 +231,8 @@ impl Shards {
         after_seq: Option<Seq>,
         core: usize,
     ) -> Result<Reader, ShardError> {
-        let (answer, joined) = oneshot::channel();
+        let shard = self.of(chat);
+        let (answer, joined) = Answer::new(shard.callers.enter(&user).await);
         let join = ChatCommand::Join {
             user,
             after_seq,
@@ -253,22 +242,29 @@ impl Shards {
         // After a restart or a broken network all readers come back at once. A
         // stream that waits for its place holds nothing that it would not hold
         // anyway, and how many there are is bounded by connections and streams.
-        match self.of(chat).commands.send(Command::Chat(chat, join)).await {
+        match shard.commands.send(Command::Chat(chat, join)).await {
             Ok(()) => joined.await.unwrap_or(Err(ShardError::Unavailable)),
             Err(_) => Err(ShardError::Draining),
         }
     }
 
-    /// Describes a chat to a member of it, or an admin.
+    /// Describes a chat to a member of it, or an admin, and says how many of its
+    /// messages are with the writer.
     ///
     /// # Errors
     /// If the caller may not see it, or there is no such chat.
-    pub async fn get(&self, chat: ChatId, caller: Caller) -> Result<ChatRecord, ShardError> {
-        self.command(chat, |answer| ChatCommand::Get { caller, answer })
+    pub async fn get(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+    ) -> Result<(ChatRecord, usize), ShardError> {
+        let user = caller.user.clone();
+        self.command(chat, user, |answer| ChatCommand::Get { caller, answer })
             .await
     }
 
-    /// Adds members to the end of the list; answers with the chat as it then is.
+    /// Adds members to the end of the list; answers with the chat as it then is,
+    /// and how many are new.
     ///
     /// # Errors
     /// If the caller may not, or there would be too many.
@@ -277,8 +273,9 @@ impl Shards {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
-    ) -> Result<ChatRecord, ShardError> {
-        self.command(chat, |answer| ChatCommand::AddMembers {
+    ) -> Result<(ChatRecord, usize), ShardError> {
+        let user = caller.user.clone();
+        self.command(chat, user, |answer| ChatCommand::AddMembers {
             caller,
             users,
             answer,
@@ -286,8 +283,7 @@ impl Shards {
         .await
     }
 
-    /// Removes members and ends their streams; answers with the chat as it then
-    /// is.
+    /// Removes members and ends their streams; answers as [`Self::add_members`] does.
     ///
     /// # Errors
     /// If the caller may not.
@@ -296,8 +292,9 @@ impl Shards {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
-    ) -> Result<ChatRecord, ShardError> {
-        self.command(chat, |answer| ChatCommand::RemoveMembers {
+    ) -> Result<(ChatRecord, usize), ShardError> {
+        let user = caller.user.clone();
+        self.command(chat, user, |answer| ChatCommand::RemoveMembers {
             caller,
             users,
             answer,
@@ -310,7 +307,8 @@ impl Shards {
     /// # Errors
     /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ShardError> {
-        self.command(chat, |answer| ChatCommand::Delete { caller, answer })
+        let user = caller.user.clone();
+        self.command(chat, user, |answer| ChatCommand::Delete { caller, answer })
             .await
     }
 
@@ -332,14 +330,13 @@ impl Shards {
     async fn command<T>(
         &self,
         chat: ChatId,
+        user: UserName,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
     ) -> Result<T, ShardError> {
-        let (answer, result) = oneshot::channel();
-        match self
-            .of(chat)
-            .commands
-            .try_send(Command::Chat(chat, command(answer)))
-        {
+        let shard = self.of(chat);
+        let (answer, result) = Answer::new(shard.callers.enter(&user).await);
+        let command = Command::Chat(chat, command(answer));
+        match shard.commands.try_send(command) {
             Ok(()) => result.await.unwrap_or(Err(ShardError::Unavailable)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(ShardError::Busy {
                 queue: "shard commands",

@@ -51,6 +51,9 @@ pub enum Refusal {
     Draining,
     #[error("the store is unavailable")]
     Unavailable,
+    /// The store has lost the messages before it, and it was not stored.
+    #[error("the store has lost the chat's newest messages")]
+    Lost,
 }
 
 pub type PostResult = Result<Receipt, Refusal>;

@@ -1,6 +1,34 @@
 use std::collections::{VecDeque, vec_deque};
 
 use super::handle::ChatCommand;
+use crate::{
+    domain::UserName,
+    fault::{self, Fault},
+};
+
+impl ChatCommand {
+    /// How many calls it is: a stream that joins is none.
+    pub fn calls(&self) -> usize {
+        usize::from(!matches!(self, Self::Join { .. }))
+    }
+
+    /// The user who has to be a member for the chat to be read; none for an admin.
+    pub fn asker(&self) -> Option<&UserName> {
+        match self {
+            Self::Join { .. } if fault::is_on(Fault::SkipMembership) => None,
+            Self::Join { user, .. } => Some(user),
+            Self::Get { caller, .. }
+            | Self::AddMembers { caller, .. }
+            | Self::RemoveMembers { caller, .. }
+            | Self::Delete { caller, .. } => (!caller.admin).then_some(&caller.user),
+        }
+    }
+
+    /// The stream that wanted to join has gone.
+    pub fn is_abandoned_join(&self) -> bool {
+        matches!(self, Self::Join { answer, .. } if answer.is_closed())
+    }
+}
 
 /// Commands that wait until their chat is loaded or changed.
 ///
@@ -28,6 +56,10 @@ impl Queue {
         self.0.pop_front()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &ChatCommand> {
+        self.0.iter()
+    }
+
     /// How many of the commands are calls.
     pub fn calls(&self) -> usize {
         self.0.iter().map(ChatCommand::calls).sum()
@@ -45,16 +77,14 @@ impl IntoIterator for Queue {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
-    use crate::testing::user;
+    use crate::{shard::callers::Answer, testing::user};
 
     #[test]
     fn p6_streams_that_have_gone_make_no_queue_grow() {
         let mut queue = Queue::default();
         let mut join = || {
-            let (answer, joined) = oneshot::channel();
+            let (answer, joined) = Answer::new(None);
             queue.push(ChatCommand::Join {
                 user: user("bob"),
                 after_seq: None,

@@ -98,7 +98,8 @@ impl Ring {
         }
     }
 
-    fn first(&self) -> Seq {
+    /// The seq of the oldest entry; one behind the last, if there is none.
+    pub fn first(&self) -> Seq {
         self.last - self.entries.len() as Seq + 1
     }
 

@@ -22,6 +22,8 @@ pub enum End {
     Removed,
     /// The server is shutting down.
     Draining,
+    /// The store has lost the chat's newest messages.
+    Lost,
     /// The client broke the stream's protocol.
     Misused,
 }

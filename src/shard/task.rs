@@ -1,6 +1,8 @@
 mod answers;
+mod asking;
 mod batches;
 mod commands;
+mod takeover;
 mod time;
 
 use std::{
@@ -11,12 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
     active::{IdleList, Place},
+    askers::{Askers, Waiting},
     change::StoreCall,
     cursor::History,
     handle::{Command, Reply},
@@ -26,6 +29,7 @@ use super::{
 };
 use crate::{
     domain::ChatId,
+    store::Lineage,
     writer::{LaneDone, Submission},
 };
 
@@ -73,12 +77,17 @@ pub(super) struct Shard {
     pub lane: mpsc::Sender<Submission>,
     pub done: mpsc::Receiver<LaneDone>,
     pub done_sender: mpsc::Sender<LaneDone>,
+    /// Of the store, if it may change.
+    pub lineage: Option<watch::Receiver<Lineage>>,
     pub state: State,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     chats: AHashMap<ChatId, Place>,
+    /// Those who ask for an active chat and are no members of it.
+    strangers: AHashMap<ChatId, Waiting>,
+    askers: Askers,
     /// Chats with posts to write, oldest first.
     listed: Vec<ChatId>,
     idle: IdleList,
@@ -92,6 +101,12 @@ pub(super) struct State {
     waiting_calls: usize,
     /// What the batches that are with the lane are of `load`, oldest first.
     batches: VecDeque<Load>,
+    /// The store's lineage that all active chats are known to agree with, but for
+    /// those that there is doubt about.
+    agreed: u64,
+    /// The store's, as it is known here.
+    lineage: Lineage,
+    doubted: AHashSet<ChatId>,
     /// Posts that were accepted, or whose chat came back from the lane, since a
     /// second batch was last thought of.
     fresh: usize,
@@ -104,6 +119,18 @@ pub(super) struct State {
     draining: bool,
     drained: Vec<oneshot::Sender<()>>,
     effects: Vec<Effect<Reply>>,
+}
+
+impl State {
+    /// Of a shard that has no chats yet, with the store's lineage.
+    pub fn new(lineage: Option<Lineage>) -> Self {
+        let lineage = lineage.unwrap_or_default();
+        Self {
+            agreed: lineage.number,
+            lineage,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a shard has just taken from its mailboxes.
@@ -150,6 +177,7 @@ impl Shard {
                     }
                     self.take_in(&mut mail);
                 }
+                lineage = takeover::changed(&mut self.lineage) => self.meet(lineage),
                 () = sleep_until(timer) => {}
             }
             let now = self.history.clock.now();
@@ -198,10 +226,12 @@ impl Shard {
         pending
     }
 
-    /// The batches under way do not count, as they have their own bound.
+    /// The batches under way do not count, as they have their own bound. A post is
+    /// not held against what there is doubt about: a message that is lost is no
+    /// duplicate.
     fn has_room(&self) -> bool {
         let (pending, bound) = (self.pending(), self.settings.pending);
-        pending.posts < bound.posts && pending.bytes < bound.bytes
+        self.is_sure() && pending.posts < bound.posts && pending.bytes < bound.bytes
     }
 
     // Posts.
@@ -237,14 +267,11 @@ impl Shard {
             return post.reply.send(Err(Refusal::Draining));
         }
         self.expect_expiry(post.deadline);
-        match self.place(id) {
-            Place::Loading(waiting) => {
-                let weight = post.draft.weight();
-                waiting.posts.push(post);
-                self.state.load.posts += 1;
-                self.state.load.bytes += weight;
+        match self.state.chats.get(&id) {
+            Some(Place::Active(active)) if active.knows(Some(&post.from)) => {
+                self.accept(id, post, now);
             }
-            Place::Active(_) => self.accept(id, post, now),
+            _ => self.ask_post(id, post),
         }
     }
 

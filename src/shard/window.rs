@@ -3,7 +3,7 @@ use std::{
     sync::LazyLock,
 };
 
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 
 use crate::{
     domain::{ClientMessageId, Digests, Row, Seq, Timestamp, UserName},
@@ -28,6 +28,19 @@ impl Key {
     }
 }
 
+/// What is posted under a [`Key`]: the same text again is the same post, another
+/// text is a mistake of the client's. A short digest tells them apart but for one
+/// pair in four billion, which then counts as the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextDigest(u32);
+
+impl TextDigest {
+    pub fn of(text: &str) -> Self {
+        static SEEDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(SEEDS.hash_one(text) as u32)
+    }
+}
+
 /// The duplicate window of a chat: the posts under way and the newest `size`
 /// messages, by their [`Key`] (P5). Messages without a client message id cost
 /// nothing here.
@@ -41,9 +54,17 @@ pub struct Window {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// Accepted, not stored yet; the number that the chat gave it.
-    UnderWay(u64),
-    Stored(Seq, Timestamp),
+    /// Accepted, not stored yet; with the number that the chat gave it.
+    UnderWay(u64, TextDigest),
+    Stored(Seq, Timestamp, TextDigest),
+}
+
+impl Known {
+    pub fn text(&self) -> TextDigest {
+        match self {
+            Self::UnderWay(_, text) | Self::Stored(_, _, text) => *text,
+        }
+    }
 }
 
 impl Window {
@@ -61,15 +82,15 @@ impl Window {
 
     /// Takes in a post that is under way from now on, unless it is known: then
     /// says as what.
-    pub fn begin(&mut self, key: Key, ticket: u64) -> Option<Known> {
+    pub fn begin(&mut self, key: Key, ticket: u64, text: TextDigest) -> Option<Known> {
         match self.known.entry(key) {
             Entry::Occupied(known) if !fault::is_on(Fault::ForgetDuplicates) => Some(*known.get()),
             Entry::Occupied(mut known) => {
-                known.insert(Known::UnderWay(ticket));
+                known.insert(Known::UnderWay(ticket, text));
                 None
             }
             Entry::Vacant(place) => {
-                place.insert(Known::UnderWay(ticket));
+                place.insert(Known::UnderWay(ticket, text));
                 None
             }
         }
@@ -77,22 +98,23 @@ impl Window {
 
     /// The post under way was not stored and will not be.
     pub fn forget(&mut self, key: Key) {
-        if matches!(self.known.get(&key), Some(Known::UnderWay(_))) {
+        if matches!(self.known.get(&key), Some(Known::UnderWay(..))) {
             self.known.remove(&key);
         }
     }
 
     /// Takes in the chat's next message, and lets go of what is too old.
-    pub fn store(&mut self, seq: Seq, created_at: Timestamp, key: Option<Key>) {
+    pub fn store(&mut self, seq: Seq, created_at: Timestamp, key: Option<Key>, text: &str) {
         if let Some(key) = key {
-            self.known.insert(key, Known::Stored(seq, created_at));
+            let text = TextDigest::of(text);
+            self.known.insert(key, Known::Stored(seq, created_at, text));
             self.stored.push_back((seq, key));
         }
         let oldest = seq - self.size as Seq;
         while let Some((seq, key)) = self.stored.pop_front_if(|(seq, _)| *seq <= oldest) {
             // The same key may have been stored again since.
             if let Entry::Occupied(known) = self.known.entry(key)
-                && matches!(known.get(), Known::Stored(at, _) if *at == seq)
+                && matches!(known.get(), Known::Stored(at, ..) if *at == seq)
             {
                 known.remove();
             }
@@ -107,12 +129,16 @@ mod tests {
     fn store(window: &mut Window, seq: Seq, id: &str) {
         let id = ClientMessageId::from_wire(id).unwrap();
         let key = Key::new(&UserName::new("alice").unwrap(), id.as_ref());
-        window.store(seq, Timestamp(seq), key);
+        window.store(seq, Timestamp(seq), key, "x");
     }
 
     fn key(key: &str) -> Key {
         let id = ClientMessageId::from_wire(key).unwrap();
         Key::new(&UserName::new("alice").unwrap(), id.as_ref()).unwrap()
+    }
+
+    fn x() -> TextDigest {
+        TextDigest::of("x")
     }
 
     #[test]
@@ -122,7 +148,10 @@ mod tests {
             store(&mut window, seq, &format!("k{seq}"));
         }
         assert_eq!(window.get(key("k7")), None);
-        assert_eq!(window.get(key("k8")), Some(Known::Stored(8, Timestamp(8))));
+        assert_eq!(
+            window.get(key("k8")),
+            Some(Known::Stored(8, Timestamp(8), x()))
+        );
         assert_eq!(window.known.len(), 3);
     }
 
@@ -135,14 +164,20 @@ mod tests {
         }
         store(&mut window, 5, "k");
         store(&mut window, 6, "");
-        assert_eq!(window.get(key("k")), Some(Known::Stored(5, Timestamp(5))));
+        assert_eq!(
+            window.get(key("k")),
+            Some(Known::Stored(5, Timestamp(5), x()))
+        );
     }
 
     #[test]
     fn forgetting_spares_what_is_stored() {
         let mut window = Window::new(3);
-        assert_eq!(window.begin(key("a"), 1), None);
-        assert_eq!(window.begin(key("a"), 2), Some(Known::UnderWay(1)));
+        assert_eq!(window.begin(key("a"), 1, x()), None);
+        assert_eq!(
+            window.begin(key("a"), 2, x()),
+            Some(Known::UnderWay(1, x()))
+        );
         window.forget(key("a"));
         assert_eq!(window.get(key("a")), None);
         store(&mut window, 1, "a");

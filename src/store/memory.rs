@@ -69,6 +69,15 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Loses a message, as a real store may by a failover or an operator's hand.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn lose(&self, chat: ChatId, seq: Seq) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chat) = state.chats.get_mut(&chat) {
+            chat.messages.remove(&seq);
+        }
+    }
+
     /// No method leaves the state half changed when it panics, so a poisoned
     /// lock is taken.
     fn state(&self) -> StoreResult<MutexGuard<'_, State>> {
@@ -122,6 +131,17 @@ impl Store for MemoryStore {
         let state = self.state_by(deadline)?;
         let chat = state.chats.get(&chat);
         Ok(chat.map(|chat| (chat.record(), chat.before(Seq::MAX, newest))))
+    }
+
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let state = self.state_by(deadline)?;
+        let members = state.chats.get(&chat).map(|chat| &chat.record.members);
+        Ok(members.is_some_and(|members| members.iter().any(|user| users.contains(user))))
     }
 
     async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {

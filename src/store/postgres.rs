@@ -10,18 +10,24 @@
 //! 3. Every read asks for the chat's row: a deleted chat is out of sight before
 //!    its messages are removed.
 //! 4. No call outlasts its deadline or its own bound, whatever the server does.
-//! 5. Sessions are not shared with others, so a pooler between this and the
-//!    server must not hand them around (pgbouncer: session mode).
+//! 5. Behind a pooler, nothing outlives a transaction: no setting, no prepared
+//!    statement, no lock. A connection shows whether it is one (`connect`).
+//! 6. Every session writes when it is made; one that is found not to, or silent,
+//!    is not used again, nor are those made before it.
 
+mod cancel;
 mod connect;
 mod copy;
 mod dsn;
 mod error;
 mod lane;
 mod migrate;
+mod places;
 mod pool;
 mod purge;
 mod reads;
+mod servers;
+mod session;
 pub mod sql;
 mod tls;
 
@@ -32,11 +38,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use tokio::sync::{Notify, watch};
 
-use self::{connect::Connector, dsn::Dsn, lane::Lane, pool::Pool, pool::Query};
-use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
+use self::{
+    connect::Connector,
+    dsn::Dsn,
+    lane::Lane,
+    pool::{Answer, Params, Pool, Query},
+};
+use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult};
 use crate::domain::{ChatId, Row, Seq, UserName};
 
 pub use error::{ConnectError, OpenError};
@@ -53,7 +64,8 @@ pub struct Settings {
     pub lanes: usize,
     /// Connections for all else, at least 1.
     pub read_connections: usize,
-    /// To connect, TLS and login included.
+    /// To connect to one address of one host, TLS and login included, where the
+    /// database's address does not say it.
     pub connect_timeout: Duration,
     /// A lane's connection on which nothing moves for this long is given up.
     pub lane_stall: Duration,
@@ -95,7 +107,6 @@ pub struct PostgresStore {
     pool: Pool,
     write_timeout: Duration,
     purge_wake: Notify,
-    closed: watch::Sender<bool>,
 }
 
 /// Which database `dsn` means, where and as whom, without the password.
@@ -127,6 +138,15 @@ pub struct Inspection {
     pub fsync_off: bool,
     /// Between its clock and this machine's, a round trip included.
     pub skew: Duration,
+    /// As PostgreSQL names it.
+    pub encoding: String,
+    /// Rights that the role lacks, in words.
+    pub missing: Option<String>,
+    /// How many sessions the server would let this role have, beside those that
+    /// there are.
+    pub places: u64,
+    /// Behind a pooler, whose own limits nobody here can see.
+    pub pooled: bool,
 }
 
 /// Looks at a database and changes nothing.
@@ -162,22 +182,22 @@ impl PostgresStore {
             lanes,
             write_timeout: settings.write_timeout,
             purge_wake: Notify::new(),
-            closed: watch::Sender::new(false),
         })
     }
 
-    /// Removes the messages of deleted chats in the background until the store
-    /// is closed. To be spawned once; any number of servers may be at it.
+    /// Removes the messages of deleted chats in the background, and gives up
+    /// connections that lanes have no place for, until the store is closed. To be
+    /// spawned once; any number of servers may be at it.
     pub async fn purge(&self) {
-        let mut closed = self.closed.subscribe();
         tokio::select! {
-            () = purge::run(&self.connector, &self.purge_wake) => {}
-            _ = closed.wait_for(|closed| *closed) => {}
+            _ = join(purge::purge(&self.connector, &self.purge_wake), self.pool.give_way()) => {}
+            () = self.connector.closed() => {}
         }
     }
 
-    fn write_deadline(&self) -> Instant {
-        Instant::now() + self.write_timeout
+    async fn write(&self, query: Query, params: Params<'_>) -> StoreResult<Answer> {
+        let deadline = Instant::now() + self.write_timeout;
+        self.pool.write(deadline, query, params).await
     }
 }
 
@@ -192,15 +212,12 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
-        let lease = self.pool.lease(self.write_deadline()).await?;
         let members: Vec<&str> = chat.members.iter().map(|m| &**m).collect();
-        let rows = lease
-            .write(
-                Query::CreateChat,
-                &[&&*chat.created_by, &chat.created_at.0, &members],
-            )
+        let creator: &str = &chat.created_by;
+        let made = self
+            .write(Query::CreateChat, &[&creator, &chat.created_at.0, &members])
             .await?;
-        let id = rows.first().and_then(|row| row.try_get(0).ok());
+        let id = made.rows.first().and_then(|row| row.try_get(0).ok());
         // The id column's own sequence starts at 1.
         id.and_then(|id| ChatId::new(id).ok())
             .ok_or_else(|| StoreError::OutcomeUnknown("no id was returned".into()))
@@ -215,9 +232,17 @@ impl Store for PostgresStore {
         self.pool.load_chat(chat, newest, deadline).await
     }
 
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        self.pool.has_member(chat, users, deadline).await
+    }
+
     async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
-        let lease = self.pool.lease(self.write_deadline()).await?;
-        let deleted = lease.execute(Query::DeleteChat, &[&chat.get()]).await? > 0;
+        let deleted = self.write(Query::DeleteChat, &[&chat.get()]).await?.count > 0;
         if deleted {
             self.purge_wake.notify_one();
         }
@@ -225,19 +250,15 @@ impl Store for PostgresStore {
     }
 
     async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
-        let lease = self.pool.lease(self.write_deadline()).await?;
         let users: Vec<&str> = users.iter().map(|u| &**u).collect();
-        lease
-            .execute(Query::AddMembers, &[&chat.get(), &users])
+        self.write(Query::AddMembers, &[&chat.get(), &users])
             .await?;
         Ok(())
     }
 
     async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
-        let lease = self.pool.lease(self.write_deadline()).await?;
         let users: Vec<&str> = users.iter().map(|u| &**u).collect();
-        lease
-            .execute(Query::RemoveMembers, &[&chat.get(), &users])
+        self.write(Query::RemoveMembers, &[&chat.get(), &users])
             .await?;
         Ok(())
     }
@@ -274,12 +295,16 @@ impl Store for PostgresStore {
         self.pool.last_seqs(chats, deadline).await
     }
 
+    fn lineage(&self) -> Option<watch::Receiver<Lineage>> {
+        Some(self.connector.servers().watch())
+    }
+
     async fn ping(&self, deadline: Instant) -> StoreResult<()> {
-        self.pool.lease(deadline).await?.ping().await
+        self.pool.ping(deadline).await
     }
 
     async fn close(&self) {
-        self.closed.send_replace(true);
+        self.connector.close();
         self.pool.close();
         join_all(self.lanes.iter().map(|lane| lane.close())).await;
     }

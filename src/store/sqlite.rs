@@ -4,14 +4,17 @@
 //!
 //! Invariants:
 //! 1. An answer to a write leaves after COMMIT has synced the log (P1).
-//! 2. One process has the file, held by a lock beside it.
+//! 2. One process has the file, held by a lock on it. Once its path names another
+//!    file, or none, nothing is read or acknowledged.
 //! 3. A write that has been admitted is carried out, also when its caller goes
 //!    away or the store is closed.
 //! 4. Messages of a deleted chat are removed bit by bit, by the writer; every
 //!    query asks whether the chat exists.
+//! 5. What is made here only the server's own user can read.
 
 mod changes;
 mod error;
+mod files;
 mod queries;
 mod queue;
 mod reader;
@@ -31,9 +34,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Mutex, oneshot};
 
-pub use schema::OpenError;
+pub use schema::{OpenError, is_open_to_others};
 
 use self::{
+    files::{Claim, Files},
     queue::{Queue, Thread},
     reader::{Read, read},
     writer::{Change, Job, Writer},
@@ -103,24 +107,24 @@ impl SqliteStore {
     /// # Errors
     /// If the file cannot be made, written or understood, or is in use.
     pub fn open(path: &Path, settings: Settings) -> Result<Self, OpenError> {
-        let lock = schema::claim(path)?;
-        let conn = schema::open_writer(path, &settings)?;
-        let (writes, jobs) = queue::bounded(settings.write_queue);
-        let writer = Writer::new(conn, lock, jobs, settings.clone()).map_err(|source| {
-            OpenError::Sqlite {
-                path: path.to_owned(),
-                source,
-            }
-        })?;
+        let claim = Arc::new(Claim::take(path)?);
+        let opened = schema::open(path, &settings).map_err(|error| claim.explain(error))?;
+        let files = Arc::new(Files::watch(Arc::clone(&claim))?);
         let no_thread = |source| OpenError::Io {
             path: path.to_owned(),
             source,
         };
+        let (writes, jobs) = queue::bounded(settings.write_queue);
+        let writer = Writer::new(opened.writer, Arc::clone(&files), jobs, settings.clone());
+        let writer = writer.map_err(|source| OpenError::Sqlite {
+            path: path.to_owned(),
+            source,
+        })?;
         let (reads, jobs) = queue::bounded(settings.read_queue);
         let mut readers = Vec::new();
-        for _ in 0..settings.readers.max(1) {
-            let (conn, jobs) = (schema::open_reader(path, &settings)?, jobs.clone());
-            let thread = Thread::spawn("sqlite-reader", || reader::run(conn, jobs));
+        for conn in opened.readers {
+            let (files, jobs) = (Arc::clone(&files), jobs.clone());
+            let thread = Thread::spawn("sqlite-reader", || reader::run(files, conn, jobs));
             readers.push(thread.map_err(no_thread)?);
         }
         let writer = Thread::spawn("sqlite-writer", || writer.run()).map_err(no_thread)?;
@@ -170,6 +174,19 @@ impl Store for SqliteStore {
     ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
         read(&self.reads, deadline, move |conn| {
             queries::load_chat(conn, chat, newest)
+        })
+        .await
+    }
+
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let users = users.to_vec();
+        read(&self.reads, deadline, move |conn| {
+            queries::has_member(conn, chat, &users)
         })
         .await
     }

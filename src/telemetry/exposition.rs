@@ -88,6 +88,8 @@ impl Collector for Metrics {
                 names::LANE_CONNECTS => Shown::Count(depths.lane_connects),
                 names::RING_READS => count(p.ring_reads),
                 names::HISTORY_READS => count(p.history_reads),
+                names::MESSAGES_MISSING => count(p.messages_missing),
+                names::MESSAGES_LOST => count(p.messages_lost),
                 names::CURSOR_LAG => numbers(p.cursor_lag),
                 names::FAILED_EXPORTS => count(p.failed_exports),
                 names::CPU_SECONDS => Shown::Seconds(process.cpu_seconds),

@@ -111,6 +111,8 @@ pub(super) struct Places {
     pub lane_unknown: Sum,
     pub ring_reads: Sum,
     pub history_reads: Sum,
+    pub messages_missing: Sum,
+    pub messages_lost: Sum,
     pub cursor_lag: Histogram,
     pub failed_exports: Sum,
 }
@@ -140,6 +142,8 @@ impl Metrics {
             lane_unknown: l.counter(),
             ring_reads: l.counter(),
             history_reads: l.counter(),
+            messages_missing: l.counter(),
+            messages_lost: l.counter(),
             cursor_lag: l.histogram(),
             failed_exports: l.counter(),
         };
@@ -232,6 +236,16 @@ impl Metrics {
     pub fn history_read(&self, lag: u64) {
         self.sheet.add(self.places.history_reads, 1);
         self.sheet.observe(self.places.cursor_lag, lag);
+    }
+
+    /// A reader was led past messages that the store does not have.
+    pub fn messages_missing(&self, messages: u64) {
+        self.sheet.add(self.places.messages_missing, messages);
+    }
+
+    /// The store has no more what it had acknowledged.
+    pub fn messages_lost(&self, messages: u64) {
+        self.sheet.add(self.places.messages_lost, messages);
     }
 
     // Chats.

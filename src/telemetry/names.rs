@@ -52,6 +52,8 @@ metrics! {
     LANE_CONNECTS: Counter "chat_lane_connects" "Connections that writer lanes opened to PostgreSQL, the first ones included";
     RING_READS: Counter "chat_ring_reads" "Chunks of messages that readers took from a chat's ring";
     HISTORY_READS: Counter "chat_history_reads" "Pages of messages that readers took from the store because they were behind the ring";
+    MESSAGES_MISSING: Counter "chat_messages_missing" "Messages that readers were led past because the store no longer has them, counted for each reader";
+    MESSAGES_LOST: Counter "chat_messages_lost" "Acknowledged messages of chats in memory that the store had no more when another server of the database took over";
     CURSOR_LAG: Histogram "chat_cursor_lag_messages" "How many messages a reader was behind its chat's newest when it was given some";
     AUTH: Counter "chat_auth_checks" "Checks of tokens by outcome: hit and miss of the cache, refused, failed to ask";
     FAILED_EXPORTS: Counter "chat_traces_failed_exports" "Exports of traces that failed; traffic does not notice";
@@ -97,7 +99,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 34] = [
+pub const REASONS: [&str; 37] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -121,6 +123,7 @@ pub const REASONS: [&str; 34] = [
     "HEADERS_TOO_LARGE",
     "STORE_UNAVAILABLE",
     "NOT_STORED_IN_TIME",
+    "MESSAGES_LOST",
     "OUTCOME_UNKNOWN",
     "SHUTTING_DOWN",
     "AUTH_UNAVAILABLE",
@@ -131,6 +134,8 @@ pub const REASONS: [&str; 34] = [
     "TOO_MANY_STREAMS",
     "TOO_MANY_SENDS",
     "TOO_MANY_CALLS",
+    "TOO_MANY_OPEN_CALLS",
+    "TOO_MANY_FRAMES",
     "OTHER",
 ];
 

@@ -1,15 +1,15 @@
+mod others;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ahash::AHashMap;
-
 use super::Landed;
 use crate::{
     domain::{ChatId, Clock, Row, Seq},
     store::{Page, Store, StoreError, StoreResult, retry_delays},
-    telemetry::{Metrics, log_limited},
+    telemetry::{Metrics, chain, log_limited},
 };
 
 /// How long one look-up may take before it is tried again.
@@ -17,6 +17,10 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Messages that a look-up reads at a time.
 const LOOKUP_PAGE: usize = 1_000;
+
+/// So often a batch whose conflict nothing explains is tried again as it is: what
+/// was in the way may have gone with a failover.
+const UNEXPLAINED: u32 = 3;
 
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -31,6 +35,8 @@ pub(super) struct Attempt<'a> {
     metrics: &'a Metrics,
     /// How often the store was asked to commit.
     attempts: u32,
+    /// Conflicts that nothing explained.
+    unexplained: u32,
     /// What is still to be written; the next piece is the last element.
     todo: Vec<Vec<Row>>,
     landed: Vec<Landed>,
@@ -49,6 +55,7 @@ impl<'a> Attempt<'a> {
             clock,
             metrics,
             attempts: 0,
+            unexplained: 0,
             todo: Vec::new(),
             landed: Vec::new(),
         }
@@ -56,10 +63,14 @@ impl<'a> Attempt<'a> {
 
     /// Ends when every row has an outcome. Rows of a chat stand together, dense
     /// and ascending, and so do the outcomes. The number says how often the store
-    /// was asked to commit.
-    pub async fn write(mut self, rows: Vec<Row>) -> (Vec<Landed>, u32) {
+    /// was asked to commit. `doubtful` says that another server of the database may
+    /// have taken over since the rows were numbered.
+    pub async fn write(mut self, rows: Vec<Row>, doubtful: bool) -> (Vec<Landed>, u32) {
         self.landed.reserve(rows.len());
         self.todo.push(rows);
+        if doubtful {
+            self.leave_lost().await;
+        }
         while let Some(piece) = self.todo.pop() {
             if !piece.is_empty() {
                 self.write_piece(piece).await;
@@ -80,20 +91,20 @@ impl<'a> Attempt<'a> {
                 Ok(()) => return self.stored(piece),
                 Err(StoreError::Unavailable(source)) => {
                     self.metrics.lane_retried();
-                    log_limited!(WARN, lane = self.lane, rows = piece.len(), error = %source,
+                    log_limited!(WARN, lane = self.lane, rows = piece.len(), error = %chain(&*source),
                         "store unavailable, batch waits");
                     tokio::time::sleep(delay()).await;
                 }
                 Err(StoreError::OutcomeUnknown(source)) => {
                     self.metrics.lane_unknown();
-                    tracing::warn!(lane = self.lane, rows = piece.len(), error = %source,
+                    log_limited!(WARN, lane = self.lane, rows = piece.len(), error = %chain(&*source),
                         "outcome of a commit unknown, looking it up");
                     if self.is_stored(&piece).await {
                         return self.stored(piece);
                     }
                     tokio::time::sleep(delay()).await;
                 }
-                Err(error @ (StoreError::Conflict | StoreError::Refused(_))) => break error,
+                Err(error) => break error,
             }
         };
         let piece = Arc::try_unwrap(piece).unwrap_or_else(|shared| (*shared).clone());
@@ -101,6 +112,10 @@ impl<'a> Attempt<'a> {
             StoreError::Conflict => {
                 self.metrics.lane_conflict();
                 self.give_way(piece).await;
+            }
+            StoreError::Replaced => {
+                self.todo.push(piece);
+                self.leave_lost().await;
             }
             error => self.divide(piece, &error),
         }
@@ -138,7 +153,7 @@ impl<'a> Attempt<'a> {
         let confirmed = self.store.confirm(self.lane, row).await;
         if let Err(error) = &confirmed {
             log_limited!(WARN, lane = self.lane, chat = %row.chat, seq = row.seq,
-                error = error as &dyn std::error::Error,
+                error = %chain(error),
                 "a stored message cannot be confirmed, looking it up again");
         }
         let for_good = matches!(confirmed, Ok(true));
@@ -164,128 +179,12 @@ impl<'a> Attempt<'a> {
         }
         for row in piece {
             log_limited!(WARN, lane = self.lane, chat = %row.chat, seq = row.seq,
-                error = error as &dyn std::error::Error, "store refuses a message");
+                error = %chain(error), "store refuses a message");
             self.landed.push(Landed::Refused {
                 chat: row.chat,
                 id: row.id,
             });
             renumber(self.todo.iter_mut().flatten(), row.chat, -1);
-        }
-    }
-
-    /// Some seq of the piece is taken: by a late commit of our own, or by
-    /// another writer, behind whose messages ours then go.
-    async fn give_way(&mut self, piece: Vec<Row>) {
-        if self.is_stored(&piece).await {
-            return self.stored(Arc::new(piece));
-        }
-        let mut rest = Vec::with_capacity(piece.len());
-        let mut explained = false;
-        for rows in by_chat(piece) {
-            let (chat, first) = (rows[0].chat, rows[0].seq);
-            let foreign = self.behind(chat, first - 1).await;
-            if foreign.is_empty() {
-                rest.extend(rows);
-                continue;
-            }
-            log_limited!(WARN, lane = self.lane, %chat, seq = first, theirs = foreign.len(),
-                "another writer has used our seqs, renumbering behind it");
-            rest.extend(self.make_way_for(foreign, rows));
-            explained = true;
-        }
-        if explained {
-            self.todo.push(rest);
-        } else {
-            self.leave_deleted(rest).await;
-        }
-    }
-
-    /// What is in the way can't be seen, so a chat was deleted under us by another
-    /// server. If none was, what conflicts is found like what is refused: trying
-    /// again would hold up the lane's other chats for ever.
-    async fn leave_deleted(&mut self, piece: Vec<Row>) {
-        let before = piece.len();
-        let mut rest = Vec::with_capacity(before);
-        for rows in by_chat(piece) {
-            let chat = rows[0].chat;
-            if self.is_there(chat).await {
-                rest.extend(rows);
-            } else {
-                self.lose(chat, rows);
-            }
-        }
-        if rest.len() < before {
-            self.todo.push(rest);
-        } else {
-            self.divide(rest, &StoreError::Conflict);
-        }
-    }
-
-    /// Ends the messages of a chat that is gone, in later pieces as well.
-    fn lose(&mut self, chat: ChatId, mut rows: Vec<Row>) {
-        for later in self.todo.iter_mut().rev() {
-            rows.extend(later.extract_if(.., |row| row.chat == chat));
-        }
-        log_limited!(WARN, lane = self.lane, %chat, rows = rows.len(),
-            "the chat was deleted by another server, its messages are not stored");
-        let lost = rows.into_iter();
-        self.landed
-            .extend(lost.map(|row| Landed::NoChat { chat, id: row.id }));
-    }
-
-    /// Reports the foreign messages, and moves ours behind them, in place and in
-    /// time; less those that turn out to be the same post.
-    fn make_way_for(&mut self, foreign: Vec<Row>, mut ours: Vec<Row>) -> Vec<Row> {
-        let chat = ours[0].chat;
-        let newest = foreign.iter().map(|row| row.created_at).max();
-        let mut posts = AHashMap::new();
-        for row in &foreign {
-            if let Some(id) = &row.client_message_id {
-                posts.entry((&row.from, id)).or_insert(row);
-            }
-        }
-        let mut shift = foreign.len() as Seq;
-        let mut duplicates = Vec::new();
-        let mut keep = |row: &mut Row| {
-            let post = row.client_message_id.as_ref().map(|id| (&row.from, id));
-            if let Some(theirs) = post.and_then(|post| posts.get(&post)) {
-                shift -= 1;
-                duplicates.push(Landed::Duplicate {
-                    chat,
-                    id: row.id,
-                    seq: theirs.seq,
-                    created_at: theirs.created_at,
-                });
-                return false;
-            }
-            row.seq += shift;
-            row.created_at = newest.map_or(row.created_at, |newest| newest.max(row.created_at));
-            true
-        };
-        ours.retain_mut(&mut keep);
-        for later in self.todo.iter_mut().rev() {
-            later.retain_mut(|row| row.chat != chat || keep(row));
-        }
-        self.landed.extend(foreign.into_iter().map(Landed::Foreign));
-        self.landed.extend(duplicates);
-        ours
-    }
-
-    /// All messages of a chat behind `seq`.
-    async fn behind(&self, chat: ChatId, seq: Seq) -> Vec<Row> {
-        let mut rows: Vec<Row> = Vec::new();
-        loop {
-            let last = rows.last().map_or(seq, |row| row.seq);
-            let page = self.page(chat, Page::After(last), LOOKUP_PAGE).await;
-            let full = page.len() == LOOKUP_PAGE;
-            rows.extend(page);
-            if full {
-                continue;
-            }
-            match rows.last() {
-                Some(last) if !self.confirm(last).await => rows.clear(),
-                _ => return rows,
-            }
         }
     }
 
@@ -305,7 +204,7 @@ impl<'a> Attempt<'a> {
                 Ok(answer) => return answer,
                 Err(error) => {
                     log_limited!(WARN, lane = self.lane, %chat,
-                        error = &error as &dyn std::error::Error, "look-up failed, trying again");
+                        error = %chain(&error), "look-up failed, trying again");
                     tokio::time::sleep(delay()).await;
                 }
             }
@@ -315,17 +214,6 @@ impl<'a> Attempt<'a> {
 
 fn same(found: &Row, ours: &Row) -> bool {
     found.seq == ours.seq && found.id == ours.id
-}
-
-fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {
-    let mut chats: Vec<Vec<Row>> = Vec::new();
-    for row in rows {
-        match chats.last_mut() {
-            Some(chat) if chat[0].chat == row.chat => chat.push(row),
-            _ => chats.push(vec![row]),
-        }
-    }
-    chats
 }
 
 fn renumber<'r>(rows: impl Iterator<Item = &'r mut Row>, chat: ChatId, shift: Seq) {

@@ -19,14 +19,24 @@ pub const SHARD_BATCHES: usize = 2;
 pub struct Submission {
     /// Of one chat together, dense and ascending in seq.
     pub rows: Vec<Row>,
+    /// The store's lineage that the shard's chats are known to agree with; `None`
+    /// while there is doubt.
+    pub lineage: Option<u64>,
     /// Sampled sends among the rows; mostly none.
     pub sampled: Vec<SpanRef>,
     /// Has room for the answer.
     pub done: mpsc::Sender<LaneDone>,
 }
 
-/// What became of the rows of one [`Submission`], chat by chat in order of seq.
-pub type LaneDone = Vec<Landed>;
+/// What became of the rows of one [`Submission`].
+#[derive(Debug)]
+pub struct LaneDone {
+    /// Chat by chat in order of seq.
+    pub landed: Vec<Landed>,
+    /// The store's when the batch was begun: if it is another by now, what landed
+    /// may be lost.
+    pub lineage: u64,
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct LaneSettings {
@@ -107,6 +117,8 @@ impl Lane {
         let begun = self.clock.now();
         let count = submissions.len();
         let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
+        let lineage = store.lineage().map_or(0, |lineage| lineage.borrow().number);
+        let doubtful = submissions.iter().any(|one| one.lineage != Some(lineage));
         let attempt = Attempt::new(self.index, store, clock, metrics);
         let Merged {
             rows,
@@ -116,13 +128,13 @@ impl Lane {
         let total = rows.len();
         metrics.batch_begun(self.index, total, rows.iter().map(Row::weight).sum());
         let span = traces.batch(&sampled);
-        let (landed, attempts) = attempt.write(rows).await;
+        let (landed, attempts) = attempt.write(rows, doubtful).await;
         if let Some(span) = span {
             span.end(self.index, total, attempts);
         }
         let stored = landed.iter().filter(|one| matches!(one, Landed::Stored(_)));
         metrics.batch_done(self.index, count, stored.count(), self.clock.now() - begun);
-        answers.give(landed);
+        answers.give(landed, lineage);
     }
 }
 
@@ -172,19 +184,20 @@ impl Merged {
 
 impl Answers {
     /// A shard that is gone has nobody left to tell.
-    fn give(self, landed: LaneDone) {
+    fn give(self, landed: Vec<Landed>, lineage: u64) {
+        let done = |landed| LaneDone { landed, lineage };
         let (shards, owner) = match self {
-            Self::One(shard) => return drop(shard.try_send(landed)),
+            Self::One(shard) => return drop(shard.try_send(done(landed))),
             Self::Several(shards, owner) => (shards, owner),
         };
-        let mut parts: Vec<LaneDone> = shards.iter().map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<Landed>> = shards.iter().map(|_| Vec::new()).collect();
         for landed in landed {
             if let Some(at) = owner.get(&landed.chat()) {
                 parts[*at].push(landed);
             }
         }
         for (shard, part) in shards.into_iter().zip(parts) {
-            _ = shard.try_send(part);
+            _ = shard.try_send(done(part));
         }
     }
 }

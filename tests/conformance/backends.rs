@@ -6,7 +6,10 @@ use chat_service::store::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::pg;
+use crate::{
+    pg::{self, Pg},
+    pooler::Pooler,
+};
 
 struct Memory(Arc<MemoryStore>);
 
@@ -75,7 +78,43 @@ impl Durable for Postgres {
     }
 }
 
+/// The same behind PgBouncer in transaction mode.
+struct Pooled {
+    store: Arc<PostgresStore>,
+    dsn: String,
+    _pooler: Pooler,
+}
+
+impl Backend for Pooled {
+    async fn start() -> Self {
+        let pg = tokio::task::spawn_blocking(Pg::shared).await.unwrap();
+        let own = pg::fresh_database_on(pg).await;
+        let (_, name) = own.rsplit_once("dbname=").unwrap();
+        let pooler = Pooler::start(pg);
+        let dsn = pooler.dsn(name);
+        let store = Arc::new(pg::open(&dsn).await);
+        Self {
+            store,
+            dsn,
+            _pooler: pooler,
+        }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+}
+
+impl Durable for Pooled {
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = Arc::new(pg::open(&self.dsn).await);
+    }
+}
+
 conformance!(memory, Memory);
+conformance!(pooled, Pooled);
+durable_conformance!(pooled_durable, Pooled);
 conformance!(sqlite, Sqlite);
 conformance!(postgres, Postgres);
 durable_conformance!(sqlite_durable, Sqlite);

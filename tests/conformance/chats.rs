@@ -54,6 +54,24 @@ pub async fn members_of_one_chat_are_not_those_of_another(store: &dyn Store) {
     assert_eq!(members(store, two).await, [a, b]);
 }
 
+pub async fn membership_is_known_without_the_chat(store: &dyn Store) {
+    let (a, b, c) = (user("a"), user("b"), user("c"));
+    let (id, other) = (chat(store, &[&a, &b]).await, chat(store, &[&c]).await);
+    let asked = async |chat, users: &[&UserName]| {
+        let users: Vec<UserName> = users.iter().copied().cloned().collect();
+        store.has_member(chat, &users, soon()).await.unwrap()
+    };
+    assert!(asked(id, &[&b]).await);
+    assert!(asked(id, &[&c, &a]).await, "one of several");
+    assert!(!asked(id, &[&c]).await, "a member of another chat");
+    assert!(!asked(id, &[]).await);
+    store.remove_members(id, vec![b.clone()]).await.unwrap();
+    assert!(!asked(id, &[&b]).await, "removed");
+    assert!(store.delete_chat(id).await.unwrap());
+    assert!(!asked(id, &[&a]).await, "the chat is deleted");
+    assert!(asked(other, &[&c]).await);
+}
+
 pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
     let (a, b) = (user("a"), user("b"));
     let (id, other) = (chat(store, &[&a, &b]).await, chat(store, &[&a]).await);

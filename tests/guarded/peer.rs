@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -30,6 +30,8 @@ pub enum Answer {
     No(Code, &'static str),
     /// No gRPC, but an HTTP status.
     Http(u16),
+    /// The call's stream is reset, and the connection goes on.
+    Reset,
     /// Every other call fails, beginning with the first.
     Flap,
 }
@@ -119,9 +121,14 @@ impl Peer {
                             peer.0.checks.fetch_add(1, Ordering::SeqCst);
                             let mut response = HttpResponse::new(tonic::body::Body::empty());
                             *response.status_mut() = status.try_into().unwrap();
-                            return Ok::<_, Infallible>(response);
+                            return Ok(response);
                         }
-                        AccessV1Server::new(peer).call(request).await
+                        if peer.answer() == Answer::Reset {
+                            peer.0.checks.fetch_add(1, Ordering::SeqCst);
+                            return Err(io::Error::other("not this one"));
+                        }
+                        let answered = AccessV1Server::new(peer).call(request).await;
+                        Ok(answered.unwrap_or_else(|never| match never {}))
                     }
                 });
                 connections.spawn(async move {
@@ -158,7 +165,7 @@ impl AccessV1 for Peer {
             .entry([token, method])
             .or_default() += 1;
         match self.answer() {
-            Answer::Yes | Answer::Http(_) => {}
+            Answer::Yes | Answer::Http(_) | Answer::Reset => {}
             Answer::Slow(time) => tokio::time::sleep(time).await,
             Answer::Hang => std::future::pending().await,
             Answer::Flap if number % 2 == 1 => {}

@@ -3,11 +3,15 @@
 use std::{net::SocketAddr, time::Duration};
 
 use chat_service::proto::ConnectChatRequest;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::join_all, stream};
 
-use super::raw::{
-    ACK, CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
-    SETTINGS, WINDOW_UPDATE, call, frame, head, hello, literal, message, open, reset,
+use super::{
+    cheap::changing_windows,
+    raw::{
+        ACK, CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
+        PING, PRIORITY, SETTINGS, WINDOW_UPDATE, call, frame, head, hello, literal, message, open,
+        open_path, reset,
+    },
 };
 
 /// Who does all this, a member of one chat.
@@ -19,7 +23,7 @@ const MAX_FRAME: usize = 16 * 1024;
 /// Whatever must happen to a connection under attack happens in this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn join(chat: i64) -> ConnectChatRequest {
+pub fn join(chat: i64) -> ConnectChatRequest {
     ConnectChatRequest {
         chat_id: chat.to_string(),
         after_seq: Some(0),
@@ -211,4 +215,113 @@ pub async fn large_requests(address: SocketAddr, count: usize) -> Vec<Connection
         connections.push(connection);
     }
     connections
+}
+
+/// Opens as many streams as it is let on two connections, without a token or with
+/// one, and floods them with frames that cost a walk over all of them.
+pub async fn walks(address: SocketAddr, chat: Option<i64>) -> Vec<Connection> {
+    /// As many as a user may have.
+    const STREAMS: usize = 16_000;
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        let mut connection = Connection::open(address, 107).await.unwrap();
+        connection.say(&hello()).await.unwrap();
+        for stream in (1..).step_by(2).take(STREAMS / 2) {
+            let words = match chat {
+                Some(chat) => [
+                    open(stream, "ConnectChat", MALLORY),
+                    message(stream, END_STREAM, &join(chat)),
+                ],
+                None => [
+                    open_path(stream, "/grpc.health.v1.Health/Watch"),
+                    frame(DATA, END_STREAM, stream, &[0; 5]),
+                ],
+            };
+            _ = connection.say(&words.concat()).await;
+        }
+        connections.push(connection);
+    }
+    for connection in &mut connections {
+        _ = connection.say(&changing_windows(20_000)).await;
+    }
+    connections
+}
+
+/// Sends one kind of frame without end for a while, on so many connections; who is
+/// cut off comes again.
+pub async fn frames(address: SocketAddr, kind: u8, count: usize) {
+    const FOR: Duration = Duration::from_secs(2);
+    let words = match kind {
+        PING => frame(PING, 0, 0, &[7; 8]),
+        PRIORITY => frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
+        other => frame(other, 0, 0, &[]),
+    };
+    let words = words.repeat(4 * 1024);
+    let flooding = stream::iter(0..count).map(|_| async {
+        loop {
+            let mut connection = Connection::open(address, 108).await.unwrap();
+            _ = connection.say(&hello()).await;
+            while connection.say(&words).await.is_ok() {}
+        }
+    });
+    let flooding = flooding.buffer_unordered(count).for_each(|()| async {});
+    _ = tokio::time::timeout(FOR, flooding).await;
+}
+
+/// Opens streams of reflection that are asked and not read, as many as it is let.
+pub async fn reflections(address: SocketAddr, count: usize) -> Vec<Connection> {
+    const PER_CONNECTION: usize = 100;
+    const PATH: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let symbol = b"chat_v1.ChatV1";
+    let request = [&[0x22, symbol.len() as u8], &symbol[..]].concat();
+    let framed = [&[0, 0, 0, 0, request.len() as u8], &request[..]].concat();
+    let mut connections = Vec::new();
+    for _ in 0..count / PER_CONNECTION {
+        let mut connection = Connection::open(address, 109).await.unwrap();
+        connection.say(&hello()).await.unwrap();
+        for stream in (1..).step_by(2).take(PER_CONNECTION) {
+            let words = [open_path(stream, PATH), frame(DATA, 0, stream, &framed)];
+            connection.say(&words.concat()).await.unwrap();
+        }
+        connections.push(connection);
+    }
+    connections
+}
+
+/// Opens connections, 5,000 a second, that each say a little now and then, without
+/// a token: 1.4 MB a second in all.
+pub async fn murmur(address: SocketAddr, count: usize) {
+    const FOR: Duration = Duration::from_secs(3);
+    const A_SECOND: usize = 100_000;
+    const OPENED_AT_ONCE: usize = 50;
+    let mut connections = Vec::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    while connections.len() < count {
+        ticks.tick().await;
+        let opened = (0..OPENED_AT_ONCE).map(|_| async {
+            let mut connection = Connection::open(address, 120).await.unwrap();
+            connection.say(&hello()).await.unwrap();
+            connection
+        });
+        connections.extend(join_all(opened).await);
+    }
+    let word = frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]);
+    let begin = std::time::Instant::now();
+    let mut said = 0;
+    'murmur: loop {
+        for connection in &mut connections {
+            if begin.elapsed() > FOR {
+                break 'murmur;
+            }
+            _ = connection.0.try_write(&word);
+            said += 1;
+            let due = Duration::from_secs_f64(said as f64 / A_SECOND as f64);
+            if let Some(early) = due.checked_sub(begin.elapsed())
+                && early > Duration::from_millis(2)
+            {
+                tokio::time::sleep(early).await;
+            }
+        }
+    }
+    eprintln!("murmur: {said} frames in {:.1?}", begin.elapsed());
 }

@@ -19,6 +19,9 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+/// RFC 9113, 5.3: obsolete, and still to be read.
+pub const PRIORITY: u8 = 2;
+
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 pub const ACK: u8 = 1;
@@ -45,14 +48,15 @@ pub fn head(length: u32, kind: u8, flags: u8, stream: u32) -> [u8; 9] {
 /// The beginning of a connection whose client lets any stream have any window.
 pub fn hello() -> Vec<u8> {
     const INITIAL_WINDOW_SIZE: u16 = 4;
-    let setting = [
-        &INITIAL_WINDOW_SIZE.to_be_bytes()[..],
-        &WINDOW.to_be_bytes(),
-    ]
-    .concat();
-    let settings = frame(SETTINGS, 0, 0, &setting);
+    let settings = setting(INITIAL_WINDOW_SIZE, WINDOW);
     let window = window_update(0, WINDOW - 65_535);
     [PREFACE, &settings, &window].concat()
+}
+
+/// SETTINGS with one of them.
+pub fn setting(name: u16, value: u32) -> Vec<u8> {
+    let setting = [&name.to_be_bytes()[..], &value.to_be_bytes()].concat();
+    frame(SETTINGS, 0, 0, &setting)
 }
 
 pub fn window_update(stream: u32, by: u32) -> Vec<u8> {
@@ -97,6 +101,18 @@ pub fn call(method: &str, user: &str) -> Vec<u8> {
         literal("authorization", &format!("Bearer {user}")),
     ]
     .concat()
+}
+
+/// The same of a call without a token.
+pub fn open_path(stream: u32, path: &str) -> Vec<u8> {
+    let headers = [
+        literal(":method", "POST"),
+        literal(":scheme", "http"),
+        literal(":path", path),
+        literal("content-type", "application/grpc"),
+        literal("te", "trailers"),
+    ];
+    frame(HEADERS, END_HEADERS, stream, &headers.concat())
 }
 
 /// The headers of a call, in their frame; its body is to come.

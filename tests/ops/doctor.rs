@@ -13,7 +13,7 @@ use crate::{
     pg,
 };
 
-fn doctor(args: &[&str], vars: &[(&str, &str)]) -> (Output, String) {
+pub fn doctor(args: &[&str], vars: &[(&str, &str)]) -> (Output, String) {
     doctor_with("20000", args, vars)
 }
 
@@ -58,6 +58,30 @@ fn the_doctor_names_a_bad_option_and_a_missing_database() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("fail database: "), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn the_doctor_looks_who_can_read_the_messages() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat.db");
+    fs::write(&file, "").unwrap();
+    let store = format!("sqlite:{}", file.display());
+    for (of_folder, of_file, open) in [
+        (0o755, 0o644, true),
+        (0o750, 0o640, true),
+        (0o755, 0o600, false),
+        (0o700, 0o644, false),
+        (0o750, 0o604, false),
+    ] {
+        for (path, mode) in [(folder.path(), of_folder), (&file, of_file)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let (output, text) = doctor(&["--store", &store], &[]);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let told = text.contains("warn store: ") && text.contains("chmod 600");
+        assert_eq!(told, open, "{of_folder:o} {of_file:o}: {text}");
+    }
 }
 
 #[tokio::test]

@@ -118,18 +118,18 @@ async fn p6_probes_are_answered_whatever_others_hold() {
     let app = server(&[]).await;
     let at = app.http_address().unwrap();
     let mut held = Vec::new();
-    for n in 0..264 {
+    for n in 0..520 {
         let mut stream = TcpStream::connect(at).await.unwrap();
         let head = format!("GET /live HTTP/1.1\r\nhost: {at}\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        if n < 200 {
+        if n < 456 {
             stream.write_all(b"\r\n").await.unwrap();
             let mut some = [0; 12];
             stream.read_exact(&mut some).await.unwrap();
             assert_eq!(&some, b"HTTP/1.1 200");
         }
         held.push(stream);
-        if n % 20 == 0 || n > 250 {
+        if n % 20 == 0 || n > 506 {
             let began = Instant::now();
             assert_eq!(get(at, "/live").await.0, 200);
             assert_eq!(get(at, "/ready").await.0, 200);
@@ -189,10 +189,62 @@ async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
         ("sec-fetch-site: cross-site\r\n".into(), 403),
         ("forwarded: for=192.0.2.1\r\n".into(), 403),
         ("x-forwarded-for: 192.0.2.1\r\n".into(), 403),
+        ("via: 1.1 proxy.example\r\n".into(), 403),
     ] {
         let head = format!("host: {own}\r\n{more}");
         let (got, _) = http_with(at, "PUT", "/log-level", &head, "info").await;
         assert_eq!(got, status, "{more}");
     }
+    app.drain(PATIENCE).await;
+}
+
+/// A server that others on the network reach by any name is also reached by the
+/// browsers of its own machine.
+#[tokio::test]
+async fn p7_a_page_elsewhere_changes_nothing_where_any_host_is_answered() {
+    let app = server(&["--http-host", "0.0.0.0"]).await;
+    let at = SocketAddr::from(([127, 0, 0, 1], app.http_address().unwrap().port()));
+    for (host, read, change) in [
+        (format!("evil.example:{}", at.port()), 200, 421),
+        (format!("localhost:{}", at.port()), 200, 200),
+        (at.to_string(), 200, 200),
+    ] {
+        let head = format!("host: {host}\r\norigin: http://{host}\r\n");
+        assert_eq!(http_with(at, "GET", "/live", &head, "").await.0, read);
+        let (got, _) = http_with(at, "PUT", "/log-level", &head, "info").await;
+        assert_eq!(got, change, "{host}");
+    }
+    app.drain(PATIENCE).await;
+}
+
+/// Also while connections come faster than they can be served: whoever comes with
+/// a request is not made to give way before it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_probes_are_answered_while_thousands_knock() {
+    use tokio::io::AsyncWriteExt as _;
+    let app = server(&[]).await;
+    let at = app.http_address().unwrap();
+    let mut knocking = JoinSet::new();
+    for _ in 0..4 {
+        knocking.spawn(async move {
+            let mut held = std::collections::VecDeque::new();
+            loop {
+                let mut stream = TcpStream::connect(at).await.unwrap();
+                _ = stream.write_all(b"GET /live HTTP/1.1\r\n").await;
+                held.push_back(stream);
+                if held.len() > 100 {
+                    held.pop_front();
+                }
+            }
+        });
+    }
+    for probes in 0..20 {
+        let began = Instant::now();
+        assert_eq!(get(at, "/live").await.0, 200, "after {probes}");
+        assert_eq!(get(at, "/ready").await.0, 200, "after {probes}");
+        assert!(began.elapsed() < Duration::from_secs(1), "after {probes}");
+    }
+    assert!(knocking.try_join_next().is_none(), "they still knock");
+    knocking.shutdown().await;
     app.drain(PATIENCE).await;
 }

@@ -49,7 +49,7 @@ async fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
     assert!(shown[0]["request_id"].is_string(), "{}", shown[0]);
 }
 
-/// What happens to a chat is never left out, and no text is ever in it.
+/// No text is ever in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_to_a_chat_is_logged_without_its_messages() {
     let server = Server::start(&["--log-level", "debug", "--log-format", "json"]).await;
@@ -84,4 +84,30 @@ async fn what_happens_to_a_chat_is_logged_without_its_messages() {
         (&"CHAT_DELETED".into(), &1.into())
     );
     assert!(!server.log().contains("swordfish"));
+}
+
+/// Whoever may change a chat can't fill the disk with saying so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_without_end_are_a_few_lines() {
+    let server = Server::start(&["--log-format", "json"]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&["bob"]).await;
+    for _ in 0..REFUSED {
+        alice.add(chat, &["bob"]).await.unwrap();
+        alice.remove(chat, &["carol"]).await.unwrap();
+    }
+    for message in ["members added", "members removed"] {
+        assert!(lines(&server, message).is_empty(), "nothing has changed");
+    }
+    let begun = std::time::Instant::now();
+    for _ in 0..REFUSED {
+        alice.add(chat, &["carol"]).await.unwrap();
+        alice.remove(chat, &["carol"]).await.unwrap();
+    }
+    let most = 5 * (begun.elapsed().as_secs() + 2);
+    for message in ["members added", "members removed"] {
+        let shown = lines(&server, message);
+        assert!((1..=most).contains(&(shown.len() as u64)), "{message}");
+        assert_eq!(shown[0]["count"], 1, "as many as have changed");
+    }
 }

@@ -36,6 +36,7 @@ pub fn binary(name: &str) -> PathBuf {
         .unwrap_or_default();
     folders.sort();
     folders.reverse();
+    folders.push("/usr/sbin".into());
     folders.extend(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),
     ));

@@ -44,10 +44,14 @@ impl Client {
     }
 
     pub async fn create(&self, with: &[&str]) -> i64 {
+        self.try_create(with).await.unwrap()
+    }
+
+    pub async fn try_create(&self, with: &[&str]) -> Result<i64, Status> {
         let usernames = with.iter().map(|user| (*user).to_owned()).collect();
         let info = Some(ChatInfo { usernames });
-        let created = self.grpc.clone().create(CreateRequest { info }).await;
-        created.unwrap().into_inner().id
+        let created = self.grpc.clone().create(CreateRequest { info }).await?;
+        Ok(created.into_inner().id)
     }
 
     pub async fn get(&self, id: i64) -> Result<Chat, Status> {

@@ -22,7 +22,7 @@ async fn preflight(server: &Server, origin: &str) -> (u16, Option<String>) {
     let request = format!(
         "OPTIONS /chat_v1.ChatV1/Create HTTP/1.1\r\nhost: x\r\norigin: {origin}\r\n\
          access-control-request-method: POST\r\n\
-         access-control-request-headers: authorization,content-type,x-grpc-web\r\n\r\n"
+         access-control-request-headers: authorization,content-type,x-grpc-web,baggage,sentry-trace,x-shop\r\n\r\n"
     );
     http.write(request.as_bytes()).await;
     let head = http.head().await;
@@ -52,6 +52,10 @@ async fn p7_only_pages_of_listed_origins_may_call() {
             "content-type",
             "x-grpc-web",
             "grpc-timeout",
+            // Of the page's own, which the server does not know.
+            "baggage",
+            "sentry-trace",
+            "x-shop",
         ] {
             assert!(headers.as_ref().unwrap().contains(header), "{header}");
         }
@@ -87,5 +91,33 @@ async fn p7_without_an_option_no_page_may_call() {
     for origin in ["http://localhost:8093", "http://127.0.0.1:8093", SHOP] {
         assert_eq!(preflight(&server, origin).await.0, 403);
         assert_eq!(create_from(&server, origin).await.0, Err(7));
+    }
+}
+
+/// A browser may be made to send the content type of gRPC as well.
+#[tokio::test]
+async fn p7_pages_of_elsewhere_may_not_call_over_grpc_either() {
+    let server = Server::start(&["--cors-origins", SHOP]).await;
+    for (origin, allowed) in [
+        (None, true),
+        (Some(SHOP), true),
+        (Some("https://evil.example"), false),
+        (Some("null"), false),
+    ] {
+        let mut request = tonic::Request::new(CreateRequest::default());
+        if let Some(origin) = origin {
+            let origin = origin.parse().unwrap();
+            request.metadata_mut().insert("origin", origin);
+        }
+        let created = server.client("alice").await.grpc.create(request).await;
+        match created {
+            Ok(_) => assert!(allowed, "{origin:?}"),
+            Err(status) => {
+                assert!(!allowed, "{origin:?}: {status}");
+                assert_eq!(status.code(), tonic::Code::PermissionDenied);
+                let details = tonic_types::StatusExt::get_error_details(&status);
+                assert_eq!(details.error_info().unwrap().reason, "ORIGIN_NOT_ALLOWED");
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-// One chat that is open: its messages without a gap, from the oldest that was
-// loaded to the newest, and the stream that brings more.
+// One chat that is open: all its messages from the oldest that was loaded to the
+// newest, and the stream that brings more.
 import { Backoff, failure, type Api } from "./api";
 import { pause } from "./dom";
 import type { Message } from "./gen/chat_v1/chat_pb";
@@ -53,8 +53,9 @@ export class Room {
     if (this.loading || this.first <= 1) return;
     this.loading = true;
     try {
-      const { messages } = await this.page(this.first);
-      if (messages.at(-1)?.seq === BigInt(this.first - 1)) this.messages.unshift(...messages);
+      const first = this.first;
+      const { messages } = await this.page(first);
+      if (this.first === first) this.messages.unshift(...messages);
       this.events.changed();
     } catch {
       // Scrolling on asks again.
@@ -124,8 +125,7 @@ export class Room {
     if (message.rejected) return;
     const seq = Number(message.seq);
     if (seq <= this.last) return;
-    // Can't be, by the service's promise; if it ever is, the stream starts over.
-    if (seq !== this.last + 1) throw new Error(`a gap behind ${this.last}`);
+    // A gap is none of the stream's: the database has lost what was there.
     this.messages.push(message);
     if (message.clientMessageId) this.events.own(message.clientMessageId);
     this.events.changed();

@@ -176,6 +176,7 @@ async fn submit(index: usize, store: Arc<dyn Store>, mut rows: Source, until: In
             let (rows, done) = (rows.batch(), done.clone());
             let submission = Submission {
                 rows,
+                lineage: Some(0),
                 sampled: Vec::new(),
                 done,
             };
@@ -187,7 +188,7 @@ async fn submit(index: usize, store: Arc<dyn Store>, mut rows: Source, until: In
         if under_way == 0 {
             return written;
         }
-        written += answers.recv().await.map_or(0, |landed| landed.len());
+        written += answers.recv().await.map_or(0, |done| done.landed.len());
         under_way -= 1;
     }
 }

@@ -36,6 +36,12 @@ pub enum Fault {
     DbImmediate,
     /// SIGSTOP to all of PostgreSQL
     DbStop,
+    /// PostgreSQL's synchronous standby ends, and comes back
+    DbStandby,
+    /// … and what waits for it meanwhile is cancelled
+    DbCancel,
+    /// … and after that PostgreSQL ends, and the standby takes over
+    DbFailover,
     /// Connections to PostgreSQL are reset
     DbCut,
     /// … are slow
@@ -61,6 +67,9 @@ impl Fault {
             Self::DbFast
             | Self::DbImmediate
             | Self::DbStop
+            | Self::DbStandby
+            | Self::DbCancel
+            | Self::DbFailover
             | Self::DbCut
             | Self::DbDelay
             | Self::DbHalfOpen => store == StoreKind::Postgres,
@@ -71,6 +80,11 @@ impl Fault {
     /// The server's process ends in it.
     pub fn restarts(self) -> bool {
         matches!(self, Self::Kill | Self::Term)
+    }
+
+    /// It takes a standby.
+    pub fn replicates(self) -> bool {
+        matches!(self, Self::DbStandby | Self::DbCancel | Self::DbFailover)
     }
 
     /// All that a store can have.
@@ -85,6 +99,7 @@ impl Fault {
             Self::Kill | Self::Term | Self::Cut | Self::DbCut | Self::Flood | Self::Clock => 200,
             // Longer than a send's deadline, now and then.
             Self::Disk | Self::Auth | Self::DbStop | Self::DbFast | Self::DbImmediate => 2_500,
+            Self::DbStandby | Self::DbCancel => 2_500,
             _ => 1_500,
         }
     }

@@ -29,6 +29,7 @@ pub enum Mode {
 
 #[derive(Debug, Clone, Copy)]
 struct State {
+    server: SocketAddr,
     mode: Mode,
     /// All connections of before are cut when it changes.
     cuts: u64,
@@ -45,9 +46,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let mode = Mode::Pass;
-        let (state, states) = watch::channel(State { mode, cuts: 0 });
+        let (state, states) = watch::channel(State {
+            server,
+            mode,
+            cuts: 0,
+        });
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, server, states));
+        accepting.spawn(accept(listener, states));
         Ok(Self {
             address,
             state,
@@ -59,18 +64,27 @@ impl Proxy {
         self.state.send_modify(|state| state.mode = mode);
     }
 
+    /// Leads to another server from now on.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.server = server;
+            state.cuts += 1;
+        });
+    }
+
     /// Resets all connections, at both ends.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, states: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, states: watch::Receiver<State>) {
     let mut connections = JoinSet::new();
     loop {
         // An error is of that connection, or of files that will be free again.
         if let Ok((client, _)) = listener.accept().await {
             let states = states.clone();
+            let server = states.borrow().server;
             connections.spawn(async move {
                 // An error is an end like any other.
                 _ = serve(client, server, states).await;

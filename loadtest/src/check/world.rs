@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{
     auth::Auth,
+    database::Database,
     disk::Disk,
     faults::{Fault, Step},
     pg::Pg,
@@ -27,6 +28,9 @@ pub const STRANGER: &str = "mallory";
 /// The size of a disk to be filled, in MiB: more than SQLite's log takes, which is
 /// not carried over while it would be waited for.
 const DISK: u32 = 640;
+
+/// Between the end of a wait for a standby and a failover that undoes the commit.
+const VISIBLE: Duration = Duration::from_millis(300);
 
 /// What a proxy adds to each chunk.
 const DELAY: Duration = Duration::from_millis(30);
@@ -62,7 +66,7 @@ pub struct World {
     front: Proxy,
     auth: Option<Auth>,
     back: Option<Proxy>,
-    pg: Option<Pg>,
+    pg: Option<Database>,
     disk: Option<Disk>,
     home: TempDir,
     /// Which way the clock was set last. It goes back first: whatever comes after,
@@ -99,7 +103,11 @@ impl World {
                 disk = mounted?;
                 let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await?;
                 let address = proxy.address;
-                (pg, back) = (Some(server), Some(proxy));
+                let mut database = Database::new(server);
+                if setting.faults.iter().any(|fault| fault.replicates()) {
+                    database.replicate().await;
+                }
+                (pg, back) = (Some(database), Some(proxy));
                 format!("postgres://postgres@{address}/postgres?sslmode=disable")
             }
         };
@@ -152,12 +160,12 @@ impl World {
 
     /// Makes a fault, lets it last, and mends it.
     pub async fn suffer(&mut self, step: Step) -> Result<()> {
-        self.begin(step.fault)?;
+        self.begin(step.fault).await?;
         sleep(step.lasts).await;
-        self.end(step.fault)
+        self.end(step.fault).await
     }
 
-    fn begin(&mut self, fault: Fault) -> Result<()> {
+    async fn begin(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Kill => self.chatd.kill(),
             Fault::Term => self.chatd.terminate()?,
@@ -178,9 +186,12 @@ impl World {
             }
             Fault::Auth => self.auth.iter_mut().for_each(Auth::kill),
             Fault::Disk => self.disk.iter().try_for_each(Disk::fill)?,
-            Fault::DbFast => self.pg.iter().for_each(Pg::stop_fast),
-            Fault::DbImmediate => self.pg.iter().for_each(Pg::stop_immediate),
-            Fault::DbStop => self.pg.iter().for_each(Pg::sigstop),
+            Fault::DbFast => self.primary().for_each(Pg::stop_fast),
+            Fault::DbImmediate => self.primary().for_each(Pg::stop_immediate),
+            Fault::DbStop => self.primary().for_each(Pg::sigstop),
+            Fault::DbStandby | Fault::DbCancel | Fault::DbFailover => {
+                self.pg.iter().for_each(Database::standby_goes);
+            }
             Fault::DbCut => self.back.iter().for_each(Proxy::cut),
             Fault::DbDelay => self.set_back(Mode::Delay(DELAY)),
             Fault::DbHalfOpen => self.set_back(Mode::HalfOpen),
@@ -188,7 +199,7 @@ impl World {
         Ok(())
     }
 
-    fn end(&mut self, fault: Fault) -> Result<()> {
+    async fn end(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Kill | Fault::Term => self.chatd.start_again()?,
             Fault::Stop => self.chatd.signal("-CONT"),
@@ -198,17 +209,43 @@ impl World {
                 self.disk.iter().try_for_each(Disk::free)?;
                 // Without room for its log, PostgreSQL does not go on.
                 if let Some(pg) = &self.pg
-                    && pg.has_ended()
+                    && pg.primary.has_ended()
                 {
-                    pg.start_again();
+                    pg.primary.start_again();
                 }
             }
-            Fault::DbFast | Fault::DbImmediate => self.pg.iter().for_each(Pg::start_again),
-            Fault::DbStop => self.pg.iter().for_each(Pg::sigcont),
+            Fault::DbFast | Fault::DbImmediate => self.primary().for_each(Pg::start_again),
+            Fault::DbFailover => self.take_over().await,
+            Fault::DbStop => self.primary().for_each(Pg::sigcont),
+            Fault::DbStandby => self.pg.iter().for_each(Database::standby_comes_back),
+            Fault::DbCancel => {
+                if let Some(pg) = &self.pg {
+                    pg.cancel_waits().await;
+                    pg.standby_comes_back();
+                }
+            }
             Fault::DbDelay | Fault::DbHalfOpen => self.set_back(Mode::Pass),
             Fault::Cut | Fault::Flood | Fault::Clock | Fault::DbCut => {}
         }
         Ok(())
+    }
+
+    fn primary(&self) -> impl Iterator<Item = &Pg> {
+        self.pg.iter().map(|pg| &pg.primary)
+    }
+
+    /// A server whose data is on the disk that fills goes on itself.
+    async fn take_over(&mut self) {
+        let Some(pg) = &mut self.pg else { return };
+        pg.cancel_waits().await;
+        sleep(VISIBLE).await;
+        pg.primary.stop_immediate();
+        pg.standby_comes_back();
+        if self.disk.is_some() || !pg.take_over().await {
+            return pg.primary.start_again();
+        }
+        let server = ([127, 0, 0, 1], pg.primary.port()).into();
+        self.back.iter().for_each(|back| back.lead_to(server));
     }
 
     fn set_back(&self, mode: Mode) {

@@ -22,6 +22,8 @@ pub struct Disk {
     pending: BTreeMap<(Instant, u64), Arc<Vec<Row>>>,
     /// Commits that somebody waits for, and whether they took effect.
     outcomes: BTreeMap<u64, bool>,
+    /// The commits, each with its rows from the last to the first.
+    log: Vec<Vec<(ChatId, Seq)>>,
     /// What has been committed since [`Disk::take_news`] was last asked.
     news: Vec<Row>,
     /// A fault of the simulation itself: rows go over others.
@@ -142,6 +144,21 @@ impl Disk {
         self.pending.len() < before
     }
 
+    /// Loses the newest commits, and all that has not happened yet.
+    pub fn take_over(&mut self, commits: usize) -> Vec<Row> {
+        self.pending.clear();
+        let mut lost = Vec::new();
+        let keep = self.log.len().saturating_sub(commits);
+        for (id, seq) in self.log.drain(keep..).rev().flatten() {
+            let chat = self.chats.get_mut(&id);
+            if let Some(chat) = chat.filter(|chat| chat.last_seq() == seq) {
+                lost.extend(chat.rows.pop());
+                chat.foreign.remove(&seq);
+            }
+        }
+        lost
+    }
+
     /// Whether a commit took effect, once it has been tried.
     pub fn outcome(&mut self, ticket: u64) -> Option<bool> {
         self.outcomes.remove(&ticket)
@@ -181,6 +198,8 @@ impl Disk {
             }
             self.news.push(row.clone());
         }
+        let rows = rows.iter().rev().map(|row| (row.chat, row.seq));
+        self.log.push(rows.collect());
         true
     }
 

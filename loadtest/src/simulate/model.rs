@@ -6,6 +6,7 @@
 mod calls;
 mod members;
 mod streams;
+mod takeovers;
 
 use std::{collections::BTreeMap, fmt, time::Instant};
 
@@ -58,6 +59,7 @@ pub struct Counts {
     pub removals: u64,
     pub crashes: u64,
     pub drains: u64,
+    pub lost: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -76,6 +78,7 @@ impl std::ops::AddAssign for Counts {
         self.removals += more.removals;
         self.crashes += more.crashes;
         self.drains += more.drains;
+        self.lost += more.lost;
     }
 }
 
@@ -87,6 +90,11 @@ struct Chat {
     /// Somebody has asked for its end, here or at another server.
     end_asked: bool,
     end_acknowledged: bool,
+    /// What was left of it after the last takeover that it lost messages in.
+    floor: Option<Seq>,
+    /// It has lost messages, and none has been stored since: the server may not
+    /// have noticed.
+    stale: bool,
 }
 
 pub struct Model {
@@ -106,6 +114,8 @@ pub struct Model {
     streams: BTreeMap<u64, Stream>,
     /// What was acknowledged or delivered as which message: it stays so.
     shown: BTreeMap<(ChatId, Seq), Row>,
+    /// What takeovers have cost.
+    lost: BTreeMap<(ChatId, Seq), Row>,
 }
 
 struct OpenCall {
@@ -128,6 +138,7 @@ impl Model {
             open: BTreeMap::new(),
             streams: BTreeMap::new(),
             shown: BTreeMap::new(),
+            lost: BTreeMap::new(),
         }
     }
 
@@ -218,6 +229,7 @@ impl Model {
         self.counts.commits += 1;
         let foreign = disk.chats[&row.chat].foreign.contains(&row.seq);
         self.counts.foreign += u64::from(foreign);
+        self.chat(row.chat).stale = false;
         if let Some(shown) = self.shown.get(&(row.chat, row.seq)) {
             return rule(shown == row, "P2", || {
                 format!("{}:{} is written over", row.chat, row.seq)
@@ -260,6 +272,7 @@ impl Model {
         }
         for stream in self.streams.values() {
             if !self.chats[&stream.chat].end_asked {
+                stream.has_noticed()?;
                 stream.at_rest(disk)?;
             }
         }

@@ -24,6 +24,12 @@ pub enum Mutation {
     KeepsMembers,
     /// One wake-up in 500 is swallowed.
     LosesWakes,
+    /// Nobody says that another server of the database has taken over.
+    HidesTakeovers,
+    /// Only the lanes are told that another server of the database has taken over.
+    TellsLanesOnly,
+    /// Only the shards are told.
+    TellsShardsOnly,
     /// Some call is never answered.
     LosesAnswers,
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use chat_service::{
     domain::{MessageId, Row, Timestamp},
     shard::Caller,
-    store::NewChat,
+    store::{Lineage, NewChat},
 };
 
 use super::{
     open::Open,
     plan::owner,
-    sim::{Sim, now, sleep},
+    sim::{Sim, brief, now, sleep},
     weather::Weather,
 };
 
@@ -66,7 +66,8 @@ pub async fn changes(sim: Sim) {
             match act {
                 0..12 => {
                     sim.state().model.add_asked(chat, &user);
-                    let result = shards.add_members(chat, caller, vec![user.clone()]).await;
+                    let added = shards.add_members(chat, caller, vec![user.clone()]);
+                    let result = added.await.map(|(record, _)| record);
                     sim.told(
                         &format!("added {user} to {chat}: {}", ok(&result)),
                         |model, _| model.add_answered(chat, &user, &result),
@@ -74,9 +75,8 @@ pub async fn changes(sim: Sim) {
                 }
                 12..24 => {
                     let asked = sim.state().model.remove_asked(chat, &user);
-                    let result = shards
-                        .remove_members(chat, caller, vec![user.clone()])
-                        .await;
+                    let removed = shards.remove_members(chat, caller, vec![user.clone()]);
+                    let result = removed.await.map(|(record, _)| record);
                     let what = format!("removed {user} from {chat}: {}", ok(&result));
                     sim.told(&what, |model, _| {
                         model.remove_answered(chat, &user, &asked, &result)
@@ -84,7 +84,8 @@ pub async fn changes(sim: Sim) {
                 }
                 24..31 => {
                     let known = sim.state().model.known(chat);
-                    let result = shards.get(chat, caller).await;
+                    let got = shards.get(chat, caller).await;
+                    let result = got.map(|(record, _)| record);
                     sim.told(&format!("got {chat}: {}", ok(&result)), |model, _| {
                         model.described(chat, known, &result)
                     });
@@ -133,6 +134,32 @@ pub async fn weather(sim: Sim) {
         }
         sim.nap(100..6_000).await;
     }
+}
+
+/// The database is away for a while, and then another server of it answers, which
+/// has not got the newest commits, nor those that were under way.
+pub async fn take_over(sim: &Sim) {
+    {
+        let state = &mut *sim.state();
+        state.weather = Weather::Down;
+        // Not always is a connection lost before another is made.
+        let in_doubt = state.rng.bool();
+        let doubt = |lineage: &mut Lineage| lineage.in_doubt = in_doubt;
+        state.lineage.send_modify(doubt);
+    }
+    sim.nap(0..3_000).await;
+    let state = &mut *sim.state();
+    state.settle();
+    let commits = state.rng.usize(..8);
+    let lost = state.disk.take_over(commits);
+    let rows: Vec<String> = lost.iter().map(brief).collect();
+    state.trace.note(format!("a takeover loses {rows:?}"));
+    state.model.took_over(lost);
+    state.lineage.send_modify(|lineage| {
+        lineage.number += 1;
+        lineage.in_doubt = false;
+    });
+    state.weather = Weather::Rough;
 }
 
 /// The wall clock is set forth and back by up to a minute.

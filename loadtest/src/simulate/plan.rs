@@ -29,6 +29,9 @@ pub struct Plan {
     pub rounds: usize,
     /// A second server by mistake.
     pub foreign: bool,
+    /// Servers of the database take over from each other, and lack the newest
+    /// messages.
+    pub takeovers: bool,
 }
 
 impl Plan {
@@ -72,6 +75,7 @@ impl Plan {
             rest: 1 << rng.u32(3..10),
             rounds: rng.usize(2..=4),
             foreign: rng.u8(..4) == 0,
+            takeovers: rng.u8(..4) == 0,
         }
     }
 

@@ -106,7 +106,8 @@ async fn insist(sim: &Sim, user: &UserName, message: &Message) {
         .await;
         let sure = match result {
             None | Some(Err(Refusal::OutcomeUnknown | Refusal::Draining)) => false,
-            Some(Err(Refusal::Expired | Refusal::Busy { .. } | Refusal::Unavailable)) => false,
+            Some(Err(Refusal::Expired | Refusal::Busy { .. })) => false,
+            Some(Err(Refusal::Unavailable | Refusal::Lost)) => false,
             Some(Ok(_)) => !sim.one_in(10),
             Some(Err(_)) => true,
         };

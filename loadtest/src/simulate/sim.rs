@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chat_service::domain::{ChatId, Clock, MessageId, Row, Timestamp};
+use chat_service::{
+    domain::{ChatId, Clock, MessageId, Row, Timestamp},
+    store::Lineage,
+};
 use fastrand::Rng;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     disk::Disk,
@@ -37,6 +40,8 @@ pub struct State {
     pub mutation: Option<Mutation>,
     /// Nobody begins anything, nothing fails: all is to come to rest.
     pub calm: bool,
+    /// Of the database's servers.
+    pub lineage: watch::Sender<Lineage>,
     /// How far the wall clock is off, in microseconds.
     pub wall: i64,
     over: bool,
@@ -114,6 +119,7 @@ impl Sim {
             server: None,
             mutation,
             calm: false,
+            lineage: watch::Sender::default(),
             wall: 0,
             over: false,
         })))

@@ -2,7 +2,7 @@
 //! take their time, fail before they do anything, or lose their answer.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -11,8 +11,10 @@ use std::{
 use async_trait::async_trait;
 use chat_service::{
     domain::{ChatId, Row, Seq, UserName},
-    store::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult},
+    store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult},
 };
+
+use tokio::sync::watch;
 
 use super::{
     mutation::Mutation,
@@ -28,6 +30,10 @@ pub struct SimStore {
     sim: Sim,
     /// Lanes with a commit under way.
     busy: Arc<Mutex<BTreeSet<usize>>>,
+    /// The lineage that each lane has met last.
+    met: Mutex<BTreeMap<usize, u64>>,
+    /// At the start.
+    lineage: u64,
     /// Most rows that a lane may commit at once.
     batch: usize,
 }
@@ -60,9 +66,12 @@ impl Drop for Commit<'_> {
 
 impl SimStore {
     pub fn new(sim: Sim, batch: usize) -> Self {
+        let lineage = sim.state().lineage.borrow().number;
         Self {
             sim,
             busy: Arc::default(),
+            met: Mutex::default(),
+            lineage,
             batch,
         }
     }
@@ -120,6 +129,18 @@ impl SimStore {
         let fate = state.weather.fate(&mut state.rng);
         state.trace.note(format!("{what} …"));
         fate
+    }
+
+    /// Whether the lane meets another server of the database than the last time.
+    fn meets_another(&self, lane: usize) -> bool {
+        let state = self.sim.state();
+        let lineage = state.lineage.borrow().number;
+        let met = lock(&self.met).insert(lane, lineage);
+        let told = !matches!(
+            state.mutation,
+            Some(Mutation::HidesTakeovers | Mutation::TellsShardsOnly)
+        );
+        told && met.unwrap_or(self.lineage) != lineage
     }
 
     /// The shape that the trait promises to every store.
@@ -183,6 +204,23 @@ impl Store for SimStore {
         .await
     }
 
+    async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let what = format!("membership {chat}");
+        self.read(&what, deadline, |state| {
+            let found = state.disk.chat(chat);
+            found.is_some_and(|chat| {
+                let members = chat.record().members;
+                members.iter().any(|user| users.contains(user))
+            })
+        })
+        .await
+    }
+
     async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
         self.change(&format!("delete {chat}"), |state| {
             let found = state.disk.chat_mut(chat);
@@ -233,6 +271,11 @@ impl Store for SimStore {
             ticket: None,
         };
         let at = now() + fate.before;
+        if self.meets_another(lane) {
+            until(at).await;
+            return Err(StoreError::Replaced);
+        }
+        let lineage = self.sim.state().lineage.borrow().number;
         let (ack_only, ack_early) = {
             let mut state = self.sim.state();
             let mutated = (
@@ -255,7 +298,10 @@ impl Store for SimStore {
             let mut state = self.sim.state();
             state.settle();
             let outcome = commit.ticket.take().map(|at| state.disk.outcome(at));
+            let taken_over = state.lineage.borrow().number != lineage;
             match fate.outcome {
+                // It was the old server's, which has said nothing.
+                _ if taken_over => Err(unknown()),
                 Outcome::Done if ack_only || ack_early => Ok(()),
                 Outcome::Done => match outcome {
                     Some(Some(true)) => {
@@ -305,6 +351,15 @@ impl Store for SimStore {
             rows
         })
         .await
+    }
+
+    fn lineage(&self) -> Option<watch::Receiver<Lineage>> {
+        let state = self.sim.state();
+        let told = !matches!(
+            state.mutation,
+            Some(Mutation::HidesTakeovers | Mutation::TellsLanesOnly)
+        );
+        told.then(|| state.lineage.subscribe())
     }
 
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {

@@ -28,6 +28,7 @@ fn p1_to_p9_hold_for_the_first_seeds() {
         counts.removals,
         counts.crashes,
         counts.drains,
+        counts.lost,
     ];
     assert!(tried.iter().all(|count| *count > 0), "{counts:?}");
 }
@@ -113,6 +114,21 @@ fn a_removal_that_is_not_stored_is_found() {
 #[test]
 fn a_swallowed_wake_up_is_found() {
     is_found(Mutation::LosesWakes, 5, &["P4", "P8", "P9"]);
+}
+
+#[test]
+fn a_takeover_that_nobody_notices_is_found() {
+    is_found(Mutation::HidesTakeovers, 20, &["P1", "P2", "P4", "P5"]);
+}
+
+#[test]
+fn a_takeover_that_the_shards_do_not_notice_is_found() {
+    is_found(Mutation::TellsLanesOnly, 40, &["P1", "P2", "P4", "P5"]);
+}
+
+#[test]
+fn a_takeover_that_the_lanes_do_not_notice_is_found() {
+    is_found(Mutation::TellsShardsOnly, 200, &["P2"]);
 }
 
 #[test]

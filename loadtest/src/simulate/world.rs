@@ -117,6 +117,7 @@ async fn drive(sim: Sim) {
         for _ in 0..sim.draw(|rng| rng.u8(1..4)) {
             sim.nap(500..15_000).await;
             match sim.draw(|rng| rng.u8(..4)) {
+                _ if plan.takeovers && sim.one_in(2) => outside::take_over(&sim).await,
                 0 | 1 => crash(&sim).await,
                 2 => drain(&sim).await,
                 _ => {}

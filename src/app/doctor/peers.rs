@@ -11,7 +11,7 @@ use crate::{
     config::{AccessConfig, AuthChoice, ServeConfig},
     domain::Clock,
     runtime::{Cores, SystemClock, Tls},
-    telemetry::Metrics,
+    telemetry::{Metrics, chain},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ const ASKED_FOR: &str = "/chat_v1.ChatV1/Get";
 pub fn auth(config: &ServeConfig, report: &mut Report) {
     let cores = match Cores::start(1) {
         Ok(cores) => cores,
-        Err(error) => return report.line(Verdict::Fail, "auth", error),
+        Err(error) => return report.line(Verdict::Fail, "auth", chain(&error)),
     };
     let made = || -> Result<Arc<dyn Authenticator>, AppError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -36,7 +36,7 @@ pub fn auth(config: &ServeConfig, report: &mut Report) {
         plan::auth(config, &clock, cores.spawner(0), &metrics)
     };
     match (made(), &config.auth) {
-        (Err(error), _) => report.line(Verdict::Fail, "auth", error),
+        (Err(error), _) => report.line(Verdict::Fail, "auth", chain(&error)),
         (Ok(_), AuthChoice::Dev) => {
             let text = "development mode: any name is believed; for this machine only";
             report.line(Verdict::Warn, "auth", text);
@@ -81,7 +81,7 @@ fn service(access: &AccessConfig, auth: &dyn Authenticator, report: &mut Report)
 
 pub fn tls(config: &ServeConfig, report: &mut Report) {
     match plan::tls(config) {
-        Err(error) => report.line(Verdict::Fail, "tls", error),
+        Err(error) => report.line(Verdict::Fail, "tls", chain(&error)),
         Ok(Some(tls)) => dates(&tls, report),
         Ok(None) if config.grpc_host.to_canonical().is_loopback() => {
             report.line(Verdict::Ok, "tls", "off");

@@ -2,7 +2,7 @@
 //! Pure: what is to be loaded is said by [`History::wants`].
 //!
 //! Invariants:
-//! 1. What is loaded has no gap: its seqs follow one another.
+//! 1. What is loaded has no gap but where the server has lost messages.
 //! 2. At most [`MOST`] messages are loaded, whatever comes in.
 //! 3. Where the reader has scrolled to, nothing moves by itself.
 
@@ -108,13 +108,13 @@ impl History {
                 self.messages = messages.into();
                 self.bottom = None;
             }
-            Page::Before(seq) if self.first() == Some(seq) && last + 1 == seq => {
+            Page::Before(seq) if self.first() == Some(seq) && last < seq => {
                 for message in messages.into_iter().rev() {
                     self.messages.push_front(message);
                 }
                 self.messages.truncate(MOST);
             }
-            Page::After(seq) if self.last() == Some(seq) && first == seq + 1 => {
+            Page::After(seq) if self.last() == Some(seq) && first > seq => {
                 self.messages.extend(messages);
                 self.forget_old();
             }
@@ -216,7 +216,10 @@ impl History {
         let Some((seq, hidden)) = self.bottom else {
             return Some((last, 0));
         };
-        let at = usize::try_from(seq - self.first()?).map_or(0, |at| at.min(last));
+        let at = self
+            .messages
+            .partition_point(|message| message.seq < seq)
+            .min(last);
         // In a narrower or wider pane it has another height.
         Some((at, hidden.min(self.height(at, pane) - 1)))
     }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Chat, InFlight, Queued, Waiters};
+use super::{Chat, InFlight, Queued, Waiters, another_text};
 use crate::{
     domain::{MessageId, Row, Seq, Timestamp},
     shard::{
@@ -53,19 +53,27 @@ impl<R> Chat<R> {
                     self.drop_post(post.key, post.waiters, Refusal::NotMember, effects);
                 }
             }
+            Landed::Lost { id, .. } => {
+                if let Some(post) = self.settle(id) {
+                    self.drop_post(post.key, post.waiters, Refusal::Lost, effects);
+                }
+            }
         }
     }
 
     /// Another writer has stored a post that is queued here.
     fn settle_queued(&mut self, row: &Row, key: Option<Key>, effects: &mut Vec<Effect<R>>) {
         let known = key.and_then(|key| self.window.get(key));
-        if let Some(Known::UnderWay(ticket)) = known
+        if let Some(Known::UnderWay(ticket, _)) = known
             && let Ok(at) = self
                 .queued
                 .binary_search_by_key(&ticket, |post| post.ticket)
             && let Some(post) = self.queued.remove(at)
         {
             self.bytes -= post.draft.weight();
+            if post.draft.text != row.text {
+                return answer_refused(post.waiters, another_text(), effects);
+            }
             answer_stored(post.waiters, row.seq, row.created_at, true, effects);
         }
     }
@@ -83,7 +91,7 @@ impl<R> Chat<R> {
         debug_assert_eq!(row.seq, self.last_seq + 1, "P2");
         self.last_seq = row.seq;
         self.last_time = self.last_time.max(row.created_at);
-        self.window.store(row.seq, row.created_at, key);
+        self.window.store(row.seq, row.created_at, key, &row.text);
         effects.push(Effect::Publish(row));
     }
 

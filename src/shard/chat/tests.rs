@@ -1,6 +1,9 @@
 //! Random commands against a simple model of what a chat owes its callers.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use fastrand::Rng;
 
@@ -25,6 +28,8 @@ struct Model {
     /// What is with the writer.
     out: Vec<Row>,
     effects: Vec<Effect<usize>>,
+    /// Texts that another writer has stored.
+    foreign: HashSet<String>,
     seen: Seen,
 }
 
@@ -40,6 +45,7 @@ struct Posted {
 struct Seen {
     stored: usize,
     duplicates: usize,
+    clashes: usize,
     refused: usize,
     expired: usize,
     unknown: usize,
@@ -65,6 +71,7 @@ impl Model {
             published: Vec::new(),
             out: Vec::new(),
             effects: Vec::new(),
+            foreign: HashSet::new(),
             seen: Seen::default(),
         }
     }
@@ -72,9 +79,19 @@ impl Model {
     fn post(&mut self, rng: &mut Rng) {
         let from = user(["alice", "bob", "bob", "mallory"][rng.usize(..4)]);
         let reply = self.posts.len();
-        let draft = Draft {
-            text: format!("text {reply}").into(),
-            client_message_id: key(["", "a", "b", "c", "d"][rng.usize(..5)]),
+        // Half are retries; now and then a client takes an id for something else.
+        let earlier = (!self.posts.is_empty()).then(|| &self.posts[rng.usize(..reply)]);
+        let (from, draft) = match earlier {
+            Some(post) if post.draft.client_message_id.is_some() && rng.bool() => {
+                (post.from.clone(), post.draft.clone())
+            }
+            _ => {
+                let draft = Draft {
+                    text: format!("text {reply}").into(),
+                    client_message_id: key(["", "a", "b", "c", "d"][rng.usize(..5)]),
+                };
+                (from, draft)
+            }
         };
         let deadline = self.now + Duration::from_millis(rng.u64(1..100));
         self.posts.push(Posted {
@@ -137,26 +154,37 @@ impl Model {
                 self.seen.foreign += 1;
                 let mut theirs = row(chat_id(1), 0, ["alice", "bob"][rng.usize(..2)], "foreign");
                 theirs.client_message_id = key(["", "a", "b", "c", "d"][rng.usize(..5)]);
+                // It may be a post that was made here as well.
+                let made = &self.posts[rng.usize(..self.posts.len())];
+                if made.draft.client_message_id.is_some() && made.from != user("mallory") {
+                    theirs.from = made.from.clone();
+                    theirs.text = made.draft.text.clone();
+                    theirs.client_message_id = made.draft.client_message_id.clone();
+                }
                 theirs.created_at = Timestamp(self.wall + rng.i64(-50..500));
+                self.foreign.insert(theirs.text.to_string());
                 let theirs = place(theirs, true);
                 ours.retain(|row| {
                     let same = row.client_message_id.is_some()
                         && row.client_message_id == theirs.client_message_id
                         && row.from == theirs.from;
-                    if same {
+                    let (chat, id) = (row.chat, row.id);
+                    if same && row.text == theirs.text {
                         landed.push(Landed::Duplicate {
-                            chat: row.chat,
-                            id: row.id,
+                            chat,
+                            id,
                             seq: theirs.seq,
                             created_at: theirs.created_at,
                         });
+                    } else if same {
+                        landed.push(Landed::Refused { chat, id });
                     }
                     !same
                 });
                 landed.push(Landed::Foreign(theirs));
             }
             // Duplicates name messages that have been reported.
-            landed.sort_by_key(|landed| matches!(landed, Landed::Duplicate { .. }));
+            landed.sort_by_key(|landed| !matches!(landed, Landed::Foreign(_)));
         }
         for row in ours {
             if rng.u8(..6) == 0 {
@@ -213,6 +241,7 @@ impl Model {
                 if receipt.duplicate {
                     self.seen.duplicates += 1;
                     assert!(row.client_message_id.is_some());
+                    assert_eq!(row.text, post.draft.text, "P5");
                 } else {
                     self.seen.stored += 1;
                 }
@@ -220,6 +249,11 @@ impl Model {
             }
             Err(Refusal::NotMember) => assert_eq!(post.from, user("mallory")),
             Err(Refusal::Refused) => self.seen.refused += 1,
+            Err(Refusal::Invalid { field, .. }) => {
+                self.seen.clashes += 1;
+                assert_eq!(*field, "client_message_id");
+                assert!(post.draft.client_message_id.is_some());
+            }
             Err(Refusal::Expired) => {
                 self.seen.expired += 1;
                 assert!(post.deadline <= self.now);
@@ -273,21 +307,34 @@ impl Model {
         for row in &self.published {
             *stored.entry(&*row.text).or_default() += 1;
         }
+        // By text: of a post with an id, all retries together.
+        let mut posts: HashMap<&str, Vec<&Posted>> = HashMap::new();
         for (reply, post) in self.posts.iter().enumerate() {
-            let answer = post.answer.as_ref();
-            let answer = answer.unwrap_or_else(|| panic!("{reply} never answered"));
-            let times = stored.get(&*post.draft.text).copied().unwrap_or(0);
-            match answer {
-                Ok(Receipt {
-                    duplicate: true, ..
-                })
-                | Err(Refusal::OutcomeUnknown) => {
-                    assert!(times <= 1);
-                }
-                // A retry that found its post's caller gone stands for it.
-                Ok(_) if post.draft.client_message_id.is_some() => assert!(times <= 1),
-                Ok(_) => assert_eq!(times, 1),
-                Err(refusal) => assert_eq!(times, 0, "{refusal:?}, but stored"),
+            assert!(post.answer.is_some(), "{reply} never answered");
+            posts.entry(&*post.draft.text).or_default().push(post);
+        }
+        for (text, posts) in posts {
+            let times = stored.get(text).copied().unwrap_or(0);
+            let answers = || posts.iter().filter_map(|post| post.answer.as_ref());
+            let new =
+                answers().filter(|answer| matches!(answer, Ok(receipt) if !receipt.duplicate));
+            let duplicate =
+                answers().any(|answer| matches!(answer, Ok(receipt) if receipt.duplicate));
+            let unknown = answers()
+                .filter(|answer| **answer == Err(Refusal::OutcomeUnknown))
+                .count();
+            let (new, foreign) = (new.count(), self.foreign.contains(text));
+            if posts[0].draft.client_message_id.is_none() {
+                assert!(
+                    times == new || unknown == 1 && times <= 1,
+                    "{text}: {times}"
+                );
+            } else {
+                assert!(
+                    new > 0 || duplicate || unknown > 0 || foreign || times == 0,
+                    "{text}"
+                );
+                assert!(times > 0 || new == 0 && !duplicate, "{text}: lost");
             }
         }
         assert!(self.now >= self.start);
@@ -306,6 +353,7 @@ fn p1_p2_p3_p5_random_commands_keep_the_promises() {
         model.finish(rng);
         seen.stored += model.seen.stored;
         seen.duplicates += model.seen.duplicates;
+        seen.clashes += model.seen.clashes;
         seen.refused += model.seen.refused;
         seen.expired += model.seen.expired;
         seen.unknown += model.seen.unknown;
@@ -315,6 +363,7 @@ fn p1_p2_p3_p5_random_commands_keep_the_promises() {
     println!("{seen:?}");
     if std::env::var("CHAT_TEST_SEED").is_err() {
         assert!(seen.stored > 1_000 && seen.duplicates > 1_000 && seen.refused > 1_000);
+        assert!(seen.clashes > 1_000);
         assert!(seen.expired > 1_000 && seen.unknown > 1_000);
         assert!(seen.foreign > 1_000 && seen.set_back > 1_000);
     }

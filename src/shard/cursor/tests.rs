@@ -8,7 +8,7 @@ use fastrand::Rng;
 use world::{Seen, Watcher, World, now};
 
 use super::*;
-use crate::testing::{for_seeds, row, user};
+use crate::testing::{Fault, for_seeds, row, user};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,6 +46,7 @@ fn p4_readers_between_ring_and_history_in_random_schedules() {
         total.answers += seen.answers;
         total.ends += seen.ends;
         total.stalls += seen.stalls;
+        total.holes += seen.holes;
     });
     println!("{total:?}");
     if std::env::var("CHAT_TEST_SEED").is_err() {
@@ -53,6 +54,7 @@ fn p4_readers_between_ring_and_history_in_random_schedules() {
         assert!(total.to_history > 5_000 && total.to_ring > 5_000);
         assert!(total.faults > 1_000 && total.stalls > 1_000);
         assert!(total.answers > 1_000 && total.ends > 1_000);
+        assert!(total.holes > 1_000);
     }
 }
 
@@ -94,6 +96,45 @@ fn p8_p9_a_reader_that_waits_for_history_sees_the_end() {
             world.call();
             world.rest(&mut rng, false).await;
             assert_eq!(world.watchers[0].ended, Some(end));
+        });
+    }
+}
+
+/// What the store has lost is looked for a few times, not at once, and then what
+/// is behind it comes.
+#[test]
+fn p4_a_reader_is_led_past_what_the_store_has_lost() {
+    for (lost, asked) in [
+        (1..=1, LOOKS_AT_HOLE),
+        (2..=2, 1 + LOOKS_AT_HOLE),
+        // And whether there is such a chat.
+        (1..=3, LOOKS_AT_END + 1),
+    ] {
+        let mut rng = Rng::with_seed(1);
+        run(async {
+            let mut world = behind(&mut rng);
+            for seq in lost.clone() {
+                world.memory.lose(world.chat, seq);
+                world.lost.insert(seq);
+            }
+            let mut asks = 0;
+            let begun = tokio::time::Instant::now();
+            while world.watchers[0].cursor < 3 {
+                world.poll(0, 10);
+                let waiting: Vec<_> = world.asked.lock().unwrap().drain(..).collect();
+                match waiting.is_empty() {
+                    true => tokio::time::advance(RETRY_MIN).await,
+                    false => asks += waiting.len() as u32,
+                }
+                waiting
+                    .into_iter()
+                    .for_each(|ask| _ = ask.send(Fault::None));
+                assert!(asks < 100, "asked without end");
+            }
+            assert_eq!(asks, asked, "{lost:?}");
+            assert!(begun.elapsed() >= RETRY_MIN * 2, "{:?}", begun.elapsed());
+            // The ring has the newest, though the store has lost it.
+            assert_eq!(world.seen.holes, if lost == (1..=3) { 2 } else { 1 });
         });
     }
 }

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{Shard, adjust, refuse_posts};
+use super::{Shard, adjust};
 use crate::{
     domain::{ChatId, Row, Seq},
     shard::{
-        active::{Active, Place, Waiting, refuse, refuse_missing},
-        change::{Next, StoreAnswer, load},
+        active::{Active, Place, Trust},
+        change::{Next, StoreAnswer},
         chat::Chat,
         cursor::History,
         feed::Feed,
-        handle::ShardError,
-        post::{Load, Refusal},
+        post::Refusal,
         ring::Entry,
+        slot::End,
     },
-    store::{ChatRecord, StoreResult},
+    store::ChatRecord,
     telemetry::log_limited,
 };
 
@@ -27,7 +27,7 @@ impl Shard {
                     // Reloading never gives up, so an error here is a refusal
                     // to read what was written: as good as gone.
                     let record = found.ok().flatten().map(|(record, _)| record);
-                    (id, active.reloaded(record, &self.history.store))
+                    (id, active.reloaded(record, &self.history))
                 }
                 _ => return self.loaded(id, found),
             },
@@ -38,8 +38,10 @@ impl Shard {
                 }
                 _ => return,
             },
+            StoreAnswer::LookedUp(id, found) => return self.looked_up(id, found),
         };
         self.go_on(id, next);
+        self.take_new_members(id);
         self.take_waiting(id);
     }
 
@@ -58,14 +60,18 @@ impl Shard {
         match next {
             Next::Nothing => {}
             Next::Call(call) => self.state.store_calls.push(call),
-            Next::Gone => {
+            Next::Gone(end) => {
                 let Some(Place::Active(mut active)) = self.state.chats.remove(&id) else {
                     return;
                 };
                 self.history.metrics.chat_let_go();
                 let before = active.chat.load();
                 let effects = &mut self.state.effects;
-                active.chat.refuse_queued(Refusal::NotMember, effects);
+                let refusal = match end {
+                    End::Lost => Refusal::Lost,
+                    _ => Refusal::NotMember,
+                };
+                active.chat.refuse_queued(refusal, effects);
                 adjust(&mut self.state.load, before, active.chat.load());
                 self.answer_effects();
                 self.wakes.wake(self.core, std::iter::once(&active.feed));
@@ -76,58 +82,29 @@ impl Shard {
                 }
             }
         }
+        self.settle_doubt(id);
     }
 
-    /// The chat's place, which begins to load if it had none.
-    pub(super) fn place(&mut self, id: ChatId) -> &mut Place {
-        self.state.chats.entry(id).or_insert_with(|| {
-            let History { store, clock, .. } = &*self.history;
-            let patience = Some(self.settings.patience);
-            let newest = self.settings.ring.messages;
-            let call = load(id, newest, patience, store.clone(), clock.clone());
-            self.state.store_calls.push(call);
-            Place::Loading(Waiting::default())
-        })
-    }
-
-    fn loaded(&mut self, id: ChatId, found: StoreResult<Option<(ChatRecord, Vec<Row>)>>) {
-        let Some(Place::Loading(waiting)) = self.state.chats.remove(&id) else {
-            return;
+    /// The newest messages without a hole among them: the ring has none. Whoever
+    /// reads what is before the hole is led past it on the way.
+    fn dense_end<'r>(&self, chat: ChatId, newest: &'r [Row]) -> &'r [Row] {
+        let is_hole = |pair: &[Row]| pair[0].seq + 1 != pair[1].seq;
+        let Some(hole) = newest.windows(2).rposition(is_hole) else {
+            return newest;
         };
-        adjust(&mut self.state.load, waiting.load(), Load::default());
-        self.state.waiting_calls -= waiting.commands.calls();
-        match found {
-            Ok(Some((record, newest))) => {
-                self.activate(record, &newest);
-                for command in waiting.commands {
-                    self.chat_command(id, command);
-                }
-                let now = self.history.clock.now();
-                for post in waiting.posts {
-                    self.accept(id, post, now);
-                }
-            }
-            Ok(None) => {
-                waiting.commands.into_iter().for_each(refuse_missing);
-                refuse_posts(waiting.posts, &Refusal::NotMember);
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                log_limited!(WARN, chat = %id, error, "chat could not be loaded");
-                for command in waiting.commands {
-                    refuse(command, |_| ShardError::Unavailable);
-                }
-                refuse_posts(waiting.posts, &Refusal::Unavailable);
-            }
-        }
+        let (before, behind) = (newest[hole].seq, newest[hole + 1].seq);
+        log_limited!(ERROR, %chat, from = before + 1, through = behind - 1,
+            "messages are missing in the store");
+        &newest[hole + 1..]
     }
 
-    fn activate(&mut self, record: ChatRecord, newest: &[Row]) {
+    pub(super) fn activate(&mut self, record: ChatRecord, newest: &[Row]) {
         let id = record.id;
-        let before = record.last_seq - newest.len() as Seq;
+        let dense = self.dense_end(id, newest);
+        let before = record.last_seq - dense.len() as Seq;
         let cores = self.wakes.cores();
         let feed = Feed::new(id, before, self.settings.ring, cores);
-        feed.append(newest.iter().map(Entry::new));
+        feed.append(dense.iter().map(Entry::new));
         let touched = self.history.clock.now();
         let active = Active {
             chat: Chat::new(record, newest, self.settings.ring.messages),
@@ -135,6 +112,7 @@ impl Shard {
             touched,
             listed: false,
             change: None,
+            trust: Trust::Sure,
             waiting: Default::default(),
         };
         self.state.chats.insert(id, Place::Active(Box::new(active)));

@@ -23,6 +23,8 @@ struct Told {
     through: usize,
     /// The store does not have the chat any more.
     missing: bool,
+    /// The store may not have its newest messages any more.
+    lost: bool,
 }
 
 impl Shard {
@@ -99,6 +101,7 @@ impl Shard {
         }
         let submission = Submission {
             rows,
+            lineage: self.agreed(),
             sampled,
             done: self.done_sender.clone(),
         };
@@ -113,6 +116,12 @@ impl Shard {
     pub(super) fn landed(&mut self, done: LaneDone) {
         let landed = self.state.batches.pop_front().unwrap_or_default();
         self.state.fresh += landed.posts;
+        let lineage = self
+            .lineage
+            .as_ref()
+            .map_or(0, |lineage| lineage.borrow().number);
+        let taken_over = done.lineage != lineage;
+        let done = done.landed;
         let mut effects = Vec::with_capacity(2 * done.len());
         let mut told = Vec::new();
         let mut calm = true;
@@ -125,18 +134,20 @@ impl Shard {
                 continue;
             };
             let before = active.chat.load();
-            let mut missing = false;
+            let (mut missing, mut lost) = (false, taken_over);
             while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
                 missing |= matches!(landed, Landed::NoChat { .. });
+                lost |= matches!(landed, Landed::Lost { .. });
                 active.chat.landed(landed, &mut effects);
             }
             adjust(&mut self.state.load, before, active.chat.load());
-            calm &= !missing && active.change.is_none();
+            calm &= !missing && !lost && active.change.is_none();
             let through = effects.len();
             told.push(Told {
                 id,
                 through,
                 missing,
+                lost,
             });
         }
         // A chat that is about to go is to have nothing with the lane.
@@ -155,6 +166,7 @@ impl Shard {
             id,
             through,
             missing,
+            lost,
         } in told
         {
             while let Some((_, effect)) = effects.next_if(|(at, _)| *at < through) {
@@ -177,6 +189,9 @@ impl Shard {
                 active.begin_deletion(store)
             };
             self.go_on(id, next);
+            if lost {
+                self.doubt(id);
+            }
         }
         self.wakes.wake(self.core, feeds.iter());
     }

@@ -31,11 +31,12 @@ impl Shard {
     /// stream that joined now would miss the end of all streams (P9). And a chat
     /// that is being read may be so for longer than the drain.
     fn refuse_waiting(&mut self) {
-        for place in self.state.chats.values_mut() {
-            let waiting = match place {
-                Place::Loading(waiting) => &mut waiting.commands,
-                Place::Active(active) => &mut active.waiting,
-            };
+        let chats = self.state.chats.values_mut().map(|place| match place {
+            Place::Loading(waiting) => &mut waiting.commands,
+            Place::Active(active) => &mut active.waiting,
+        });
+        let strangers = self.state.strangers.values_mut();
+        for waiting in chats.chain(strangers.map(|waiting| &mut waiting.commands)) {
             for command in std::mem::take(waiting) {
                 refuse(command, |_| ShardError::Draining);
             }
@@ -50,20 +51,16 @@ impl Shard {
         let now = self.history.clock.now();
         let calls = command.calls();
         let full = self.state.waiting_calls + calls > MAX_WAITING_CALLS;
-        let active = match self.place(id) {
-            Place::Active(active) => active,
-            Place::Loading(_) if full => return refuse_busy(command),
-            Place::Loading(waiting) => {
-                waiting.commands.push(command);
-                self.state.waiting_calls += calls;
-                return;
-            }
+        let active = match self.state.chats.get_mut(&id) {
+            Some(Place::Active(active)) if active.knows(command.asker()) => active,
+            _ if full => return refuse_busy(command),
+            _ => return self.ask_command(id, command),
         };
         active.touched = now;
         match command {
             ChatCommand::Get { caller, answer } => {
                 let seen = active.check_may_see(&caller);
-                _ = answer.send(seen.map(|()| active.chat.record()));
+                answer.send(seen.map(|()| (active.chat.record(), active.chat.in_flight())));
             }
             ChatCommand::Join {
                 user,
@@ -76,7 +73,7 @@ impl Shard {
                     return;
                 };
                 let joined = join(active, user, after_seq, core, settings, history);
-                _ = answer.send(joined);
+                answer.send(joined);
             }
             command if active.change.is_some() => {
                 if full {

@@ -10,7 +10,7 @@ use world::{CHAT, SECOND, World, settings, turn};
 use super::*;
 use crate::{
     domain::Timestamp,
-    shard::{Delivery, End, ShardError},
+    shard::{Caller, Delivery, End, ShardError},
     store::{NewChat, Store},
     testing::{Fault, chat_id, user},
 };
@@ -484,5 +484,47 @@ async fn a_small_batch_waits_until_all_that_is_ready_has_run() {
     let (early, ready) = tokio::join!(early, ready);
     assert_eq!((early.unwrap().unwrap().seq, ready.unwrap().seq), (2, 3));
     assert_eq!(world.script.lock().unwrap().sizes, [1, 2]);
+    world.end().await;
+}
+
+/// What a stranger asks for is not kept, and no member is refused for having come
+/// in the same moment.
+#[tokio::test(start_paused = true)]
+async fn p6_a_chat_is_not_read_for_somebody_who_is_no_member() {
+    let world = World::new().await;
+    let stranger = || Caller {
+        user: user("mallory"),
+        admin: false,
+    };
+    for id in [CHAT, CHAT + 1] {
+        let refused = Err(ShardError::NotMember);
+        let get = world.shards.get(chat_id(id), stranger()).await;
+        assert_eq!(get.map(drop), refused);
+        let join = world.shards.join(chat_id(id), user("mallory"), None, 0);
+        assert_eq!(join.await.map(drop), refused);
+        let add = world
+            .shards
+            .add_members(chat_id(id), stranger(), vec![user("mallory")]);
+        assert_eq!(add.await.map(drop), refused);
+        let leave = world
+            .shards
+            .remove_members(chat_id(id), stranger(), vec![user("mallory")]);
+        assert_eq!(leave.await.map(drop), refused);
+        let delete = world.shards.delete(chat_id(id), stranger()).await;
+        assert_eq!(delete, refused);
+    }
+    let post = world.post_to(CHAT + 1, "nowhere", "", SECOND);
+    assert_eq!(post.await.unwrap(), Err(Refusal::NotMember));
+    assert_eq!(world.loads.load(Ordering::Relaxed), 0, "chats read");
+
+    let (refused, seen, posted) = tokio::join!(
+        world.shards.get(chat_id(CHAT), stranger()),
+        world.shards.get(chat_id(CHAT), world.alice()),
+        world.post("with a stranger", SECOND),
+    );
+    assert_eq!(refused.map(drop), Err(ShardError::NotMember));
+    assert!(seen.is_ok(), "{seen:?}");
+    assert!(posted.unwrap().is_ok());
+    assert_eq!(world.loads.load(Ordering::Relaxed), 1, "chats read");
     world.end().await;
 }

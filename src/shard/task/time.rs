@@ -11,6 +11,7 @@ use crate::{
     runtime::trim_heap,
     shard::{
         active::Place,
+        askers::Waiting,
         feed::Feed,
         handle::Reply,
         post::{Load, Post, Refusal},
@@ -58,6 +59,7 @@ impl Shard {
         self.state.last_expiry = Some(now);
         let State {
             chats,
+            strangers,
             load,
             waiting_posts,
             left_places,
@@ -79,14 +81,13 @@ impl Shard {
             refuse_posts(late.into_iter().map(|(_, post)| post), &Refusal::Expired);
         }
         earliest(waiting_posts.iter().map(|(_, post)| post.deadline).min());
+        for waiting in strangers.values_mut() {
+            earliest(expire_waiting(waiting, now, load));
+        }
         for place in chats.values_mut() {
             match place {
                 Place::Loading(waiting) => {
-                    let before = waiting.load();
-                    let late = waiting.posts.extract_if(.., |post| is_late(post));
-                    refuse_posts(late, &Refusal::Expired);
-                    adjust(load, before, waiting.load());
-                    earliest(waiting.posts.iter().map(|post| post.deadline).min());
+                    earliest(expire_waiting(waiting, now, load));
                 }
                 Place::Active(active) if active.chat.load() != Load::default() => {
                     let before = active.chat.load();
@@ -168,4 +169,13 @@ impl Shard {
             _ = drained.send(());
         }
     }
+}
+
+/// Answers those whose deadline has passed; the next deadline.
+fn expire_waiting(waiting: &mut Waiting, now: Instant, load: &mut Load) -> Option<Instant> {
+    let before = waiting.load();
+    let late = waiting.posts.extract_if(.., |post| post.deadline <= now);
+    refuse_posts(late, &Refusal::Expired);
+    adjust(load, before, waiting.load());
+    waiting.posts.iter().map(|post| post.deadline).min()
 }

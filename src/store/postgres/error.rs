@@ -1,16 +1,48 @@
+use std::time::Duration;
+
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use crate::store::StoreError;
+use crate::{store::StoreError, telemetry::chain};
 
 /// Why a server could not be used for a new connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("the database did not answer in time")]
-    TimedOut,
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
     #[error("the connection is gone")]
     Gone,
+    #[error("it is a standby, which takes no writes")]
+    Standby,
+    #[error(
+        "its sessions are read-only (default_transaction_read_only of the server, the database or the role): chatd has to write"
+    )]
+    ReadOnly,
+    #[error("the name has no address")]
+    NoAddress,
+    #[error("the name has no address: {0}")]
+    Name(#[from] std::io::Error),
     #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
+    /// Each place of the address, and why not there.
+    #[error("{}", each(.0))]
+    Places(Vec<(String, ConnectError)>),
+}
+
+impl ConnectError {
+    /// Whether some server has no place for another session.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
+            Self::Places(places) => places.iter().any(|(_, error)| error.is_full()),
+            _ => false,
+        }
+    }
+}
+
+fn each(places: &[(String, ConnectError)]) -> String {
+    let each = places.iter();
+    let each = each.map(|(place, error)| format!("{place}: {}", chain(error)));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 /// Why the store could not be opened, each in one line for the operator.
@@ -18,8 +50,12 @@ pub enum ConnectError {
 pub enum OpenError {
     #[error("bad database address: {0}")]
     Dsn(String),
-    #[error("cannot use sslrootcert {path}: {why}")]
-    RootCert { path: String, why: String },
+    #[error("cannot use {option} {path}: {why}")]
+    TlsFile {
+        option: &'static str,
+        path: String,
+        why: String,
+    },
     #[error("cannot set up TLS to the database")]
     Tls(#[from] rustls::Error),
     #[error("cannot connect to the database")]
@@ -28,12 +64,22 @@ pub enum OpenError {
         "the database is newer than this program: it has migration {database}, this program knows {known}; run a newer chatd"
     )]
     Newer { database: i32, known: i32 },
+    #[error(
+        "the database's encoding is {0}, and messages are in all languages: make the database with ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
+    #[error(
+        "the role lacks rights: {0}; grant them, or let the role that chatd connects as own the tables"
+    )]
+    Rights(String),
     #[error("migration {name} failed")]
     Migration {
         name: &'static str,
         #[source]
         source: tokio_postgres::Error,
     },
+    #[error("cannot make the table that says which migrations the database has")]
+    Record(#[source] tokio_postgres::Error),
     #[error("cannot read which migrations the database has")]
     State(#[source] tokio_postgres::Error),
 }
@@ -54,6 +100,20 @@ pub(super) fn unchanged(error: tokio_postgres::Error) -> StoreError {
         Some("22" | "23" | "54") => StoreError::Refused(error.into()),
         _ => StoreError::Unavailable(error.into()),
     }
+}
+
+/// Whether an answer says that its session is of no use any more, while a new one
+/// may be: the server takes no writes there, what was prepared is not what the
+/// tables are or is not there, or the session is being ended.
+pub(super) fn spoils_session(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        matches!(
+            code.code(),
+            // Of 0A000 there is only "cached plan must not change result type":
+            // nothing else that is asked is unknown to PostgreSQL.
+            "25006" | "0A000" | "26000" | "42P05" | "57P01" | "57P02" | "57P03" | "57P05"
+        )
+    })
 }
 
 /// An error of a statement that commits by itself.
@@ -96,6 +156,11 @@ pub(super) struct WaitGivenUp;
 #[derive(Debug, thiserror::Error)]
 #[error("an earlier commit still waits for a standby of the database")]
 pub(super) struct AwaitsStandby;
+
+/// What [`super::sql::RIGHTS`] has found.
+#[derive(Debug, thiserror::Error)]
+#[error("the role lacks rights: {0}")]
+pub(super) struct RightsMissing(pub String);
 
 /// No progress for too long.
 #[derive(Debug, thiserror::Error)]

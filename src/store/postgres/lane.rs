@@ -1,4 +1,5 @@
 mod link;
+mod pooled;
 
 use std::{
     pin::pin,
@@ -19,6 +20,7 @@ use super::{
     connect::Connector,
     copy::{COPY, Encoder},
     error::{Closed, Stalled, WaitGivenUp, is_answer, unchanged},
+    places::Wanted,
 };
 use crate::{
     domain::Row,
@@ -64,10 +66,14 @@ struct State {
     ended: Option<Instant>,
     /// [`Lane::rest`] runs.
     resting: bool,
+    /// What the batches so far were written to, or the caller has been told.
+    lineage: u64,
     /// The name of a session that was given up with a batch under way. Its
     /// backend may not know and may still hold locks on the batch's keys, or
     /// even commit it: it must be gone before the lane writes again.
     abandoned: Option<Arc<str>>,
+    /// The server has no place for a session of this lane.
+    wanted: Option<Wanted>,
     closed: bool,
 }
 
@@ -78,16 +84,19 @@ impl Lane {
         stall: Duration,
         connects: Arc<AtomicU64>,
     ) -> Self {
+        let lineage = connector.servers().number();
         Self {
             index,
             connector,
             stall,
             connects,
             state: Mutex::new(State {
+                lineage,
                 link: None,
                 ended: None,
                 resting: false,
                 abandoned: None,
+                wanted: None,
                 closed: false,
             }),
         }
@@ -99,6 +108,11 @@ impl Lane {
         let mut state = self.state.lock().await;
         let follows = state.is_busy();
         let mut link = self.link(&mut state).await?;
+        if link.session.lineage != state.lineage {
+            state.lineage = link.session.lineage;
+            state.link = Some(link);
+            return Err(StoreError::Replaced);
+        }
         // Until the batch has ended well, also if this future is dropped.
         state.abandoned = Some(Arc::clone(&link.name));
         let outcome = self.write(&mut link, rows, follows).await;
@@ -110,6 +124,9 @@ impl Lane {
                 (self.connector.spawn)(Self::rest(Arc::downgrade(self)).boxed());
             }
             state.link = Some(link);
+        } else {
+            // Its server may be gone for the others too.
+            self.connector.doubt();
         }
         outcome.map_err(|failure| failure.error)
     }
@@ -129,7 +146,10 @@ impl Lane {
         }
         let sql = format!(
             "{}; SELECT pg_logical_emit_message(true, 'chatd', '') FROM messages WHERE chat_id = {} AND seq = {} AND id = {}; COMMIT",
-            link.begin.alone, row.chat, row.seq, row.id.0
+            link.begin(),
+            row.chat,
+            row.seq,
+            row.id.0
         );
         let before = link.session.waits_given_up();
         let answers = timeout(self.stall, link.session.simple_query(&sql))
@@ -152,9 +172,15 @@ impl Lane {
             return Err(StoreError::Unavailable(Closed.into()));
         }
         match state.link.take() {
-            Some(link) if !link.session.is_closed() => Ok(link),
+            Some(link) if self.is_current(&link) => Ok(link),
             _ => self.connect(state).await,
         }
+    }
+
+    /// It is there, and with the server that the newest sessions are with.
+    fn is_current(&self, link: &Link) -> bool {
+        let lineage = self.connector.servers().number();
+        !link.session.is_closed() && link.session.lineage == lineage
     }
 
     /// Closes what was opened ahead once no batch follows any more.
@@ -181,20 +207,29 @@ impl Lane {
         let mut state = self.state.lock().await;
         state.closed = true;
         state.link = None;
+        state.wanted = None;
     }
 
     async fn connect(&self, state: &mut State) -> StoreResult<Link> {
         let name: Arc<str> = format!("chatd lane {} {:016x}", self.index, fastrand::u64(..)).into();
-        let session = self
-            .connector
-            .connect(Some(&name), SETUP)
-            .await
-            .map_err(|e| StoreError::Unavailable(e.into()))?;
+        let session = match self.connector.connect(Some(&name), SETUP).await {
+            Ok(session) => session,
+            Err(error) => {
+                if error.is_full() && state.wanted.is_none() {
+                    state.wanted = Some(self.connector.places.want());
+                }
+                return Err(StoreError::Unavailable(error.into()));
+            }
+        };
+        state.wanted = None;
         let ready = async {
             if let Some(abandoned) = &state.abandoned {
                 terminate(&session, abandoned).await?;
             }
-            let copy = session.prepare(COPY).await.map_err(unavailable)?;
+            let copy = match session.is_direct {
+                true => Some(session.prepare(COPY).await.map_err(unavailable)?),
+                false => None,
+            };
             let shown = session.simple_query("SHOW synchronous_commit").await;
             let applied = shown.map_err(unavailable)?.iter().any(|answer| {
                 matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("remote_apply"))
@@ -217,6 +252,9 @@ impl Lane {
     /// Commits the rows; if the batch is one of several, it opens the next one's
     /// COPY.
     async fn write(&self, link: &mut Link, rows: &[Row], follows: bool) -> Result<(), Failure> {
+        if link.copy.is_none() {
+            return pooled::write(link, rows, self.stall).await;
+        }
         let opening = link.ahead.take();
         let opening = opening.unwrap_or_else(|| link.open(Some(link.begin.alone)));
         let opened = timeout(self.stall, opening).await;

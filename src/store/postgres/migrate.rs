@@ -1,9 +1,14 @@
 use std::time::{Duration, SystemTime};
 
+use tokio_postgres::SimpleQueryMessage;
+
 use super::{
     Inspection,
-    connect::{Connector, Session},
+    connect::Connector,
     error::{ConnectError, OpenError},
+    pool::missing,
+    session::Session,
+    sql,
 };
 
 struct Migration {
@@ -30,8 +35,14 @@ const MIGRATIONS: &[Migration] = migrations![
 /// Any number will do as long as it is ours in this database ("chatd" in ASCII).
 const LOCK: i64 = 0x0063_6861_7464;
 
-/// A migration may wait for the server that is at it, and may take its time.
-const SETUP: &str = "SET statement_timeout = 0; SET lock_timeout = 0";
+/// A migration may wait for the server that is at it, and may take its time. The
+/// lock and the settings end with the transaction, so a pooler may be in between.
+fn begin() -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+         SELECT pg_advisory_xact_lock({LOCK}); {RECORD}"
+    )
+}
 
 const RECORD: &str = "
     CREATE TABLE IF NOT EXISTS chatd_migrations (
@@ -40,98 +51,148 @@ const RECORD: &str = "
         applied_at timestamptz NOT NULL DEFAULT now()
     )";
 
-/// Brings the database up to date. Any number of servers may start at once: one
-/// of them holds the lock, the others then find nothing to do. The lock ends
-/// with the connection.
+/// Brings the database up to date, and sees that it can be served from. Any number
+/// of servers may start at once: one of them holds the lock, the others then find
+/// nothing to do. All that is missing is applied in one transaction.
 ///
 /// Not refinery: it takes no lock, and what is left of it then is this loop.
 pub(super) async fn run(connector: &Connector) -> Result<(), OpenError> {
     let known = MIGRATIONS.last().map_or(0, |m| m.version);
-    let session = connector.connect(Some("chatd migrate"), SETUP).await?;
+    let session = connector.connect(Some("chatd migrate"), "").await?;
+    if !session.is_direct {
+        tracing::info!(
+            "a pooler is between this and the database: statements are not prepared, which costs reads some time"
+        );
+    }
+    let encoding = ask(&session, "SHOW server_encoding").await?;
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding(encoding));
+    }
     // Without touching anything, so that a server whose role must not create
     // tables can start on a database that is up to date.
     if applied(&session).await? < known {
-        let lock = format!("SELECT pg_advisory_lock({LOCK}); {RECORD}");
-        session.batch_execute(&lock).await.map_err(state)?;
+        let begun = session.batch_execute(&begin()).await;
+        begun.map_err(|error| lost_or(error, OpenError::Record))?;
         let applied = applied(&session).await?;
         for migration in MIGRATIONS.iter().filter(|m| m.version > applied) {
             apply(&session, migration).await?;
         }
+        session.batch_execute("COMMIT").await.map_err(state)?;
     }
     let database = applied(&session).await?;
     if database > known {
         return Err(OpenError::Newer { database, known });
     }
-    warn_if_unsafe(&session).await
-}
-
-pub(super) async fn inspect(connector: &Connector) -> Result<Inspection, OpenError> {
-    let session = connector.connect(Some("chatd doctor"), SETUP).await?;
-    let sql = "SELECT current_setting('server_version'), current_setting('fsync') = 'off', \
-        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let row = session.query_one(sql, &[]).await.map_err(state)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_micros() as i64;
-    let theirs: i64 = row.try_get(2).map_err(state)?;
-    Ok(Inspection {
-        server_version: row.try_get(0).map_err(state)?,
-        applied: applied(&session).await?,
-        known: MIGRATIONS.last().map_or(0, |m| m.version),
-        fsync_off: row.try_get(1).map_err(state)?,
-        skew: Duration::from_micros(now.abs_diff(theirs)),
-    })
-}
-
-/// Whoever runs it so may know why, but should not do so unawares.
-async fn warn_if_unsafe(session: &Session) -> Result<(), OpenError> {
-    let row = session
-        .query_one("SELECT current_setting('fsync') <> 'off'", &[])
-        .await
-        .map_err(state)?;
-    if !row.try_get(0).map_err(state)? {
+    if let Some(missing) = rights(&session).await? {
+        return Err(OpenError::Rights(missing));
+    }
+    // Whoever runs it so may know why, but should not do so unawares.
+    if ask(&session, "SHOW fsync").await? == "off" {
         tracing::warn!("the database has fsync off: a crash may lose acknowledged messages");
     }
     Ok(())
 }
 
-async fn applied(session: &Session) -> Result<i32, OpenError> {
-    let exists: bool = session
-        .query_one("SELECT to_regclass('chatd_migrations') IS NOT NULL", &[])
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(state)?;
-    if !exists {
-        return Ok(0);
-    }
-    session
-        .query_one(
-            "SELECT coalesce(max(version), 0) FROM chatd_migrations",
-            &[],
-        )
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(state)
+pub(super) async fn inspect(connector: &Connector) -> Result<Inspection, OpenError> {
+    let session = connector.connect(Some("chatd doctor"), "").await?;
+    let theirs = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let theirs: i64 = ask(&session, theirs).await?.parse().unwrap_or_default();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_micros() as i64;
+    let applied = applied(&session).await?;
+    let known = MIGRATIONS.last().map_or(0, |m| m.version);
+    let missing = match applied {
+        0 => creating(&session).await?,
+        _ => rights(&session).await?,
+    };
+    Ok(Inspection {
+        server_version: ask(&session, "SHOW server_version").await?,
+        applied,
+        known,
+        fsync_off: ask(&session, "SHOW fsync").await? == "off",
+        skew: Duration::from_micros(now.abs_diff(theirs)),
+        encoding: ask(&session, "SHOW server_encoding").await?,
+        missing,
+        places: ask(&session, PLACES).await?.parse().unwrap_or_default(),
+        pooled: !session.is_direct,
+    })
 }
 
+/// How many more sessions the server would let this role have in this database,
+/// this one included: what is left of the role's and the database's limits and of
+/// the server's.
+const PLACES: &str = "
+    SELECT greatest(0, least(
+        current_setting('max_connections')::bigint
+            - current_setting('superuser_reserved_connections')::bigint
+            - (SELECT count(*) FROM pg_stat_activity
+                WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+        (SELECT CASE WHEN rolconnlimit < 0 OR rolsuper THEN 1000000 ELSE rolconnlimit END
+             - (SELECT count(*) FROM pg_stat_activity
+                 WHERE usename = current_user AND pid <> pg_backend_pid())
+           FROM pg_roles WHERE rolname = current_user),
+        (SELECT CASE WHEN datconnlimit < 0 THEN 1000000 ELSE datconnlimit END
+             - (SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND pid <> pg_backend_pid())
+           FROM pg_database WHERE datname = current_database())))";
+
+/// The first column of the first row, empty if it is NULL.
+async fn ask(session: &Session, sql: &str) -> Result<String, OpenError> {
+    let answers = session.simple_query(sql).await.map_err(state)?;
+    let text = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    Ok(text.unwrap_or_default())
+}
+
+async fn rights(session: &Session) -> Result<Option<String>, OpenError> {
+    let answers = session.simple_query(sql::RIGHTS).await.map_err(state)?;
+    Ok(missing(&answers))
+}
+
+/// What a role lacks that is to make the tables.
+async fn creating(session: &Session) -> Result<Option<String>, OpenError> {
+    let sql = "SELECT has_schema_privilege(current_schema(), 'CREATE')";
+    let may = ask(session, sql).await? == "t";
+    Ok((!may).then(|| "CREATE on the schema".to_owned()))
+}
+
+async fn applied(session: &Session) -> Result<i32, OpenError> {
+    let exists = "SELECT to_regclass('chatd_migrations') IS NOT NULL";
+    if ask(session, exists).await? != "t" {
+        return Ok(0);
+    }
+    let newest = "SELECT coalesce(max(version), 0) FROM chatd_migrations";
+    Ok(ask(session, newest).await?.parse().unwrap_or_default())
+}
+
+/// In the transaction that is open; an error ends the connection, and with it the
+/// transaction.
 async fn apply(session: &Session, migration: &Migration) -> Result<(), OpenError> {
     let Migration { version, name, sql } = migration;
     tracing::info!(name, "migrating the database");
-    // One simple query of several statements with BEGIN and COMMIT around them:
-    // an error ends it, and the connection, and with it the transaction.
     let record =
         format!("INSERT INTO chatd_migrations (version, name) VALUES ({version}, '{name}')");
     session
-        .batch_execute(&format!("BEGIN;\n{sql};\n{record};\nCOMMIT"))
+        .batch_execute(&format!("{sql};\n{record}"))
         .await
         .map_err(|source| OpenError::Migration { name, source })
 }
 
 fn state(error: tokio_postgres::Error) -> OpenError {
-    // Lost on the way rather than answered: an outage, not a state.
+    lost_or(error, OpenError::State)
+}
+
+/// Lost on the way rather than answered is an outage, not what was `answered`.
+fn lost_or(
+    error: tokio_postgres::Error,
+    answered: fn(tokio_postgres::Error) -> OpenError,
+) -> OpenError {
     if error.as_db_error().is_none() {
         return OpenError::Connect(ConnectError::Postgres(error));
     }
-    OpenError::State(error)
+    answered(error)
 }
 
 #[cfg(test)]

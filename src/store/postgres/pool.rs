@@ -1,31 +1,38 @@
+mod lease;
+
 use std::{
     ops::Deref,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::pin,
+    sync::RwLock,
     time::{Duration, Instant},
 };
 
-use bb8::{ManageConnection, PooledConnection, RunError};
-use futures_util::future::{join3, try_join_all};
+use bb8::{ManageConnection, RunError};
+use futures_util::{TryStreamExt as _, future::try_join_all};
 use tokio::time::{timeout, timeout_at};
-use tokio_postgres::{Row, Statement, types::ToSql};
+use tokio_postgres::{
+    Error, Row, Statement,
+    types::{ToSql, Type},
+};
 
+use self::lease::Lease;
 use super::{
     Settings,
-    connect::{Connector, Session},
-    error::{Closed, ConnectError, Stalled, WaitGivenUp, is_answer, unchanged, written},
+    connect::Connector,
+    error::{Closed, ConnectError, Stalled},
+    session::Session,
     sql,
 };
 use crate::store::{StoreError, StoreResult};
+
+pub(super) use self::lease::missing;
 
 /// How long bb8 tries to connect before it starts over; it also bounds its pause
 /// between two attempts, so that a database that is back is found soon.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// How long a cancelled query has to end before its connection is given up.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Between two connections that are given up so that a lane can have one.
+const GIVE_WAY: Duration = Duration::from_millis(50);
 
 /// The pool of connections for everything but messages on their way in.
 #[derive(Debug)]
@@ -34,12 +41,13 @@ pub(super) struct Pool {
     connector: Connector,
 }
 
-/// What a pooled connection has prepared.
+/// What a pooled connection can be asked.
 #[derive(Clone, Copy)]
 pub(super) enum Query {
     PageAfter,
     PageBefore,
     Chat,
+    HasMember,
     ChatsOf,
     LastSeqs,
     CreateChat,
@@ -48,17 +56,34 @@ pub(super) enum Query {
     DeleteChat,
 }
 
-const STATEMENTS: [&str; 9] = [
-    sql::PAGE_AFTER,
-    sql::PAGE_BEFORE,
-    sql::CHAT,
-    sql::CHATS_OF,
-    sql::LAST_SEQS,
-    sql::CREATE_CHAT,
-    sql::ADD_MEMBERS,
-    sql::REMOVE_MEMBERS,
-    sql::DELETE_CHAT,
+/// Each [`Query`], and the types of what it is asked with.
+const STATEMENTS: [(&str, &[Type]); 10] = [
+    (sql::PAGE_AFTER, &[Type::INT8, Type::INT8, Type::INT8]),
+    (sql::PAGE_BEFORE, &[Type::INT8, Type::INT8, Type::INT8]),
+    (sql::CHAT, &[Type::INT8]),
+    (sql::HAS_MEMBER, &[Type::INT8, Type::TEXT_ARRAY]),
+    (
+        sql::CHATS_OF,
+        &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
+    ),
+    (sql::LAST_SEQS, &[Type::INT8_ARRAY]),
+    (
+        sql::CREATE_CHAT,
+        &[Type::TEXT, Type::INT8, Type::TEXT_ARRAY],
+    ),
+    (sql::ADD_MEMBERS, &[Type::INT8, Type::TEXT_ARRAY]),
+    (sql::REMOVE_MEMBERS, &[Type::INT8, Type::TEXT_ARRAY]),
+    (sql::DELETE_CHAT, &[Type::INT8]),
 ];
+
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// What a statement has answered.
+pub(super) struct Answer {
+    pub rows: Vec<Row>,
+    /// Rows that it has changed or returned.
+    pub count: u64,
+}
 
 impl Pool {
     pub async fn new(settings: &Settings, connector: Connector) -> Result<Self, ConnectError> {
@@ -74,12 +99,54 @@ impl Pool {
         })
     }
 
+    /// Asks on one connection, all at once. What a session answers that is of no
+    /// use any more is asked again on another.
+    pub async fn read<const N: usize>(
+        &self,
+        deadline: Instant,
+        asked: [(Query, Params<'_>); N],
+    ) -> StoreResult<[Vec<Row>; N]> {
+        let lease = self.lease(deadline).await?;
+        let first = lease.read(&asked).await;
+        if !lease.is_worth_another() {
+            return first;
+        }
+        drop(lease);
+        self.lease(deadline).await?.read(&asked).await
+    }
+
+    /// Changes something in a transaction of its own. A session that has answered
+    /// that it is of no use any more has changed nothing.
+    pub async fn write(
+        &self,
+        deadline: Instant,
+        query: Query,
+        params: Params<'_>,
+    ) -> StoreResult<Answer> {
+        let lease = self.lease(deadline).await?;
+        let first = lease.write(query, params).await;
+        if !lease.is_worth_another() || matches!(first, Ok(_) | Err(StoreError::OutcomeUnknown(_)))
+        {
+            return first;
+        }
+        drop(lease);
+        self.lease(deadline).await?.write(query, params).await
+    }
+
+    /// Whether reads and changes would go through.
+    pub async fn ping(&self, deadline: Instant) -> StoreResult<()> {
+        let lease = self.lease(deadline).await?;
+        let first = lease.ping().await;
+        if !lease.is_worth_another() {
+            return first;
+        }
+        drop(lease);
+        self.lease(deadline).await?.ping().await
+    }
+
     /// A connection, if there is one before the deadline.
-    pub async fn lease(&self, deadline: Instant) -> StoreResult<Lease> {
-        let pool = {
-            let inner = self.inner.read().unwrap_or_else(|e| e.into_inner());
-            inner.clone()
-        };
+    async fn lease(&self, deadline: Instant) -> StoreResult<Lease> {
+        let pool = self.pool();
         let pool = pool.ok_or_else(|| StoreError::Unavailable(Closed.into()))?;
         let attempts = async {
             loop {
@@ -91,147 +158,34 @@ impl Pool {
         };
         let conn = timeout_at(deadline.into(), attempts)
             .await
-            .map_err(|_| StoreError::Unavailable(Stalled.into()))?
+            .map_err(|_| match self.connector.last_failure() {
+                Some(why) => StoreError::Unavailable(why.into()),
+                None => StoreError::Unavailable(Stalled.into()),
+            })?
             .map_err(|e| StoreError::Unavailable(e.into()))?;
-        Ok(Lease {
-            conn: Some(conn),
-            deadline,
-            under_way: AtomicUsize::new(0),
-            connector: self.connector.clone(),
-        })
+        Ok(Lease::new(conn, deadline, self.connector.clone()))
+    }
+
+    fn pool(&self) -> Option<bb8::Pool<Readers>> {
+        let inner = self.inner.read().unwrap_or_else(|e| e.into_inner());
+        inner.clone()
+    }
+
+    /// Gives up connections, for ever, while a lane finds that the server has no
+    /// place for its own: reads share what is left, but nobody shares a lane.
+    pub async fn give_way(&self) {
+        loop {
+            self.connector.places.wanted().await;
+            let Some(pool) = self.pool() else { return };
+            if let Ok(mut conn) = pool.get_owned().await {
+                conn.settled = false;
+            }
+            tokio::time::sleep(GIVE_WAY).await;
+        }
     }
 
     pub fn close(&self) {
         *self.inner.write().unwrap_or_else(|e| e.into_inner()) = None;
-    }
-}
-
-/// A connection until the caller's deadline.
-///
-/// The deadline is kept on this side, and a query that misses it is cancelled:
-/// to SET a statement timeout per query would cost every query a statement for
-/// the sake of the few that are late.
-pub(super) struct Lease {
-    conn: Option<PooledConnection<'static, Readers>>,
-    deadline: Instant,
-    under_way: AtomicUsize,
-    connector: Connector,
-}
-
-impl Lease {
-    pub async fn read(
-        &self,
-        query: Query,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> StoreResult<Vec<Row>> {
-        match self.run(query, params).await {
-            Ok(rows) => rows.map_err(unchanged),
-            Err(stalled) => Err(StoreError::Unavailable(stalled.into())),
-        }
-    }
-
-    pub async fn write(
-        &self,
-        query: Query,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> StoreResult<Vec<Row>> {
-        let reader = self.reader()?;
-        let statement = &reader.statements[query as usize];
-        self.commit(&reader.session, reader.session.query(statement, params))
-            .await
-    }
-
-    /// Like [`Self::write`], for a statement that returns no rows.
-    pub async fn execute(&self, query: Query, params: &[&(dyn ToSql + Sync)]) -> StoreResult<u64> {
-        let reader = self.reader()?;
-        let statement = &reader.statements[query as usize];
-        self.commit(&reader.session, reader.session.execute(statement, params))
-            .await
-    }
-
-    /// Runs a statement in a transaction whose commit is as durable as a lane's.
-    /// All of it goes out at once, so it takes one round trip.
-    async fn commit<T>(
-        &self,
-        session: &Session,
-        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> StoreResult<T> {
-        let before = session.waits_given_up();
-        let transaction = join3(
-            session.batch_execute(sql::BEGIN_CHANGE),
-            statement,
-            session.batch_execute("COMMIT"),
-        );
-        match self.bounded(transaction).await {
-            // The statement may have committed by itself.
-            Ok((Err(e), _, _)) => Err(StoreError::OutcomeUnknown(e.into())),
-            Ok((_, Err(e), _)) => Err(written(e)),
-            Ok((_, _, Err(e))) if is_answer(&e) => Err(unchanged(e)),
-            Ok((_, _, Err(e))) => Err(StoreError::OutcomeUnknown(e.into())),
-            Ok(_) if session.waits_given_up() != before => {
-                Err(StoreError::OutcomeUnknown(WaitGivenUp.into()))
-            }
-            Ok((_, Ok(answer), _)) => Ok(answer),
-            Err(stalled) => Err(StoreError::OutcomeUnknown(stalled.into())),
-        }
-    }
-
-    pub async fn ping(&self) -> StoreResult<()> {
-        match self.bounded(self.reader()?.session.batch_execute("")).await {
-            Ok(answer) => answer.map_err(unchanged),
-            Err(stalled) => Err(StoreError::Unavailable(stalled.into())),
-        }
-    }
-
-    async fn run(
-        &self,
-        query: Query,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Result<Vec<Row>, tokio_postgres::Error>, Stalled> {
-        let Ok(reader) = self.reader() else {
-            return Err(Stalled);
-        };
-        let statement = &reader.statements[query as usize];
-        self.bounded(reader.session.query(statement, params)).await
-    }
-
-    async fn bounded<T>(&self, asked: impl Future<Output = T>) -> Result<T, Stalled> {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        let answer = timeout_at(self.deadline.into(), asked)
-            .await
-            .map_err(|_| Stalled)?;
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-        Ok(answer)
-    }
-
-    /// Only [`Drop`] takes the connection.
-    fn reader(&self) -> StoreResult<&Reader> {
-        self.conn
-            .as_deref()
-            .ok_or_else(|| StoreError::Unavailable(Closed.into()))
-    }
-}
-
-/// A lease that ends with a query under way, because the deadline has come or
-/// because the caller has gone, has it cancelled. The connection goes back to
-/// the pool if that works, so that a slow minute does not become a storm of new
-/// connections.
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let Some(mut conn) = self.conn.take() else {
-            return;
-        };
-        if self.under_way.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        conn.settled = false;
-        let connector = self.connector.clone();
-        let spawn = Arc::clone(&connector.spawn);
-        spawn(Box::pin(async move {
-            connector.cancel(conn.session.cancel_token()).await;
-            let settled = timeout(SETTLE, conn.session.batch_execute("")).await;
-            conn.settled = matches!(settled, Ok(Ok(())));
-        }));
     }
 }
 
@@ -241,8 +195,35 @@ pub(super) struct Readers(Connector);
 /// One pooled connection.
 pub(super) struct Reader {
     session: Session,
+    /// As [`STATEMENTS`] says; none behind a pooler, where each transaction may
+    /// meet a session of the server that has not prepared them.
     statements: Vec<Statement>,
     settled: bool,
+}
+
+impl Reader {
+    async fn ask(&self, query: Query, params: Params<'_>) -> Result<Answer, Error> {
+        let session = &self.session;
+        let rows = match self.statements.get(query as usize) {
+            Some(statement) => {
+                let params = params.iter().map(|param| *param as &dyn ToSql);
+                session.query_raw(statement, params).await?
+            }
+            None => {
+                let (text, types) = STATEMENTS[query as usize];
+                let types = types.iter().cloned();
+                let params = params.iter().map(|param| *param as &dyn ToSql);
+                session.query_typed_raw(text, params.zip(types)).await?
+            }
+        };
+        let mut stream = pin!(rows);
+        let mut rows = Vec::new();
+        while let Some(row) = stream.try_next().await? {
+            rows.push(row);
+        }
+        let count = stream.rows_affected().unwrap_or(0);
+        Ok(Answer { rows, count })
+    }
 }
 
 impl Deref for Reader {
@@ -257,11 +238,16 @@ impl ManageConnection for Readers {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Reader, ConnectError> {
+        // A lane has none yet.
+        while self.0.places.are_wanted() {
+            tokio::time::sleep(GIVE_WAY).await;
+        }
         let session = self.0.connect(None, sql::SESSION).await?;
-        let preparing = try_join_all(STATEMENTS.iter().map(|sql| session.prepare(sql)));
-        let statements = timeout(ATTEMPT, preparing)
+        let prepared = STATEMENTS.iter().filter(|_| session.is_direct);
+        let preparing = prepared.map(|(sql, types)| session.prepare_typed(sql, types));
+        let statements = timeout(ATTEMPT, try_join_all(preparing))
             .await
-            .map_err(|_| ConnectError::TimedOut)??;
+            .map_err(|_| ConnectError::TimedOut(ATTEMPT))??;
         Ok(Reader {
             session,
             statements,
@@ -270,7 +256,8 @@ impl ManageConnection for Readers {
     }
 
     /// Asks nothing of the server: a round trip before every read would double
-    /// its latency. The driver has noticed if the connection is gone.
+    /// its latency. The driver has noticed if the connection is gone, and a
+    /// session that was made before another one failed is replaced.
     async fn is_valid(&self, reader: &mut Reader) -> Result<(), ConnectError> {
         if self.has_broken(reader) {
             return Err(ConnectError::Gone);
@@ -279,6 +266,7 @@ impl ManageConnection for Readers {
     }
 
     fn has_broken(&self, reader: &mut Reader) -> bool {
-        !reader.settled || reader.session.is_closed()
+        let doubtful = reader.session.doubts != self.0.doubts();
+        !reader.settled || doubtful || reader.session.is_closed()
     }
 }

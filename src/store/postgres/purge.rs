@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use super::{
-    connect::{Connector, Session},
-    error::ConnectError,
-};
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{connect::Connector, error::ConnectError, session::Session};
+use crate::telemetry::chain;
 
 /// Rows a step: a few milliseconds of work, so that a lane's commit that comes
 /// in between hardly notices.
@@ -17,16 +17,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// for.
 const LOOK: Duration = Duration::from_secs(30);
 
-const SETUP: &str = "
-    SET statement_timeout = '60s';
-    SET plan_cache_mode = force_custom_plan;
-    SET enable_seqscan = off;
-    SET enable_bitmapscan = off";
+/// Longer than a step may take. The server may be one that has stopped.
+const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What is purged now would be purged again after a crash, so its commits don't
-/// wait for the disk. This must end with the transaction: a pooler may give the
-/// session to a lane next.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off";
+/// wait for the disk. All of this must end with the transaction: a pooler may give
+/// the session to a lane next.
+const BEGIN: &str = "
+    BEGIN;
+    SET LOCAL synchronous_commit = off;
+    SET LOCAL statement_timeout = '60s';
+    SET LOCAL plan_cache_mode = force_custom_plan;
+    SET LOCAL enable_seqscan = off;
+    SET LOCAL enable_bitmapscan = off";
 
 /// `SKIP LOCKED`: another server is at it.
 const PICK: &str = "
@@ -48,13 +51,14 @@ const LATER: &str = "
     UPDATE deleted_chats SET next_look = now() + interval '10 minutes' WHERE chat_id = $1";
 
 /// Removes the messages of deleted chats, for ever. `wake` ends the pause early.
-pub(super) async fn run(connector: &Connector, wake: &tokio::sync::Notify) {
+pub(super) async fn purge(connector: &Connector, wake: &tokio::sync::Notify) {
     let mut session = None;
     loop {
-        let removed = match step(connector, &mut session).await {
+        let step = tokio::time::timeout(STEP_TIMEOUT, step(connector, &mut session)).await;
+        let removed = match step.unwrap_or(Err(ConnectError::TimedOut(STEP_TIMEOUT))) {
             Ok(removed) => removed,
             Err(error) => {
-                tracing::warn!(%error, "cannot remove the messages of deleted chats");
+                tracing::warn!(error = %chain(&error), "cannot remove the messages of deleted chats");
                 None
             }
         };
@@ -78,22 +82,32 @@ async fn step(
 ) -> Result<Option<u64>, ConnectError> {
     let session = match session {
         Some(session) => session,
-        None => session.insert(connector.connect(Some("chatd purge"), SETUP).await?),
+        None => session.insert(connector.connect(Some("chatd purge"), "").await?),
     };
     session.batch_execute(BEGIN).await?;
-    let picked = session.query_opt(PICK, &[]).await?;
+    let picked = session.query_typed(PICK, &[]).await?;
     let mut removed = None;
-    if let Some(row) = &picked {
+    if let Some(row) = picked.first() {
         let (chat, from): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let count = session.execute(REMOVE, &[&chat, &from, &STEP]).await?;
+        let count = run(session, REMOVE, &[&chat, &from, &STEP]).await?;
         // Not beyond what was there: more may come.
-        session.execute(ADVANCE, &[&chat, &(count as i64)]).await?;
-        let let_go = count == 0 && session.execute(LET_GO, &[&chat]).await? > 0;
+        run(session, ADVANCE, &[&chat, &(count as i64)]).await?;
+        let let_go = count == 0 && run(session, LET_GO, &[&chat]).await? > 0;
         if count < STEP as u64 && !let_go {
-            session.execute(LATER, &[&chat]).await?;
+            run(session, LATER, &[&chat]).await?;
         }
         removed = Some(count);
     }
     session.batch_execute("COMMIT").await?;
     Ok(removed)
+}
+
+/// Without a name for the statement: behind a pooler, the next transaction may
+/// meet a session that has not prepared it.
+async fn run(session: &Session, sql: &str, numbers: &[&i64]) -> Result<u64, tokio_postgres::Error> {
+    let params: Vec<(&(dyn ToSql + Sync), Type)> = numbers
+        .iter()
+        .map(|number| (*number as &(dyn ToSql + Sync), Type::INT8))
+        .collect();
+    session.execute_typed(sql, &params).await
 }

@@ -1,9 +1,8 @@
 use std::time::Instant;
 
-use futures_util::future::try_join;
 use tokio_postgres::Row as PgRow;
 
-use super::pool::{Pool, Query};
+use super::pool::{Params, Pool, Query};
 use crate::{
     domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
     store::{Activity, ChatRecord, Page, StoreError, StoreResult},
@@ -16,16 +15,14 @@ impl Pool {
         newest: usize,
         deadline: Instant,
     ) -> StoreResult<Option<(ChatRecord, Vec<Row>)>> {
-        let lease = self.lease(deadline).await?;
         let limit = count(newest);
         let id = chat.get();
         // Both are on the way at once; the second sees what the first sees or more.
-        let (record, rows) = try_join(async { lease.read(Query::Chat, &[&id]).await }, async {
-            lease
-                .read(Query::PageBefore, &[&id, &Seq::MAX, &limit])
-                .await
-        })
-        .await?;
+        let asked: [(Query, Params<'_>); 2] = [
+            (Query::Chat, &[&id]),
+            (Query::PageBefore, &[&id, &Seq::MAX, &limit]),
+        ];
+        let [record, rows] = self.read(deadline, asked).await?;
         let Some(record) = record.first() else {
             return Ok(None);
         };
@@ -37,6 +34,20 @@ impl Pool {
         Ok(Some((record, rows)))
     }
 
+    pub async fn has_member(
+        &self,
+        chat: ChatId,
+        users: &[UserName],
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let users: Vec<&str> = users.iter().map(|user| &**user).collect();
+        let id = chat.get();
+        let asked: Params<'_> = &[&id, &users];
+        let [rows] = self.read(deadline, [(Query::HasMember, asked)]).await?;
+        let found = rows.first().map(|row| row.try_get(0)).transpose();
+        Ok(found.map_err(unreadable)?.unwrap_or(false))
+    }
+
     pub async fn page(
         &self,
         chat: ChatId,
@@ -44,15 +55,16 @@ impl Pool {
         limit: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<Row>> {
-        let lease = self.lease(deadline).await?;
         let (id, limit) = (chat.get(), count(limit));
         match page {
             Page::After(seq) => {
-                let rows = lease.read(Query::PageAfter, &[&id, &seq, &limit]).await?;
+                let asked: Params<'_> = &[&id, &seq, &limit];
+                let [rows] = self.read(deadline, [(Query::PageAfter, asked)]).await?;
                 messages(chat, rows.iter())
             }
             Page::Before(seq) => {
-                let rows = lease.read(Query::PageBefore, &[&id, &seq, &limit]).await?;
+                let asked: Params<'_> = &[&id, &seq, &limit];
+                let [rows] = self.read(deadline, [(Query::PageBefore, asked)]).await?;
                 messages(chat, rows.iter().rev())
             }
         }
@@ -65,11 +77,10 @@ impl Pool {
         limit: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
-        let lease = self.lease(deadline).await?;
         let (at, id) = behind.map_or((i64::MAX, i64::MAX), |b| (b.at.0, b.chat.get()));
-        let rows = lease
-            .read(Query::ChatsOf, &[&&**user, &at, &id, &count(limit)])
-            .await?;
+        let (user, limit): (&str, i64) = (user, count(limit));
+        let asked: Params<'_> = &[&user, &at, &id, &limit];
+        let [rows] = self.read(deadline, [(Query::ChatsOf, asked)]).await?;
         rows.iter()
             .map(|row| {
                 let record = chat_record(row)?;
@@ -81,9 +92,9 @@ impl Pool {
     }
 
     pub async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {
-        let lease = self.lease(deadline).await?;
         let ids: Vec<i64> = chats.iter().map(|chat| chat.get()).collect();
-        let rows = lease.read(Query::LastSeqs, &[&ids]).await?;
+        let asked: Params<'_> = &[&ids];
+        let [rows] = self.read(deadline, [(Query::LastSeqs, asked)]).await?;
         rows.iter()
             .map(|row| row.try_get(0).map_err(unreadable))
             .collect()

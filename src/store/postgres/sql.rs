@@ -1,5 +1,19 @@
-//! The reads' statements. Public so that a test can hold them against the
-//! planner.
+//! The statements of reads and changes. Public so that a test can hold them
+//! against the planner.
+
+/// A parameter of our own, given with a connection.
+pub(super) const MARKER: &str = "chatd.session";
+
+/// What every session is asked before it is used: whether it is a standby's,
+/// whether it is read-only, which connection it was made for, and whose it is.
+pub(super) const CHECK: &str = "SELECT pg_is_in_recovery(), \
+    current_setting('transaction_read_only'), current_setting('chatd.session', true), \
+    extract(epoch FROM pg_postmaster_start_time())";
+
+/// Whose a transaction is, as [`CHECK`] tells it: an error, if it is another's.
+pub(super) fn is_server(server: &str) -> String {
+    format!("SELECT 1 / (extract(epoch FROM pg_postmaster_start_time())::text = '{server}')::int")
+}
 
 /// A reading session. The tables' statistics may be missing or old, and the
 /// planner then takes a bitmap scan and a sort for a page of a large chat; there
@@ -33,6 +47,11 @@ pub const CHAT: &str = "
            coalesce((SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq DESC LIMIT 1), 0)
       FROM chats WHERE id = $1";
 
+/// `$1` chat, `$2` users. One probe of the primary key a user, and the same one for
+/// a chat that does not exist.
+pub const HAS_MEMBER: &str = "
+    SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_name = ANY($2))";
+
 /// `$1` user, `$2` and `$3` the activity that the list goes on behind, `$4`
 /// limit. One probe of the newest message for each of the user's chats (7 µs a
 /// chat: 1 ms for a user of 100, 70 ms for one of 10,000) is what
@@ -58,6 +77,42 @@ pub const LAST_SEQS: &str = "
                         AND EXISTS (SELECT FROM chats WHERE chats.id = asked.id)
                       ORDER BY seq DESC LIMIT 1), 0)
       FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (id, n) ORDER BY n";
+
+/// Opens a transaction of reads where the session is not ours to set: what
+/// [`SESSION`] says, for this transaction alone.
+pub(super) const BEGIN_READ: &str = "
+    BEGIN;
+    SET LOCAL statement_timeout = '60s';
+    SET LOCAL enable_seqscan = off;
+    SET LOCAL enable_bitmapscan = off;
+    SET LOCAL jit = off";
+
+/// What the role must be allowed and is not, a row each. To lock a chat's row
+/// against its deletion takes UPDATE.
+pub(super) const RIGHTS: &str = "
+    SELECT what || ' on ' || name AS missing
+      FROM (VALUES ('chats'), ('members'), ('messages'), ('deleted_chats')) AS tables (name),
+           unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS what
+     WHERE NOT has_table_privilege(name, what)
+       AND (what <> 'UPDATE' OR name IN ('chats', 'deleted_chats'))
+    UNION ALL
+    SELECT 'EXECUTE on ' || name
+      FROM (VALUES ('pg_terminate_backend(integer, bigint)'),
+                   ('pg_logical_emit_message(boolean, text, text)'),
+                   ('set_config(text, text, boolean)')) AS functions (name)
+     WHERE NOT has_function_privilege(name, 'EXECUTE')";
+
+/// Whether changes would go through: rights that are missing, a row each, and a
+/// record in the log of a transaction, which nobody waits for to reach the disk. It is
+/// left open.
+pub(super) const READY: &str = "
+    BEGIN;
+    SET LOCAL synchronous_commit = off;
+    SELECT what || ' on ' || name AS missing
+      FROM (VALUES ('chats'), ('members'), ('messages')) AS tables (name),
+           unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS what
+     WHERE NOT has_table_privilege(name, what);
+    SELECT pg_logical_emit_message(true, 'chatd', '')";
 
 /// Opens the transaction of a change of a chat. A role's or a database's defaults
 /// must not weaken P1. The message makes the commit wait for disk and standby

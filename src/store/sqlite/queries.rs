@@ -73,6 +73,21 @@ pub(super) fn chats_of(
     Ok(found)
 }
 
+pub(super) fn has_member(conn: &Connection, chat: ChatId, users: &[UserName]) -> Result<bool> {
+    // Members of a deleted chat may still be there. The cross join has whoever is no
+    // member found out first, with the same work whether or not there is a chat.
+    let mut select = conn.prepare_cached(
+        "SELECT 1 FROM members CROSS JOIN chats ON chats.id = members.chat_id
+          WHERE members.user_name = ?1 AND members.chat_id = ?2",
+    )?;
+    for user in users {
+        if select.exists((&**user, chat.get()))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Messages of a deleted chat may still be there, so all begins at the chat. The
 /// cross join keeps SQLite from beginning elsewhere.
 pub(super) fn page(conn: &Connection, chat: ChatId, page: Page, limit: usize) -> Result<Vec<Row>> {

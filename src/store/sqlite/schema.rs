@@ -1,6 +1,6 @@
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +29,8 @@ pub enum OpenError {
     Io { path: PathBuf, source: io::Error },
     #[error("cannot open {}: another process is using it", path.display())]
     InUse { path: PathBuf },
+    #[error("cannot open {}: the disk is full", path.display())]
+    Full { path: PathBuf },
     #[error(
         "cannot open {}: a newer version of this program has used it (its schema is {found}, the newest known here is {known})",
         path.display()
@@ -45,42 +47,31 @@ pub enum OpenError {
     },
 }
 
-/// Makes the folder and the file where they are missing and takes the lock.
-/// The lock is given up when the returned file is dropped.
-pub(super) fn claim(path: &Path) -> Result<File, OpenError> {
-    let io_error = |path: &Path, source| OpenError::Io {
-        path: path.to_owned(),
-        source,
+/// Whether other users of the machine can read the file, as far as its mode and
+/// its folder's say; `None` if it is not there.
+pub fn is_open_to_others(path: &Path) -> Option<bool> {
+    let mode = |path: &Path| Some(path.metadata().ok()?.permissions().mode());
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|e| match e.kind() {
-            // What exists is no folder.
-            io::ErrorKind::AlreadyExists => io_error(path, io::ErrorKind::NotADirectory.into()),
-            _ => io_error(path, e),
-        })?;
-    }
-    let writable = |path: &Path| {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        options.open(path).map_err(|e| io_error(path, e))
-    };
-    // A file of its own: SQLite locks ranges of the database file, and closing
-    // any other handle of that file would take these POSIX locks away.
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let lock = writable(Path::new(&lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let path = path.to_owned();
-            return Err(OpenError::InUse { path });
-        }
-        Err(TryLockError::Error(e)) => return Err(io_error(Path::new(&lock_path), e)),
-    }
-    // SQLite only says "unable to open database file"; the system says why. No
-    // connection of this process is open yet that this could unlock.
-    writable(path)?;
-    Ok(lock)
+    // To read a file one has to get through its folder: r of the one, x of the
+    // other, for the group or for everybody.
+    Some((mode(path)? >> 2) & mode(folder)? & 0o011 != 0)
+}
+
+pub(super) struct Connections {
+    pub writer: Connection,
+    pub readers: Vec<Connection>,
+}
+
+pub(super) fn open(path: &Path, settings: &Settings) -> Result<Connections, OpenError> {
+    let writer = open_writer(path, settings)?;
+    let readers = (0..settings.readers.max(1)).map(|_| open_reader(path, settings));
+    Ok(Connections {
+        readers: readers.collect::<Result<_, _>>()?,
+        writer,
+    })
 }
 
 /// The writer's connection, with the schema brought up to date.
@@ -92,7 +83,7 @@ pub(super) fn open_writer(path: &Path, settings: &Settings) -> Result<Connection
     Ok(conn)
 }
 
-pub(super) fn open_reader(path: &Path, settings: &Settings) -> Result<Connection, OpenError> {
+fn open_reader(path: &Path, settings: &Settings) -> Result<Connection, OpenError> {
     connect(path, settings, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|e| sqlite_error(path, e))
 }
 

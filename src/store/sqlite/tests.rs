@@ -51,10 +51,11 @@ fn count(conn: &Connection, table: &str) -> i64 {
 fn writer(folder: &TempDir) -> Writer {
     let path = file(folder);
     let settings = Settings::default();
-    let lock = schema::claim(&path).unwrap();
+    let claim = Arc::new(Claim::take(&path).unwrap());
     let conn = schema::open_writer(&path, &settings).unwrap();
+    let files = Arc::new(Files::watch(claim).unwrap());
     let (_, jobs) = queue::bounded(1);
-    Writer::new(conn, lock, jobs, settings).unwrap()
+    Writer::new(conn, files, jobs, settings).unwrap()
 }
 
 fn job(change: Change) -> (Job, oneshot::Receiver<StoreResult<i64>>) {

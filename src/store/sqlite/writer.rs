@@ -2,7 +2,6 @@
 //! transaction; while that commits, the next batch queues up.
 
 use std::{
-    fs::File,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{
     Settings, changes,
     error::{commit_error, store_error},
+    files::Files,
     queue::Jobs,
 };
 use crate::{
@@ -73,13 +73,13 @@ pub(super) struct Writer {
     /// Frames in the log when the last checkpoint had been tried.
     checkpointed: i64,
     /// Given up last of all.
-    _lock: File,
+    files: Arc<Files>,
 }
 
 impl Writer {
     pub(super) fn new(
         conn: Connection,
-        lock: File,
+        files: Arc<Files>,
         jobs: Jobs<Job>,
         settings: Settings,
     ) -> rusqlite::Result<Self> {
@@ -90,7 +90,7 @@ impl Writer {
             settings,
             purge_at,
             checkpointed: 0,
-            _lock: lock,
+            files,
         })
     }
 
@@ -178,6 +178,8 @@ impl Writer {
     }
 
     fn transact(&self, batch: &[Job]) -> StoreResult<Vec<i64>> {
+        let moved = self.files.check();
+        moved.map_err(|moved| StoreError::Unavailable(moved.into()))?;
         self.roll_back();
         self.conn
             .execute_batch("BEGIN IMMEDIATE")
@@ -185,7 +187,12 @@ impl Writer {
         let answers = apply(&self.conn, batch);
         let done = match answers {
             Ok(answers) => match self.conn.execute_batch("COMMIT") {
-                Ok(()) => return Ok(answers),
+                // It may have gone into a file that was on its way elsewhere.
+                Ok(()) => {
+                    let moved = self.files.check();
+                    moved.map_err(|moved| StoreError::OutcomeUnknown(moved.into()))?;
+                    return Ok(answers);
+                }
                 Err(error) => commit_error(error),
             },
             Err(error) => store_error(error),
@@ -200,7 +207,7 @@ impl Writer {
         if !self.conn.is_autocommit()
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {
-            tracing::error!(%error, "cannot roll back");
+            log_limited!(ERROR, %error, "cannot roll back");
         }
     }
 
@@ -245,7 +252,7 @@ impl Writer {
             Ok(())
         };
         if let Err(error) = due(self) {
-            tracing::warn!(%error, "cannot checkpoint");
+            log_limited!(WARN, %error, "cannot checkpoint");
         }
     }
 

@@ -145,6 +145,9 @@ impl Chaos {
             {
                 theirs.from = ours.from;
                 theirs.client_message_id = ours.client_message_id;
+                if self.rng.u8(..4) > 0 {
+                    theirs.text = ours.text;
+                }
                 self.seen.foreign_duplicates += 1;
             }
             self.foreign.insert(theirs.id);
@@ -218,7 +221,7 @@ async fn script(rng: &mut Rng) -> Seen {
             chaos.faults = rng.usize(..20);
         }
         let attempt = Attempt::new(0, &store, &clock, &metrics);
-        let (landed, _) = attempt.write(rows.clone()).await;
+        let (landed, _) = attempt.write(rows.clone(), false).await;
         // A commit that is late still may not change what was reported.
         let late = std::mem::take(&mut chaos.lock().unwrap().late);
         for rows in late {
@@ -263,13 +266,20 @@ fn check(
                     same_post(theirs, ours) && theirs.created_at == *created_at,
                     "P5"
                 );
+                assert_eq!(theirs.text, ours.text, "P5");
                 assert!(reported[chat].iter().any(|row| row.seq == *seq));
             }
+            Landed::Lost { .. } => panic!("the store has lost nothing: {one:?}"),
             Landed::Refused { id, .. } => {
                 chaos.seen.refused += 1;
                 *outcomes.entry(*id).or_default() += 1;
                 let ours = rows.iter().find(|row| row.id == *id).unwrap();
-                assert_eq!(&*ours.text, REFUSED);
+                let is_id_of_another = |theirs: &Row| {
+                    theirs.client_message_id == ours.client_message_id && theirs.text != ours.text
+                };
+                let clashes = ours.client_message_id.is_some()
+                    && history(memory, ours.chat).iter().any(is_id_of_another);
+                assert!(&*ours.text == REFUSED || clashes);
             }
             Landed::NoChat { .. } => panic!("no chat is deleted here"),
         }
@@ -358,7 +368,7 @@ async fn p5_p8_a_lost_answer_and_a_chat_deleted_by_another_server() {
     let clock = TestClock::default();
     let metrics = Metrics::new(1);
     let attempt = Attempt::new(0, &store, &clock, &metrics);
-    let (landed, attempts) = attempt.write(rows).await;
+    let (landed, attempts) = attempt.write(rows, false).await;
     assert_eq!(history(&memory, chat_id(2)).len(), 1, "{landed:?}");
     assert_eq!(attempts, 1);
     let stored = |one: &Landed| matches!(one, Landed::Stored(_));
@@ -414,7 +424,7 @@ async fn conflict_unseen(deleted: bool) -> Vec<Landed> {
     let clock = TestClock::default();
     let metrics = Metrics::new(1);
     let attempt = Attempt::new(0, &store, &clock, &metrics);
-    let (landed, _) = attempt.write(rows).await;
+    let (landed, _) = attempt.write(rows, false).await;
     let out = |one: &&Landed| !matches!(one, Landed::Stored(_));
     assert!(landed.iter().filter(out).all(|one| one.chat() == gone));
     assert_eq!(history(&memory, chat_id(3)).len(), 3);

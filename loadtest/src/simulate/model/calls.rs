@@ -32,6 +32,15 @@ pub struct PostCall {
     ended: bool,
 }
 
+impl Said {
+    /// It is lost where it was stored.
+    pub(super) fn forget(&mut self, seq: Seq) {
+        if self.stored == Some(seq) {
+            self.stored = None;
+        }
+    }
+}
+
 impl Model {
     pub fn post_asked(
         &mut self,
@@ -89,6 +98,7 @@ impl Model {
         disk: &Disk,
     ) -> Kept {
         match result {
+            Ok(receipt) if self.is_from_before(chat, receipt.seq, &draft.text) => Ok(()),
             Ok(receipt) => {
                 self.counts.acknowledged += 1;
                 self.counts.duplicates += u64::from(receipt.duplicate);
@@ -133,10 +143,12 @@ impl Model {
         let ended = self.chat(chat).end_asked;
         let safe = self.member(chat, from).safe;
         let draining = self.draining;
+        let lost = self.chat(chat).floor.is_some();
         let fair = match refusal {
             Refusal::NotMember => ended || !safe,
             Refusal::Refused => draft.text.starts_with(REFUSED),
             Refusal::Draining => draining,
+            Refusal::Lost => lost,
             Refusal::Invalid { .. } | Refusal::TooFast { .. } => false,
             _ => true,
         };

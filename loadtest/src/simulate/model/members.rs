@@ -125,7 +125,7 @@ impl Model {
         result: &Result<ChatRecord, ShardError>,
     ) -> Kept {
         match result {
-            Ok(record) => rule(record.last_seq >= known, "P1", || {
+            Ok(record) => rule(record.last_seq >= self.kept(chat, known), "P1", || {
                 format!(
                     "{chat} has {known} and is described with {}",
                     record.last_seq

@@ -36,6 +36,10 @@ pub struct Stream {
     /// up to the second may.
     next: Option<Seq>,
     first: (Seq, Seq),
+    /// Its chat has lost messages since it joined, or shortly before.
+    pub(super) doubtful: bool,
+    /// It was there when that happened, so it must end.
+    pub(super) must_end: bool,
     /// Posts on the stream, by their id, which no other post on it has.
     posts: BTreeMap<String, StreamPost>,
 }
@@ -68,7 +72,10 @@ impl Model {
             ShardError::NotFound | ShardError::NotCreator | ShardError::TooManyMembers { .. } => {
                 false
             }
-            ShardError::AheadOfChat { .. } => call.after.is_some_and(|after| after > call.known),
+            ShardError::AheadOfChat { .. } => {
+                let kept = self.kept(call.chat, call.known);
+                call.after.is_some_and(|after| after > kept)
+            }
             ShardError::Draining => self.draining,
             ShardError::Busy { .. } | ShardError::Unavailable => true,
         };
@@ -91,6 +98,8 @@ impl Model {
             joined: id,
             next: call.after.map(|after| after + 1),
             first: (call.known, newest + 1),
+            doubtful: self.chat(call.chat).stale,
+            must_end: false,
             posts: BTreeMap::new(),
         };
         self.streams.insert(id, stream);
@@ -147,6 +156,12 @@ impl Model {
         let (chat, user, seq) = (stream.chat, stream.user.clone(), message.seq);
         let (above, up_to) = stream.first;
         let next = stream.next.replace(seq + 1);
+        if stream.doubtful {
+            if let Some(post) = stream.posts.get_mut(&message.client_message_id) {
+                post.shown = true;
+            }
+            return Ok(());
+        }
         let in_place = next.map_or(seq > above && seq <= up_to, |next| seq == next);
         rule(in_place, "P4", || {
             format!("stream {id} of {user} in {chat} gets {seq} after {next:?}, {above}..={up_to}")
@@ -206,6 +221,7 @@ impl Model {
             End::Removed => self.member(chat, &user).removal_asked,
             End::Deleted => self.chat(chat).end_asked,
             End::Draining => self.draining,
+            End::Lost => stream.doubtful,
             End::Misused => false,
         };
         rule(fair, "P7", || format!("{user}'s stream in {chat}: {end:?}"))?;

@@ -2,6 +2,7 @@
 //! and locks of feed, slot and wakes order themselves.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     task::Wake,
     thread::{self, Thread},
@@ -66,7 +67,7 @@ fn watch(reader: Reader, seen: &Progress, stall: u32) -> bool {
     drive(|cx| {
         while let Poll::Ready(delivery) = watcher.reader.poll_next(cx) {
             match delivery {
-                Delivery::Frames(frames) => watcher.read(frames),
+                Delivery::Frames(frames) => assert_eq!(watcher.read(frames, &BTreeSet::new()), 0),
                 Delivery::Answer(_) => _ = seen.answers.fetch_add(1, Ordering::Release),
                 Delivery::End(_) => return true,
             }

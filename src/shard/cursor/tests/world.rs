@@ -1,6 +1,7 @@
 //! A chat with its readers, ring, history and cores, each step of which is drawn.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -58,6 +59,8 @@ pub(super) struct Seen {
     pub(super) answers: usize,
     pub(super) ends: usize,
     pub(super) stalls: usize,
+    /// Messages that readers were led past.
+    pub(super) holes: usize,
 }
 
 /// A reader and what it has been promised.
@@ -88,6 +91,9 @@ pub(super) struct World {
     pub(super) unpublished: VecDeque<Row>,
     pub(super) committed: Seq,
     pub(super) published: Seq,
+    /// The store loses messages in this world; which it has lost.
+    loses: bool,
+    pub(super) lost: BTreeSet<Seq>,
     pub(super) bound: RingBound,
     /// In the ring, but the cores have not been called yet.
     uncalled: bool,
@@ -132,6 +138,8 @@ impl World {
             unpublished: VecDeque::new(),
             committed: 0,
             published: 0,
+            loses: rng.u8(..3) == 0,
+            lost: BTreeSet::new(),
             bound,
             uncalled: false,
             end: None,
@@ -223,7 +231,8 @@ impl World {
                 Poll::Ready(Delivery::Frames(frames)) => {
                     let history = matches!(watcher.reader.source, Source::Page(_));
                     let before = watcher.cursor;
-                    watcher.read(frames);
+                    let holes = watcher.read(frames, &self.lost);
+                    self.seen.holes += holes;
                     match (watcher.from_history.replace(history), history) {
                         (Some(false), true) => self.seen.to_history += 1,
                         (Some(true), false) => self.seen.to_ring += 1,
@@ -233,7 +242,8 @@ impl World {
                         self.seen.history += 1;
                     } else {
                         self.seen.ring += 1;
-                        assert!(before + self.bound.messages as Seq >= self.published);
+                        let first = before + holes as Seq;
+                        assert!(first + self.bound.messages as Seq >= self.published);
                     }
                     assert!(watcher.cursor <= self.committed, "P3");
                     // It could not resume there, as the chat does not know so far.
@@ -285,7 +295,17 @@ impl World {
             29 => tokio::time::advance(Duration::from_millis(rng.u64(..3_000))).await,
             30 if !self.watchers.is_empty() => self.disturb(rng),
             31 if rng.u8(..4) == 0 => self.settle(rng).await,
+            31 if self.loses => self.lose(rng),
             _ => {}
+        }
+    }
+
+    /// The store loses some messages in a row, of those that all have been told of.
+    fn lose(&mut self, rng: &mut Rng) {
+        let first = rng.i64(1..=self.published.max(1));
+        for seq in first..=self.published.min(first + rng.i64(0..4)) {
+            self.memory.lose(self.chat, seq);
+            self.lost.insert(seq);
         }
     }
 
@@ -409,16 +429,22 @@ impl Watcher {
         }
     }
 
-    pub(super) fn read(&mut self, mut frames: Bytes) {
+    /// How many messages it was led past; all of them are lost.
+    pub(super) fn read(&mut self, mut frames: Bytes, lost: &BTreeSet<Seq>) -> usize {
+        let mut holes = 0;
         while !frames.is_empty() {
             let length = u32::from_be_bytes(frames[1..PREFIX_LEN].try_into().unwrap());
             let frame = frames.split_to(PREFIX_LEN + length as usize);
             let message = proto::Message::decode(&frame[PREFIX_LEN..]).unwrap();
-            assert_eq!(message.seq, self.cursor + 1, "P4");
-            self.cursor += 1;
+            let mut passed = self.cursor + 1..message.seq;
+            holes += passed.clone().count();
+            assert!(message.seq > self.cursor, "P4");
+            assert!(passed.all(|seq| lost.contains(&seq)), "P4");
+            self.cursor = message.seq;
             let own = message.from == **self.reader.slot().user();
             assert!(own || message.client_message_id.is_empty(), "P7");
         }
+        holes
     }
 }
 

@@ -207,7 +207,7 @@ impl World {
     }
 
     pub async fn members(&self) -> Vec<String> {
-        let chat = self.shards.get(chat_id(CHAT), self.alice()).await.unwrap();
+        let (chat, _) = self.shards.get(chat_id(CHAT), self.alice()).await.unwrap();
         chat.members.iter().map(|user| user.to_string()).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! What a lane has while it is connected.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -9,11 +9,12 @@ use futures_util::{
 };
 use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
 
+use super::pooled;
 use crate::store::{
     StoreError, StoreResult,
     postgres::{
-        connect::Session,
         error::{AwaitsStandby, Stalled, unchanged},
+        session::Session,
     },
 };
 
@@ -41,7 +42,8 @@ const TERMINATE_MILLIS: u32 = 3_000;
 
 pub(super) struct Link {
     pub session: Arc<Session>,
-    pub copy: Statement,
+    /// None behind a pooler: see [`super::pooled`].
+    pub copy: Option<Statement>,
     pub name: Arc<str>,
     pub begin: &'static Begin,
     /// The next batch's COPY.
@@ -58,6 +60,14 @@ pub(super) struct Failure {
 }
 
 impl Link {
+    /// What opens a transaction, alone.
+    pub fn begin(&self) -> Cow<'static, str> {
+        match self.copy {
+            Some(_) => self.begin.alone.into(),
+            None => pooled::begin(self.begin, &self.name, &self.session.server).into(),
+        }
+    }
+
     /// Opens a COPY; what is to go before it goes out with it.
     ///
     /// Without its BEGIN, the COPY would commit by itself; and after a failed start
@@ -66,6 +76,7 @@ impl Link {
     pub fn open(&self, begin: Option<&'static str>) -> Opening {
         let (session, copy) = (self.session.clone(), self.copy.clone());
         Box::pin(async move {
+            let copy = copy.ok_or_else(|| Failure::lost(stalled()))?;
             let begin = async {
                 match begin {
                     Some(begin) => session.batch_execute(begin).await,
@@ -102,8 +113,12 @@ impl Failure {
 /// could by now be somebody else's. One that waits for a standby is left alone:
 /// to end it would make visible what a failover may undo.
 pub(super) async fn terminate(session: &Session, name: &str) -> StoreResult<()> {
+    let which = match session.is_direct {
+        true => format!("application_name = '{name}'"),
+        false => pooled::holds_lock(name),
+    };
     let sql = format!(
-        "SELECT CASE WHEN wait_event = 'SyncRep' THEN 'waits' ELSE pg_terminate_backend(pid, {TERMINATE_MILLIS})::text END FROM pg_stat_activity WHERE application_name = '{name}'"
+        "SELECT CASE WHEN wait_event = 'SyncRep' THEN 'waits' ELSE pg_terminate_backend(pid, {TERMINATE_MILLIS})::text END FROM pg_stat_activity WHERE {which}"
     );
     let answers = session.simple_query(&sql).await.map_err(unavailable)?;
     for answer in &answers {

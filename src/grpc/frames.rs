@@ -1,0 +1,299 @@
+//! What a client's HTTP/2 frames cost beside what they bring.
+//!
+//! h2 works off whatever it has read before anything else gets a turn, and some
+//! frames of a few bytes cost far more than their bytes: SETTINGS that change the
+//! initial window, and GOAWAY, make it walk over all streams of the connection
+//! (`proto/streams/send.rs` and `streams.rs`), and each PING has to be answered. So
+//! frames are counted by their heads before h2 gets them. A client that sends too
+//! many is cut off between two frames, and what it has sent before still counts.
+//!
+//! The other frames without an end are bounded in h2 itself: resets, HEADERS that
+//! are refused, CONTINUATION, DATA with little in it and frames of streams that
+//! are no more. WINDOW_UPDATE, PRIORITY and unknown frames cost what reading them
+//! does, so that it is enough to bound how many are read in one turn.
+
+use std::time::Instant;
+
+use super::status::Limit;
+
+/// Frames that a connection works off before others have their turn; as many more
+/// as the last read has brought, 900 at most. That is under half a millisecond.
+const MOST_A_TURN: u16 = 512;
+
+/// SETTINGS and GOAWAY, at once and a second. With the 16,384 streams that a
+/// connection has by default such a frame takes 0.2 ms. Clients send SETTINGS when
+/// they begin, and as often as they enlarge their windows: each time by half or
+/// more, a dozen times in all.
+const WALKS: f32 = 48.0;
+const WALKS_A_SECOND: f32 = 2.0;
+
+/// PINGs, at once and a second. Clients try a connection every ten seconds or less
+/// often; but gRPC's also measure each round trip while they are sent messages, so
+/// that each piece of what they are sent allows for one more.
+const PINGS: f32 = 100.0;
+const PINGS_A_SECOND: f32 = 10.0;
+/// In bytes: the shortest message with its frames and its share of the headers.
+const PING_PIECE: f32 = 32.0;
+
+const HEAD: usize = 9;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+
+/// HTTP/2's name for "too much" (RFC 9113, 7).
+const ENHANCE_YOUR_CALM: u8 = 11;
+
+/// What a client has sent too many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Flood {
+    #[error("too many SETTINGS or GOAWAY frames")]
+    Walks,
+    #[error("too many PING frames")]
+    Pings,
+}
+
+impl Flood {
+    pub fn limit(self) -> Limit {
+        Limit::Frames
+    }
+
+    /// The GOAWAY that says why. It claims no stream to be unseen, since some of
+    /// them may have been acted on.
+    pub fn farewell(self) -> Vec<u8> {
+        // gRPC's clients know this word, and then ask half as often.
+        let why: &[u8] = match self {
+            Self::Walks => b"too_many_settings",
+            Self::Pings => b"too_many_pings",
+        };
+        let length = 8 + why.len() as u8;
+        let head = [0, 0, length, GOAWAY, 0, 0, 0, 0, 0];
+        let last_stream = i32::MAX.to_be_bytes();
+        let code = [0, 0, 0, ENHANCE_YOUR_CALM];
+        [&head[..], &last_stream, &code, why].concat()
+    }
+}
+
+/// Counts the frames of one connection, from behind the preface on.
+#[derive(Debug)]
+pub struct Frames {
+    /// What has come of the next frame's head.
+    head: [u8; HEAD],
+    heard: u8,
+    /// Bytes to come of the frame whose head has been seen.
+    payload: u32,
+    in_turn: u16,
+    /// What may be sent at once, as of `since`.
+    walks: f32,
+    pings: f32,
+    since: Instant,
+}
+
+impl Frames {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            head: [0; HEAD],
+            heard: 0,
+            payload: 0,
+            in_turn: 0,
+            walks: WALKS,
+            pings: PINGS,
+            since: now,
+        }
+    }
+
+    /// Looks at what has been read; `clock` is asked when something counts.
+    ///
+    /// # Errors
+    /// If that is too much of something: with how many of the bytes come before.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        clock: impl Fn() -> Instant,
+    ) -> Result<(), (usize, Flood)> {
+        let mut at = 0;
+        loop {
+            let skipped = (bytes.len() - at).min(self.payload as usize);
+            self.payload -= skipped as u32;
+            at += skipped;
+            if at == bytes.len() {
+                return Ok(());
+            }
+            let begin = at;
+            let heard = usize::from(self.heard);
+            let more = (HEAD - heard).min(bytes.len() - at);
+            self.head[heard..heard + more].copy_from_slice(&bytes[at..at + more]);
+            at += more;
+            self.heard += more as u8;
+            if usize::from(self.heard) < HEAD {
+                return Ok(());
+            }
+            self.heard = 0;
+            let [a, b, c, kind, flags, ..] = self.head;
+            self.payload = u32::from_be_bytes([0, a, b, c]);
+            self.in_turn = self.in_turn.saturating_add(1);
+            if let Some(flood) = counted(kind, flags) {
+                self.refill(clock());
+                self.count(flood).map_err(|flood| (begin, flood))?;
+            }
+        }
+    }
+
+    fn count(&mut self, flood: Flood) -> Result<(), Flood> {
+        let left = match flood {
+            Flood::Walks => &mut self.walks,
+            Flood::Pings => &mut self.pings,
+        };
+        if *left < 1.0 {
+            return Err(flood);
+        }
+        *left -= 1.0;
+        Ok(())
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.since).as_secs_f32();
+        self.since = now;
+        self.walks = WALKS.min(self.walks + seconds * WALKS_A_SECOND);
+        self.pings = PINGS.min(self.pings + seconds * PINGS_A_SECOND);
+    }
+
+    /// So many bytes have been sent to the client.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.pings = PINGS.min(self.pings + bytes as f32 / PING_PIECE);
+    }
+
+    /// The turn is over for others to have theirs; asked before each read.
+    pub fn end_turn(&mut self) -> bool {
+        let over = self.in_turn >= MOST_A_TURN;
+        if over {
+            self.in_turn = 0;
+        }
+        over
+    }
+
+    /// There was nothing to read, which ends the turn as well.
+    pub fn rest(&mut self) {
+        self.in_turn = 0;
+    }
+}
+
+/// What a frame counts as.
+fn counted(kind: u8, flags: u8) -> Option<Flood> {
+    match kind {
+        SETTINGS if flags & ACK == 0 => Some(Flood::Walks),
+        GOAWAY => Some(Flood::Walks),
+        PING => Some(Flood::Pings),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::fuzz;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let [_, a, b, c] = (payload as u32).to_be_bytes();
+        [
+            &[a, b, c, kind, flags, 0, 0, 0, 1][..],
+            &vec![PING; payload],
+        ]
+        .concat()
+    }
+
+    fn frames() -> Frames {
+        Frames::new(Instant::now())
+    }
+
+    /// As of the last refill: no time passes by itself.
+    fn read(frames: &mut Frames, bytes: &[u8]) -> Result<(), (usize, Flood)> {
+        let now = frames.since;
+        frames.read(bytes, || now)
+    }
+
+    #[test]
+    fn p6_what_costs_a_walk_or_an_answer_is_cut_off_between_two_frames() {
+        for (kind, most, flood) in [
+            (SETTINGS, WALKS, Flood::Walks),
+            (GOAWAY, WALKS, Flood::Walks),
+            (PING, PINGS, Flood::Pings),
+        ] {
+            let data = frame(0, 0, 1_000);
+            let one = frame(kind, 0, 8);
+            let flooded = [data.clone(), one.repeat(2_000)].concat();
+            let before = data.len() + one.len() * most as usize;
+            assert_eq!(read(&mut frames(), &flooded), Err((before, flood)));
+        }
+        let harmless = [frame(SETTINGS, ACK, 0), frame(0, 0, 9), frame(1, 4, 20)];
+        assert_eq!(
+            read(&mut frames(), &harmless.concat().repeat(5_000)),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_client_that_keeps_to_its_pace_is_never_cut_off() {
+        let mut frames = frames();
+        let mut now = frames.since;
+        for _ in 0..1_000 {
+            now += Duration::from_millis(600);
+            frames.refill(now);
+            let more = [frame(SETTINGS, 0, 6), frame(PING, 0, 8).repeat(5)].concat();
+            assert_eq!(read(&mut frames, &more), Ok(()));
+        }
+        // While it is sent messages, it may measure every round trip.
+        for _ in 0..10_000 {
+            assert_eq!(read(&mut frames, &frame(PING, 0, 8)), Ok(()));
+            frames.wrote(80);
+        }
+        // The answers to PINGs alone earn no more of them for long.
+        let mut answered = 0;
+        while read(&mut frames, &frame(PING, 0, 8)).is_ok() {
+            frames.wrote(17);
+            answered += 1;
+            assert!(answered < 1_000);
+        }
+    }
+
+    #[test]
+    fn a_turn_has_so_many_frames() {
+        let mut frames = frames();
+        read(&mut frames, &frame(2, 0, 5).repeat(511)).unwrap();
+        assert!(!frames.end_turn());
+        read(&mut frames, &frame(2, 0, 5)).unwrap();
+        assert!(frames.end_turn() && !frames.end_turn());
+        read(&mut frames, &frame(2, 0, 5).repeat(511)).unwrap();
+        frames.rest();
+        read(&mut frames, &frame(2, 0, 5)).unwrap();
+        assert!(!frames.end_turn());
+    }
+
+    /// However the bytes come, they are cut at the same place: less what had been
+    /// handed on of a head that came in pieces.
+    #[test]
+    fn p10_fuzz_frames_of_http2() {
+        fuzz("http2-frames", |input| {
+            let Some((size, rest)) = input.split_first() else {
+                return;
+            };
+            let bytes = [rest, &frame(PING, 0, 3).repeat(200)].concat();
+            let cut = |size: usize| {
+                let mut frames = frames();
+                let mut passed = 0;
+                for piece in bytes.chunks(size) {
+                    match read(&mut frames, piece) {
+                        Ok(()) => passed += piece.len(),
+                        Err((before, flood)) => return (passed + before, Some(flood)),
+                    }
+                }
+                (passed, None)
+            };
+            let (whole, in_pieces) = (cut(bytes.len()), cut(usize::from(*size).max(1)));
+            assert_eq!(whole.1, in_pieces.1);
+            assert!(in_pieces.0 >= whole.0 && in_pieces.0 - whole.0 < HEAD);
+        });
+    }
+}

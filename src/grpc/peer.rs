@@ -1,0 +1,55 @@
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::{frames::Flood, gate::Gate, turns::Newcomer};
+use crate::runtime::Spawner;
+
+/// The other side of one connection, as what reads from it and its calls share it.
+#[derive(Debug)]
+pub struct Peer {
+    pub gate: Arc<Gate>,
+    pub newcomer: Arc<Newcomer>,
+    /// Where the connection is served.
+    pub core: usize,
+    pub spawner: Spawner,
+    /// Calls that need no token.
+    open_calls: AtomicUsize,
+    /// What it has sent too many of, once it has.
+    flood: OnceLock<Flood>,
+}
+
+impl Peer {
+    pub fn new(gate: Arc<Gate>, newcomer: Arc<Newcomer>, core: usize, spawner: Spawner) -> Self {
+        Self {
+            gate,
+            newcomer,
+            core,
+            spawner,
+            open_calls: AtomicUsize::new(0),
+            flood: OnceLock::new(),
+        }
+    }
+
+    /// Counts one more call that needs no token; how many there were before.
+    pub fn begin_open_call(&self) -> usize {
+        self.open_calls.fetch_add(1, Ordering::AcqRel)
+    }
+
+    pub fn end_open_call(&self) {
+        self.open_calls.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// It has sent too much of something, and is cut off.
+    pub fn cut_off(&self, flood: Flood) {
+        if self.flood.set(flood).is_ok() {
+            self.gate.cut_off(flood.limit());
+        }
+    }
+
+    /// The last frame that it is sent, if it is cut off.
+    pub fn farewell(&self) -> Option<Vec<u8>> {
+        self.flood.get().map(|flood| flood.farewell())
+    }
+}

@@ -1,0 +1,108 @@
+//! A lane behind a pooler that gives each transaction any session of the server
+//! (PgBouncer's transaction mode). What is prepared, set or locked for a session is
+//! then another's, so each batch is a transaction that brings all it needs: its
+//! settings, a lock that tells it from others, and an INSERT without a name, since
+//! tokio-postgres prepares a COPY. It takes one round trip.
+
+use std::time::Duration;
+
+use futures_util::future::join3;
+use tokio::time::timeout;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::link::{Begin, Failure, Link};
+use crate::{
+    domain::Row,
+    store::{
+        StoreError,
+        postgres::{
+            error::{Stalled, WaitGivenUp, is_answer, unchanged},
+            sql,
+        },
+    },
+};
+
+const INSERT: &str = "
+    INSERT INTO messages (chat_id, seq, id, sender, text, client_message_id, created_at)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
+                         $6::text[], $7::bigint[])";
+
+/// What opens a transaction of the lane with this name, unless it is with another
+/// server than the lane's connection was: the pooler may go on with a new one.
+pub(super) fn begin(begin: &Begin, name: &str, server: &str) -> String {
+    format!(
+        "{}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; {}; \
+         SELECT pg_advisory_xact_lock({})",
+        begin.alone,
+        sql::is_server(server),
+        key(name)
+    )
+}
+
+/// Which row of `pg_stat_activity` is at a transaction of the lane with this name.
+/// Its `application_name` may be that of a session that others have by now.
+pub(super) fn holds_lock(name: &str) -> String {
+    format!(
+        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+         AND (classid::bigint << 32) | objid::bigint = {})",
+        key(name)
+    )
+}
+
+/// The random number that a lane's name ends with.
+fn key(name: &str) -> i64 {
+    let number = name.rsplit(' ').next().unwrap_or_default();
+    u64::from_str_radix(number, 16).unwrap_or_default() as i64
+}
+
+/// Commits the rows.
+pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Result<(), Failure> {
+    let ints = |of: fn(&Row) -> i64| -> Vec<i64> { rows.iter().map(of).collect() };
+    let (chats, seqs) = (ints(|row| row.chat.get()), ints(|row| row.seq));
+    let (ids, times) = (ints(|row| row.id.0), ints(|row| row.created_at.0));
+    let senders: Vec<&str> = rows.iter().map(|row| &*row.from).collect();
+    let texts: Vec<&str> = rows.iter().map(|row| &*row.text).collect();
+    let keys: Vec<Option<&str>> = rows
+        .iter()
+        .map(|row| row.client_message_id.as_deref())
+        .collect();
+    let params: [(&(dyn ToSql + Sync), Type); 7] = [
+        (&chats, Type::INT8_ARRAY),
+        (&seqs, Type::INT8_ARRAY),
+        (&ids, Type::INT8_ARRAY),
+        (&senders, Type::TEXT_ARRAY),
+        (&texts, Type::TEXT_ARRAY),
+        (&keys, Type::TEXT_ARRAY),
+        (&times, Type::INT8_ARRAY),
+    ];
+    let (session, begin) = (&link.session, link.begin());
+    let before = session.waits_given_up();
+    let transaction = join3(
+        session.batch_execute(&begin),
+        session.execute_typed(INSERT, &params),
+        session.batch_execute("COMMIT"),
+    );
+    let unknown = |why: crate::store::Source| StoreError::OutcomeUnknown(why);
+    match timeout(stall, transaction).await {
+        Err(_) => Err(Failure::lost(unknown(Stalled.into()))),
+        // The INSERT may have committed by itself.
+        Ok((Err(e), _, _)) => Err(Failure::lost(unknown(e.into()))),
+        Ok((_, Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
+            reusable: is_answer(&e) && committed.is_ok(),
+            error: unchanged(e),
+        }),
+        Ok((_, Ok(_), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),
+        Ok((_, Err(e), _) | (_, _, Err(e))) => Err(Failure::lost(unknown(e.into()))),
+        // Committed and visible, but a failover may undo it.
+        Ok(_) if session.waits_given_up() != before => Err(Failure {
+            error: unknown(WaitGivenUp.into()),
+            reusable: true,
+        }),
+        Ok((_, Ok(count), _)) if count == rows.len() as u64 => Ok(()),
+        // Somebody's trigger or rule has its own ideas.
+        Ok((_, Ok(count), _)) => Err(Failure::lost(unknown(
+            format!("of {} rows, {count} were stored", rows.len()).into(),
+        ))),
+    }
+}

@@ -1,0 +1,180 @@
+//! What others have done to a batch's chats: another server's messages, a chat that
+//! is deleted, another server of the database that has less.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ahash::AHashMap;
+
+use super::{Attempt, LOOKUP_PAGE, RETRY_MIN, UNEXPLAINED};
+use crate::{
+    domain::{ChatId, MessageId, Row, Seq},
+    store::{Page, StoreError},
+    telemetry::log_limited,
+    writer::Landed,
+};
+
+impl Attempt<'_> {
+    /// Some seq of the piece is taken: by a late commit of our own, or by
+    /// another writer, behind whose messages ours then go.
+    pub(super) async fn give_way(&mut self, piece: Vec<Row>) {
+        if self.is_stored(&piece).await {
+            return self.stored(Arc::new(piece));
+        }
+        let mut rest = Vec::with_capacity(piece.len());
+        let mut explained = false;
+        for rows in by_chat(piece) {
+            let (chat, first) = (rows[0].chat, rows[0].seq);
+            let foreign = self.behind(chat, first - 1).await;
+            if foreign.is_empty() {
+                rest.extend(rows);
+                continue;
+            }
+            log_limited!(WARN, lane = self.lane, %chat, seq = first, theirs = foreign.len(),
+                "another writer has used our seqs, renumbering behind it");
+            rest.extend(self.make_way_for(foreign, rows));
+            explained = true;
+        }
+        if explained {
+            self.todo.push(rest);
+        } else {
+            self.leave_deleted(rest).await;
+        }
+    }
+
+    /// What is in the way can't be seen, so a chat was deleted under us by another
+    /// server. If none was and it stays in the way, what conflicts is found like what
+    /// is refused: trying again would hold up the lane's other chats for ever.
+    async fn leave_deleted(&mut self, piece: Vec<Row>) {
+        let before = piece.len();
+        let mut rest = Vec::with_capacity(before);
+        for rows in by_chat(piece) {
+            let chat = rows[0].chat;
+            if self.is_there(chat).await {
+                rest.extend(rows);
+            } else {
+                log_limited!(WARN, lane = self.lane, %chat,
+                    "the chat was deleted by another server, its messages are not stored");
+                self.end(chat, rows, |chat, id| Landed::NoChat { chat, id });
+            }
+        }
+        if rest.len() < before {
+            self.todo.push(rest);
+        } else if self.unexplained < UNEXPLAINED {
+            self.unexplained += 1;
+            tokio::time::sleep(RETRY_MIN).await;
+            self.todo.push(rest);
+        } else {
+            self.divide(rest, &StoreError::Conflict);
+        }
+    }
+
+    /// Ends the messages of a chat, these and those in later pieces.
+    fn end(&mut self, chat: ChatId, mut rows: Vec<Row>, how: fn(ChatId, MessageId) -> Landed) {
+        for later in self.todo.iter_mut().rev() {
+            rows.extend(later.extract_if(.., |row| row.chat == chat));
+        }
+        let ended = rows.into_iter();
+        self.landed.extend(ended.map(|row| how(chat, row.id)));
+    }
+
+    /// Ends what another server of the database has lost, and what would leave a
+    /// hole behind that.
+    pub(super) async fn leave_lost(&mut self) {
+        let mut next = BTreeMap::new();
+        for row in self.todo.iter().rev().flatten() {
+            next.entry(row.chat).or_insert(row.seq);
+        }
+        let mut chats: BTreeSet<ChatId> = next.keys().copied().collect();
+        chats.extend(self.landed.iter().map(Landed::chat));
+        let chats: Vec<ChatId> = chats.into_iter().collect();
+        let Some(any) = chats.first() else { return };
+        let last = |deadline| self.store.last_seqs(&chats, deadline);
+        let last = self.ask(*any, last).await;
+        let last: BTreeMap<ChatId, Seq> = chats.iter().copied().zip(last).collect();
+        for one in &mut self.landed {
+            if let Landed::Stored(Row { chat, seq, id, .. }) = *one
+                && last.get(&chat).is_some_and(|last| *last < seq)
+            {
+                *one = Landed::Lost { chat, id };
+            }
+        }
+        for (chat, next) in next {
+            if last.get(&chat).is_some_and(|last| last + 1 < next) {
+                self.end(chat, Vec::new(), |chat, id| Landed::Lost { chat, id });
+            }
+        }
+    }
+
+    /// Reports the foreign messages, and moves ours behind them, in place and in
+    /// time; less those that turn out to be the same post.
+    fn make_way_for(&mut self, foreign: Vec<Row>, mut ours: Vec<Row>) -> Vec<Row> {
+        let chat = ours[0].chat;
+        let newest = foreign.iter().map(|row| row.created_at).max();
+        let mut posts = AHashMap::new();
+        for row in &foreign {
+            if let Some(id) = &row.client_message_id {
+                posts.entry((&row.from, id)).or_insert(row);
+            }
+        }
+        let mut shift = foreign.len() as Seq;
+        let mut duplicates = Vec::new();
+        let mut keep = |row: &mut Row| {
+            let post = row.client_message_id.as_ref().map(|id| (&row.from, id));
+            if let Some(theirs) = post.and_then(|post| posts.get(&post)) {
+                shift -= 1;
+                duplicates.push(match theirs.text == row.text {
+                    true => Landed::Duplicate {
+                        chat,
+                        id: row.id,
+                        seq: theirs.seq,
+                        created_at: theirs.created_at,
+                    },
+                    false => Landed::Refused { chat, id: row.id },
+                });
+                return false;
+            }
+            row.seq += shift;
+            row.created_at = newest.map_or(row.created_at, |newest| newest.max(row.created_at));
+            true
+        };
+        ours.retain_mut(&mut keep);
+        for later in self.todo.iter_mut().rev() {
+            later.retain_mut(|row| row.chat != chat || keep(row));
+        }
+        self.landed.extend(foreign.into_iter().map(Landed::Foreign));
+        self.landed.extend(duplicates);
+        ours
+    }
+
+    /// All messages of a chat behind `seq`.
+    async fn behind(&self, chat: ChatId, seq: Seq) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        loop {
+            let last = rows.last().map_or(seq, |row| row.seq);
+            let page = self.page(chat, Page::After(last), LOOKUP_PAGE).await;
+            let full = page.len() == LOOKUP_PAGE;
+            rows.extend(page);
+            if full {
+                continue;
+            }
+            match rows.last() {
+                Some(last) if !self.confirm(last).await => rows.clear(),
+                _ => return rows,
+            }
+        }
+    }
+}
+
+fn by_chat(rows: Vec<Row>) -> Vec<Vec<Row>> {
+    let mut chats: Vec<Vec<Row>> = Vec::new();
+    for row in rows {
+        match chats.last_mut() {
+            Some(chat) if chat[0].chat == row.chat => chat.push(row),
+            _ => chats.push(vec![row]),
+        }
+    }
+    chats
+}
