@@ -257,6 +257,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
     let address = server.address();
     let (_behaving, sends) = behaving(&server).await;
     let large = long_history(&server).await;
+    let short = server.client(MALLORY).await.create(&[]).await;
     let hostile = elsewhere();
     let mut watch = Watch::new(&server, sends);
     let attacks: [(_, Attack); 13] = [
@@ -285,7 +286,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
         ("walks", held(move || attacks::walks(address, None))),
         (
             "a user's walks",
-            held(move || attacks::walks(address, Some(large))),
+            held(move || attacks::walks(address, Some(short))),
         ),
         (
             "pings",

@@ -264,6 +264,7 @@ where
             this.ending = None;
             connection.as_mut().graceful_shutdown();
         }
+        this.peer.begin_poll();
         let polled = connection.poll(cx);
         this.peer.newcomer.was_polled();
         if polled.is_ready()

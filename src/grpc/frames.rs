@@ -83,6 +83,8 @@ pub struct Frames {
     /// Bytes to come of the frame whose head has been seen.
     payload: u32,
     in_turn: u16,
+    /// The poll of the connection in which the last turn ended.
+    over: Option<u32>,
     /// What may be sent at once, as of `since`.
     walks: f32,
     pings: f32,
@@ -96,6 +98,7 @@ impl Frames {
             heard: 0,
             payload: 0,
             in_turn: 0,
+            over: None,
             walks: WALKS,
             pings: PINGS,
             since: now,
@@ -163,13 +166,15 @@ impl Frames {
         self.pings = PINGS.min(self.pings + bytes as f32 / PING_PIECE);
     }
 
-    /// The turn is over for others to have theirs; asked before each read.
-    pub fn end_turn(&mut self) -> bool {
-        let over = self.in_turn >= MOST_A_TURN;
-        if over {
+    /// The turn is over for others to have theirs; asked before each read. `poll`
+    /// says which poll of the connection this is: hyper asks h2 again behind each
+    /// call that it has begun, and there is one turn in a poll.
+    pub fn end_turn(&mut self, poll: u32) -> bool {
+        if self.in_turn >= MOST_A_TURN {
             self.in_turn = 0;
+            self.over = Some(poll);
         }
-        over
+        self.over == Some(poll)
     }
 
     /// There was nothing to read, which ends the turn as well.
@@ -259,16 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_has_so_many_frames() {
+    fn a_turn_has_so_many_frames_and_a_poll_one_turn() {
         let mut frames = frames();
         read(&mut frames, &frame(2, 0, 5).repeat(511)).unwrap();
-        assert!(!frames.end_turn());
+        assert!(!frames.end_turn(1));
         read(&mut frames, &frame(2, 0, 5)).unwrap();
-        assert!(frames.end_turn() && !frames.end_turn());
+        assert!(frames.end_turn(1) && frames.end_turn(1));
+        assert!(!frames.end_turn(2));
         read(&mut frames, &frame(2, 0, 5).repeat(511)).unwrap();
         frames.rest();
         read(&mut frames, &frame(2, 0, 5)).unwrap();
-        assert!(!frames.end_turn());
+        assert!(!frames.end_turn(2));
     }
 
     /// However the bytes come, they are cut at the same place: less what had been

@@ -126,7 +126,7 @@ impl Watch {
         if let Some(flood) = self.flood {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, flood)));
         }
-        if self.frames.end_turn() {
+        if self.frames.end_turn(self.peer.polls()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

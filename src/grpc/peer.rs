@@ -1,6 +1,6 @@
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
 use super::{frames::Flood, gate::Gate, turns::Newcomer};
@@ -14,6 +14,8 @@ pub struct Peer {
     /// Where the connection is served.
     pub core: usize,
     pub spawner: Spawner,
+    /// Of the connection, so far.
+    polls: AtomicU32,
     /// Calls that need no token.
     open_calls: AtomicUsize,
     /// What it has sent too many of, once it has.
@@ -27,9 +29,21 @@ impl Peer {
             newcomer,
             core,
             spawner,
+            polls: AtomicU32::new(0),
             open_calls: AtomicUsize::new(0),
             flood: OnceLock::new(),
         }
+    }
+
+    /// The connection is about to be polled. Only who polls it counts and asks.
+    pub fn begin_poll(&self) {
+        let before = self.polls.load(Ordering::Relaxed);
+        self.polls.store(before.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Which poll of the connection this is.
+    pub fn polls(&self) -> u32 {
+        self.polls.load(Ordering::Relaxed)
     }
 
     /// Counts one more call that needs no token; how many there were before.
