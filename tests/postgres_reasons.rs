@@ -3,14 +3,13 @@
 
 use std::fs;
 
-use serde_json::Value;
 use tokio::{net::TcpListener, task::block_in_place};
 use tonic::Code;
 
 use crate::{
     ops::doctor::doctor,
     pg::{self, Pg, sql},
-    server::Server,
+    server::{Server, lines},
     startup::refusal,
 };
 
@@ -80,17 +79,6 @@ async fn a_start_that_the_database_prevents_says_what_the_database_said() {
     let text = format!("{own}\n");
     let (_, told) = block_in_place(|| doctor(&["--http-port", "0"], &[("PG_DSN", &text)]));
     assert!(told.contains("ok   database: "), "{told}");
-}
-
-/// The lines of a server's log with this message.
-fn lines(server: &Server, message: &str) -> Vec<Value> {
-    let log = server.log();
-    let lines = log
-        .lines()
-        .map(|line| serde_json::from_str(line).expect(line));
-    lines
-        .filter(|line: &Value| line["message"] == message)
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

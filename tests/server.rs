@@ -257,3 +257,14 @@ async fn a_panic_in_the_log_fails_the_test() {
     let message = *dropped.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("src/nowhere.rs"), "{message}");
 }
+
+/// The lines of a server's log with this message; the log is in JSON.
+pub fn lines(server: &Server, message: &str) -> Vec<serde_json::Value> {
+    let log = server.log();
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line));
+    lines
+        .filter(|line: &serde_json::Value| line["message"] == message)
+        .collect()
+}

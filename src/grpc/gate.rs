@@ -187,7 +187,8 @@ impl Gate {
     }
 }
 
-fn take(count: &AtomicUsize, max: usize) -> bool {
+/// Counts one more, unless there are as many as there may be.
+pub(super) fn take(count: &AtomicUsize, max: usize) -> bool {
     let more = |now: usize| (now < max).then_some(now + 1);
     count
         .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)

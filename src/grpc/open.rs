@@ -22,6 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     body::ResponseBody,
+    gate::take,
     peer::Peer,
     request::RequestBody,
     status::{Limit, Problem},
@@ -89,10 +90,7 @@ impl OpenCalls {
 
     fn begin(&self, lasting: Lasting) -> bool {
         let (count, most) = self.count(lasting);
-        let more = |now: usize| (now < most).then_some(now + 1);
-        count
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .is_ok()
+        take(count, most)
     }
 
     fn count(&self, lasting: Lasting) -> (&AtomicUsize, usize) {

@@ -1,21 +1,9 @@
-use serde_json::Value;
 use tonic::Code;
 
 use super::PATIENCE;
-use crate::server::Server;
+use crate::server::{Server, lines};
 
 const REFUSED: u64 = 500;
-
-/// The lines of a server's log with this message.
-fn lines(server: &Server, message: &str) -> Vec<Value> {
-    let log = server.log();
-    let lines = log
-        .lines()
-        .map(|line| serde_json::from_str(line).expect(line));
-    lines
-        .filter(|line: &Value| line["message"] == message)
-        .collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_refusals_is_a_few_lines_and_a_count() {
