@@ -112,6 +112,8 @@ pub enum Fault {
     DoneAndLost,
     Refused,
     Conflict,
+    /// Another server of the database answers, for the first time.
+    Replaced,
     /// A page of at most so many rows.
     Short(usize),
 }
@@ -152,6 +154,7 @@ async fn act<T>(fault: Fault, work: impl Future<Output = StoreResult<T>>) -> Sto
         }
         Fault::Refused => Err(StoreError::Refused("told so".into())),
         Fault::Conflict => Err(StoreError::Conflict),
+        Fault::Replaced => Err(StoreError::Replaced),
     }
 }
 

@@ -94,11 +94,22 @@ impl Attempt<'_> {
         let last = |deadline| self.store.last_seqs(&chats, deadline);
         let last = self.ask(*any, last).await;
         let last: BTreeMap<ChatId, Seq> = chats.iter().copied().zip(last).collect();
+        // A chat has nothing to take in of what is lost: its number ends before that.
+        let is_lost = |chat: ChatId, seq| last.get(&chat).is_some_and(|last| *last < seq);
+        let theirs = |one: &Landed| match one {
+            Landed::Foreign(row) => is_lost(row.chat, row.seq),
+            _ => false,
+        };
+        self.landed.retain(|one| !theirs(one));
         for one in &mut self.landed {
-            if let Landed::Stored(Row { chat, seq, id, .. }) = *one
-                && last.get(&chat).is_some_and(|last| *last < seq)
-            {
-                *one = Landed::Lost { chat, id };
+            match *one {
+                Landed::Stored(Row { chat, seq, id, .. })
+                | Landed::Duplicate { chat, id, seq, .. }
+                    if is_lost(chat, seq) =>
+                {
+                    *one = Landed::Lost { chat, id };
+                }
+                _ => {}
             }
         }
         for (chat, next) in next {

@@ -430,3 +430,48 @@ async fn conflict_unseen(deleted: bool) -> Vec<Landed> {
     assert_eq!(history(&memory, chat_id(3)).len(), 3);
     landed
 }
+
+/// Another server's messages and ours were there, and have gone with the server of
+/// the database: nobody hears of them, and nobody is told that theirs are stored.
+#[tokio::test(start_paused = true)]
+async fn p2_p5_what_a_takeover_has_lost_is_neither_published_nor_acknowledged() {
+    let memory = Arc::new(MemoryStore::new());
+    new_chats(&memory);
+    let chat = chat_id(1);
+    let keyed = |seq, from: &str, id: &str| {
+        let mut row = row(chat, seq, from, "text");
+        row.client_message_id = key(id);
+        row
+    };
+    assert!(memory_append(&memory, vec![keyed(1, "bob", "before")]));
+    // One of theirs is a retry of one of ours.
+    let theirs = vec![keyed(2, "eve", "foreign"), keyed(3, "bob", "retry")];
+    assert!(memory_append(&memory, theirs));
+    let (appends, losing) = (AtomicUsize::new(0), memory.clone());
+    let store = ScriptStore::new(memory.clone(), move |op| {
+        let fault = match op {
+            Op::Append(_) if appends.fetch_add(1, Ordering::Relaxed) == 1 => {
+                (2..=3).for_each(|seq| losing.lose(chat, seq));
+                Fault::Replaced
+            }
+            _ => Fault::None,
+        };
+        Box::pin(std::future::ready(fault))
+    });
+    let ours = vec![keyed(2, "bob", "retry"), keyed(3, "bob", "new")];
+    let ids: Vec<MessageId> = ours.iter().map(|row| row.id).collect();
+    let clock = TestClock::default();
+    let metrics = Metrics::new(1);
+    let attempt = Attempt::new(0, &store, &clock, &metrics);
+    let (landed, attempts) = attempt.write(ours, false).await;
+    assert_eq!(attempts, 2);
+    let lost: Vec<MessageId> = landed
+        .iter()
+        .filter_map(|one| match one {
+            Landed::Lost { id, .. } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, ids, "{landed:?}");
+    assert_eq!(landed.len(), 2, "{landed:?}");
+}
