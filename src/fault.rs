@@ -42,6 +42,8 @@ pub enum Fault {
     ForgetDuplicates,
     /// P7: anyone may read.
     SkipMembership,
+    /// P2, P4: what memory has of a chat stands, whatever a failover has cost.
+    BelieveMemory,
 }
 
 /// Whether the server is to do this wrong, always.
@@ -61,7 +63,7 @@ pub fn strikes(fault: Fault) -> bool {
 }
 
 #[cfg(feature = "testing")]
-const NAMES: [(&str, Fault); 10] = [
+const NAMES: [(&str, Fault); 11] = [
     ("ack-before-commit", Fault::AckBeforeCommit),
     ("lose-a-row", Fault::LoseARow),
     ("swap-rows", Fault::SwapRows),
@@ -72,6 +74,7 @@ const NAMES: [(&str, Fault); 10] = [
     ("lose-a-wake", Fault::LoseAWake),
     ("forget-duplicates", Fault::ForgetDuplicates),
     ("skip-membership", Fault::SkipMembership),
+    ("believe-memory", Fault::BelieveMemory),
 ];
 
 /// The fault that the environment names.

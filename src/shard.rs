@@ -22,6 +22,7 @@ mod handle;
 mod members;
 mod post;
 mod queue;
+mod reads;
 mod ring;
 mod slot;
 mod task;

@@ -1,30 +1,21 @@
 //! Changes of a chat itself: its members, its end. The store has them before
 //! the chat does, one at a time.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use super::{
     active::{Active, Trust},
     callers::Answer,
     cursor::History,
     handle::{ChatCommand, ShardError},
+    reads::reread,
     slot::End,
 };
 use crate::{
-    domain::{ChatId, Clock, Row, Seq, UserName},
-    store::{ChatRecord, Store, StoreError, StoreResult, retry_delays},
+    domain::{ChatId, Clock, MessageId, Row, Seq, UserName},
+    store::{ChatRecord, Store, StoreError, StoreResult},
     telemetry::{chain, log_limited},
 };
-
-/// How long one read of a chat may take before it is tried again.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-const RETRY_MIN: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// A change that is with the store.
 #[derive(Debug)]
@@ -40,8 +31,8 @@ pub(super) enum Change {
     /// Begins once nothing of the chat is with the writer any more.
     Delete { begun: bool, answer: Answer<()> },
     /// The chat is read again: the outcome of a change was lost, or there is doubt
-    /// whether the store has its messages through `last_seq`.
-    Reload { last_seq: Seq },
+    /// whether the store still has its messages, up to the one that is the newest now.
+    Reload { newest: Option<(Seq, MessageId)> },
     /// The store has the chat no more, or has lost messages of it. It goes once
     /// nothing of it is with the writer.
     Gone(End),
@@ -142,19 +133,15 @@ impl Active {
         if self.change.is_some() {
             return self.begin_deletion(store);
         }
-        let last_seq = self.chat.last_seq();
-        self.change = Some(Change::Reload { last_seq });
+        let newest = match self.trust {
+            Trust::Doubted => self.chat.newest(),
+            Trust::Sure | Trust::Asked => None,
+        };
+        self.change = Some(Change::Reload { newest });
         if self.trust == Trust::Doubted {
             self.trust = Trust::Asked;
         }
-        Next::Call(load(
-            self.chat.id(),
-            0,
-            None,
-            None,
-            store.clone(),
-            clock.clone(),
-        ))
+        Next::Call(reread(self.chat.id(), newest, store.clone(), clock.clone()))
     }
 
     /// Lets a deletion that waits for the writer go on, if it can.
@@ -227,7 +214,7 @@ impl Active {
     }
 
     /// Takes in the chat as the store has it.
-    pub fn reloaded(&mut self, found: Option<ChatRecord>, history: &History) -> Next {
+    pub fn reloaded(&mut self, found: Option<(ChatRecord, Vec<Row>)>, history: &History) -> Next {
         let History {
             store,
             clock,
@@ -235,7 +222,7 @@ impl Active {
             ..
         } = history;
         let asked = self.change.take();
-        let Some(record) = found else {
+        let Some((record, rows)) = found else {
             self.trust = Trust::Sure;
             self.change = Some(Change::Gone(End::Deleted));
             return self.begin_deletion(store);
@@ -245,10 +232,13 @@ impl Active {
             return self.reload(store, clock);
         }
         self.trust = Trust::Sure;
-        if let Some(Change::Reload { last_seq }) = asked
-            && record.last_seq < last_seq
+        if let Some(Change::Reload {
+            newest: Some(newest),
+        }) = asked
+            && rows.first().is_none_or(|row| (row.seq, row.id) != newest)
         {
-            let lost = self.chat.last_seq() - record.last_seq;
+            // Others may have filled the places of some.
+            let lost = (self.chat.last_seq() - record.last_seq).max(1);
             log_limited!(ERROR, chat = %self.chat.id(), lost, last_seq = record.last_seq,
                 "the store has lost messages that were acknowledged");
             metrics.messages_lost(lost as u64);
@@ -280,70 +270,4 @@ fn call(chat: ChatId, change: impl Future<Output = StoreResult<()>> + Send + 'st
     Next::Call(Box::pin(
         async move { StoreAnswer::Changed(chat, change.await) },
     ))
-}
-
-/// Reads a chat. Where `asking` names users, it is only read if one of them is a
-/// member: a refusal must cost no more than the look-up, whether or not there is
-/// such a chat (P6, P7).
-pub(super) fn load(
-    chat: ChatId,
-    newest: usize,
-    asking: Option<Arc<[UserName]>>,
-    patience: Option<Duration>,
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-) -> StoreCall {
-    let read = move |deadline| {
-        let (store, asking) = (store.clone(), asking.clone());
-        async move {
-            if let Some(users) = asking
-                && !store.has_member(chat, &users, deadline).await?
-            {
-                return Ok(None);
-            }
-            store.load_chat(chat, newest, deadline).await
-        }
-    };
-    let found = until_read(chat, patience, clock, read);
-    Box::pin(async move { StoreAnswer::Loaded(chat, found.await) })
-}
-
-/// Asks whether one of the users is a member of the chat.
-pub(super) fn look_up(
-    chat: ChatId,
-    users: Arc<[UserName]>,
-    patience: Duration,
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-) -> StoreCall {
-    let read = move |deadline| {
-        let (store, users) = (store.clone(), users.clone());
-        async move { store.has_member(chat, &users, deadline).await }
-    };
-    let found = until_read(chat, Some(patience), clock, read);
-    Box::pin(async move { StoreAnswer::LookedUp(chat, found.await) })
-}
-
-/// Reads again and again while the store is away, for as long as `patience` says
-/// (for ever, if it says nothing).
-async fn until_read<T, F: Future<Output = StoreResult<T>>>(
-    chat: ChatId,
-    patience: Option<Duration>,
-    clock: Arc<dyn Clock>,
-    read: impl Fn(Instant) -> F,
-) -> StoreResult<T> {
-    let give_up = patience.map(|patience| clock.now() + patience);
-    let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
-    loop {
-        let deadline = clock.now() + LOAD_TIMEOUT;
-        let found = read(give_up.map_or(deadline, |at| at.min(deadline))).await;
-        let late = give_up.is_some_and(|at| at <= clock.now());
-        match found {
-            Err(StoreError::Unavailable(error)) if !late => {
-                log_limited!(WARN, %chat, error = %chain(&*error), "chat not read, trying again");
-                tokio::time::sleep(delay()).await;
-            }
-            found => return found,
-        }
-    }
 }

@@ -34,6 +34,8 @@ pub struct Chat<R> {
     created_at: Timestamp,
     members: Members,
     last_seq: Seq,
+    /// Of the newest message, if there is one.
+    last_id: Option<MessageId>,
     last_time: Timestamp,
     /// Accepted, without a seq yet; in the order of their tickets.
     queued: VecDeque<Queued<R>>,
@@ -92,6 +94,7 @@ impl<R> Chat<R> {
             created_at: record.created_at,
             members: Members::new(record.members),
             last_seq: record.last_seq,
+            last_id: newest.last().map(|row| row.id),
             last_time,
             queued: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -120,6 +123,11 @@ impl<R> Chat<R> {
 
     pub fn last_seq(&self) -> Seq {
         self.last_seq
+    }
+
+    /// The newest message, if there is one.
+    pub fn newest(&self) -> Option<(Seq, MessageId)> {
+        self.last_id.map(|id| (self.last_seq, id))
     }
 
     /// The chat as the store has it now.

@@ -82,8 +82,9 @@ impl Feed {
         lock(&self.state).ring.append(entries);
     }
 
-    /// Ends every stream. Deletion ends at once; a drain lets a reader have
-    /// what the ring still holds for it.
+    /// Ends every stream; to be followed by [`Feed::wake`]. A drain lets a reader have
+    /// what the ring still holds for it. Any other end comes before whatever a reader
+    /// has not taken yet: its user may be let in no more where the chat goes on.
     pub fn end(&self, end: End) {
         lock(&self.state).end = Some(end);
         if end == End::Draining {
@@ -91,7 +92,7 @@ impl Feed {
         }
         for core in &self.cores {
             let slots = lock(&core.slots);
-            slots.iter().for_each(|(_, slot)| slot.tell_of_end(end));
+            slots.iter().for_each(|(_, slot)| slot.note_end(end));
         }
     }
 

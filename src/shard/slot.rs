@@ -169,18 +169,20 @@ impl Slot {
                 result,
             });
         });
+        self.wake();
     }
 
     /// Ends the stream once its answers are taken. The first reason stands.
     pub fn end(&self, end: End) {
+        self.note_end(end);
+        self.wake();
+    }
+
+    /// The same, for whoever wakes the reading half later.
+    pub fn note_end(&self, end: End) {
         self.leave_note(|inbox| {
             inbox.end.get_or_insert(end);
         });
-        self.tell_of_end(end);
-    }
-
-    /// The chat's end is this stream's too.
-    pub fn tell_of_end(&self, end: End) {
         if let Some(OnEnd(act)) = self.ended.get() {
             act(end);
         }
@@ -200,8 +202,6 @@ impl Slot {
         let mut inbox = self.inbox();
         write(&mut inbox);
         self.attention.store(true, Ordering::SeqCst);
-        drop(inbox);
-        self.wake();
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {

@@ -153,6 +153,7 @@ impl Client {
             No::Open => send.open = true,
             No::NotAMember if !self.member => {}
             No::NotAMember => self.trouble("a member is told that it is none"),
+            No::Ahead(_) => self.trouble("a send is told where a chat ends"),
             No::Wrong(what) => self.trouble(&what),
         }
     }
@@ -219,6 +220,10 @@ impl Client {
         match no {
             No::NotAMember if self.member => self.trouble("a member is told that it is none"),
             No::Wrong(what) => self.trouble(&what),
+            No::Ahead(last) => {
+                self.record.ahead += 1;
+                self.progress.set_back(self.chat, last);
+            }
             No::Refused | No::Open | No::NotAMember => {}
         }
     }

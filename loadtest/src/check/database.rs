@@ -1,7 +1,7 @@
-//! PostgreSQL as the server has it: alone, or with a synchronous standby that goes
-//! away and takes over.
+//! PostgreSQL as the server has it: alone, or with a standby, mostly a synchronous
+//! one, that goes away and takes over.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
@@ -28,10 +28,8 @@ impl Database {
     /// Makes a standby without which nothing is committed.
     pub async fn replicate(&mut self) {
         self.standby = Some(self.primary.standby());
+        self.wait_for("standby").await;
         let dsn = self.primary.dsn("postgres");
-        let set = "ALTER SYSTEM SET synchronous_standby_names = 'standby'";
-        sql(&dsn, set).await;
-        sql(&dsn, "SELECT pg_reload_conf()").await;
         const SYNC: &str = "SELECT sync_state FROM pg_stat_replication";
         for _ in 0..LOOKS {
             if sql(&dsn, SYNC).await == ["sync"] {
@@ -39,6 +37,25 @@ impl Database {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Has commits wait for the standbys of this name; without one, for nobody.
+    pub async fn wait_for(&self, name: &str) {
+        let dsn = self.primary.dsn("postgres");
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+        sql(&dsn, &set).await;
+        sql(&dsn, "SELECT pg_reload_conf()").await;
+    }
+
+    /// The newest seq of each chat.
+    pub async fn newest(&self) -> BTreeMap<i64, i64> {
+        const NEWEST: &str = "SELECT concat(chat_id, ' ', max(seq)) FROM messages GROUP BY chat_id";
+        let rows = sql(&self.primary.dsn("postgres"), NEWEST).await;
+        let numbers = |row: &String| {
+            let (chat, seq) = row.split_once(' ')?;
+            Some((chat.parse().ok()?, seq.parse().ok()?))
+        };
+        rows.iter().filter_map(numbers).collect()
     }
 
     pub fn standby_goes(&self) {
@@ -58,14 +75,13 @@ impl Database {
     }
 
     /// The standby takes the place of the primary, which has ended, and gets a
-    /// standby of its own; false if there is none.
-    pub async fn take_over(&mut self) -> bool {
-        let Some(standby) = self.standby.take() else {
-            return false;
-        };
+    /// standby of its own. What it has then; none if there is no standby.
+    pub async fn take_over(&mut self) -> Option<BTreeMap<i64, i64>> {
+        let standby = self.standby.take()?;
         sql(&standby.dsn("postgres"), "SELECT pg_promote()").await;
         self.primary = standby;
+        let newest = self.newest().await;
         self.replicate().await;
-        true
+        Some(newest)
     }
 }

@@ -42,6 +42,9 @@ pub enum Fault {
     DbCancel,
     /// … and after that PostgreSQL ends, and the standby takes over
     DbFailover,
+    /// Nothing waits for PostgreSQL's standby, which ends; later it takes over, and
+    /// lacks what has been stored since
+    DbLose,
     /// Connections to PostgreSQL are reset
     DbCut,
     /// … are slow
@@ -70,6 +73,7 @@ impl Fault {
             | Self::DbStandby
             | Self::DbCancel
             | Self::DbFailover
+            | Self::DbLose
             | Self::DbCut
             | Self::DbDelay
             | Self::DbHalfOpen => store == StoreKind::Postgres,
@@ -84,7 +88,10 @@ impl Fault {
 
     /// It takes a standby.
     pub fn replicates(self) -> bool {
-        matches!(self, Self::DbStandby | Self::DbCancel | Self::DbFailover)
+        matches!(
+            self,
+            Self::DbStandby | Self::DbCancel | Self::DbFailover | Self::DbLose
+        )
     }
 
     /// All that a store can have.
@@ -100,6 +107,7 @@ impl Fault {
             // Longer than a send's deadline, now and then.
             Self::Disk | Self::Auth | Self::DbStop | Self::DbFast | Self::DbImmediate => 2_500,
             Self::DbStandby | Self::DbCancel => 2_500,
+            Self::DbLose => 1_000,
             _ => 1_500,
         }
     }

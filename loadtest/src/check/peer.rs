@@ -57,6 +57,8 @@ pub enum No {
     Open,
     /// Not a member, or no such chat.
     NotAMember,
+    /// The chat ends with this seq, before what was asked for.
+    Ahead(i64),
     /// What this caller must not be told, whatever is broken.
     Wrong(String),
 }
@@ -200,7 +202,10 @@ async fn within<T>(
 fn no(status: &Status) -> No {
     let details = status.get_error_details();
     match details.error_info() {
-        Some(info) => reason(status.code(), &info.reason),
+        Some(info) => match info.metadata.get("last_seq").map(|seq| seq.parse()) {
+            Some(Ok(last)) if info.reason == "AFTER_SEQ_AHEAD" => No::Ahead(last),
+            _ => reason(status.code(), &info.reason),
+        },
         // The server always says why: this is of the connection.
         None => No::Open,
     }

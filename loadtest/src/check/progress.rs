@@ -29,6 +29,11 @@ impl Progress {
         *newest = seq.max(*newest);
     }
 
+    /// The chat has lost what was behind `seq`.
+    pub fn set_back(&self, chat: i64, seq: i64) {
+        self.state().newest.insert(chat, seq);
+    }
+
     pub fn newest(&self, chat: i64) -> i64 {
         self.state().newest.get(&chat).copied().unwrap_or(0)
     }

@@ -19,9 +19,9 @@ const SEEN: Duration = Duration::from_secs(3);
 
 /// A name of `CHATD_FAULT`, what it takes to show, and the verdicts of which one
 /// must be among those that come.
-const FAULTS: [(&str, StoreKind, &[Fault], &[&str]); 10] = {
-    use Fault::{Clock, Kill};
-    use StoreKind::{Memory, Sqlite};
+const FAULTS: [(&str, StoreKind, &[Fault], &[&str]); 11] = {
+    use Fault::{Clock, DbLose, Kill};
+    use StoreKind::{Memory, Postgres, Sqlite};
     [
         ("ack-before-commit", Sqlite, &[Kill], &["lost"]),
         ("lose-a-row", Sqlite, &[], &["lost"]),
@@ -33,6 +33,7 @@ const FAULTS: [(&str, StoreKind, &[Fault], &[&str]); 10] = {
         ("lose-a-wake", Memory, &[], &["behind"]),
         ("forget-duplicates", Memory, &[], &["stored twice"]),
         ("skip-membership", Memory, &[], &["intruder"]),
+        ("believe-memory", Postgres, &[DbLose], &["went on"]),
     ]
 };
 

@@ -42,8 +42,14 @@ pub async fn stay(mut client: Client, after: Option<i64>, slow: bool) -> Record 
             }
             Err(no) => no,
         };
+        after = match end {
+            No::Ahead(last) => {
+                client.progress.seen(me, last);
+                Some(last)
+            }
+            _ => stream.last(),
+        };
         client.note_end(end);
-        after = stream.last();
         client.record.streams.push(stream);
         // Not all at once.
         client.pause_up_to(50).await;

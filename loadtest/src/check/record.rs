@@ -20,6 +20,21 @@ pub struct Record {
     pub histories: BTreeMap<i64, Vec<Message>>,
     /// What no server may do, noted where it was seen.
     pub troubles: Vec<String>,
+    /// Failovers that have cost messages, in order of time.
+    pub losses: Vec<Loss>,
+    /// The server has said that messages were lost.
+    pub loss_is_said: bool,
+    /// Somebody was told to have read more than there is.
+    pub ahead: usize,
+}
+
+/// A failover to a server of the database that had not got the newest messages.
+#[derive(Debug, Clone, Default)]
+pub struct Loss {
+    /// It was over by then.
+    pub until: Nanos,
+    /// The newest seq that was left, by chat; of others, nothing was left.
+    pub kept: BTreeMap<i64, i64>,
 }
 
 /// All tries to send one message.
@@ -145,6 +160,9 @@ impl Record {
         self.streams.extend(more.streams);
         self.histories.extend(more.histories);
         self.troubles.extend(more.troubles);
+        self.losses.extend(more.losses);
+        self.loss_is_said |= more.loss_is_said;
+        self.ahead += more.ahead;
     }
 
     pub fn stored(&self) -> usize {

@@ -19,7 +19,7 @@ use super::{
     peer::Place,
     progress::Progress,
     readers,
-    record::{Message, Record, Stream},
+    record::{Loss, Message, Record, Stream},
     samples::Sample,
     senders,
     verdict::{Verdict, judge},
@@ -90,22 +90,28 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
         tokens: world.tokens().await?,
         epoch: Instant::now(),
     });
-    let mut load = Load::start(plan, place).await?;
+    let mut load = Load::start(plan, place.clone()).await?;
     let steps = schedule(plan.seed, &plan.setting.faults, plan.time);
     let mut samples = Vec::new();
+    let mut losses = Vec::new();
     let begun = tokio::time::Instant::now();
     for step in &steps {
         wait_until(begun + step.at, &world, &mut samples).await;
         if step.fault == Fault::Flood {
             load.flood();
         }
-        world.suffer(*step).await?;
+        if let Some(kept) = world.suffer(*step).await? {
+            let until = place.now();
+            losses.push(Loss { until, kept });
+        }
         if world.chatd.has_ended() {
             break;
         }
     }
     wait_until(begun + plan.time, &world, &mut samples).await;
     let mut record = load.finish().await?;
+    record.losses = losses;
+    record.loss_is_said = world.chatd.says("the store has lost messages");
     if world.chatd.has_ended() {
         record
             .troubles
@@ -119,7 +125,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
         Ok(histories) => record.histories = histories,
         Err(why) => record.troubles.push(why.to_string()),
     }
-    if world.chatd.panics() > 0 {
+    if world.chatd.says("panicked at") {
         record.troubles.push("the server has panicked".into());
     }
     let acknowledged = record.sends.iter().filter(|send| !send.acks.is_empty());

@@ -78,8 +78,11 @@ pub async fn post(mut client: Client) -> Record {
             Ok(mut connected) => {
                 stream.let_in = true;
                 let end = post_on(&mut client, &mut connected, &mut stream, &mut open).await;
+                after = match end {
+                    No::Ahead(last) => last,
+                    _ => stream.last().unwrap_or(after),
+                };
                 client.note_end(end);
-                after = stream.last().unwrap_or(after);
                 client.record.streams.push(stream);
             }
             Err(no) => client.note_end(no),

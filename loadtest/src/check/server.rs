@@ -162,15 +162,18 @@ impl Chatd {
 
     /// What it wrote on standard error, in all its lives: the end of it.
     pub fn log(&self) -> String {
-        let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
+        let log = self.whole_log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
-    /// Panics that it has noted.
-    pub fn panics(&self) -> usize {
-        let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
-        log.matches("panicked at").count()
+    /// Whether it wrote this, in one of its lives.
+    pub fn says(&self, what: &str) -> bool {
+        self.whole_log().contains(what)
+    }
+
+    fn whole_log(&self) -> String {
+        fs::read_to_string(self.home.join("log")).unwrap_or_default()
     }
 }
 

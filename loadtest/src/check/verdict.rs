@@ -1,6 +1,7 @@
 //! Holds a record against the promises: P1 to P5, P7 and what of P8 and P10 it
 //! tells. Pure: a record in, verdicts out, in n log n of its length.
 
+mod losses;
 mod times;
 
 use std::{collections::HashMap, fmt};
@@ -58,6 +59,10 @@ pub enum Verdict {
     Unsettled { op: Op },
     /// P10: each try was refused for good, and yet it is stored.
     RefusedYetStored { op: Op },
+    /// P2, P4: a stream that has shown what a failover has cost goes on.
+    WentOn { stream: usize, seq: i64 },
+    /// P1: a failover has cost an acknowledged message, and no operator is told.
+    Unsaid { op: Op, seq: i64 },
     /// What a client has noted.
     Trouble(String),
 }
@@ -84,6 +89,8 @@ impl Verdict {
             Self::IntruderWrote { .. } => "intruder wrote",
             Self::Unsettled { .. } => "unsettled",
             Self::RefusedYetStored { .. } => "refused yet stored",
+            Self::WentOn { .. } => "went on",
+            Self::Unsaid { .. } => "unsaid",
             Self::Trouble(_) => "trouble",
         }
     }
@@ -99,7 +106,8 @@ impl Verdict {
             | Self::Gap { stream, .. }
             | Self::Again { stream, .. }
             | Self::Behind { stream, .. }
-            | Self::Intruder { stream } => vec![stream],
+            | Self::Intruder { stream }
+            | Self::WentOn { stream, .. } => vec![stream],
             _ => Vec::new(),
         }
     }
@@ -126,6 +134,8 @@ struct Index {
 pub fn judge(record: &Record) -> Vec<Verdict> {
     let troubles = record.troubles.iter().cloned();
     let mut verdicts: Vec<_> = troubles.map(Verdict::Trouble).collect();
+    let (record, more) = &losses::survivors(record);
+    verdicts.extend_from_slice(more);
     let sends: HashMap<Op, &Send> = record.sends.iter().map(|send| (send.op, send)).collect();
     let index = judge_histories(record, &sends, &mut verdicts);
     for send in &record.sends {

@@ -2,7 +2,7 @@
 //! a disk of its own, proxies before the server and the database, an Auth Service,
 //! a clock.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use tempfile::TempDir;
@@ -72,6 +72,9 @@ pub struct World {
     /// Which way the clock was set last. It goes back first: whatever comes after,
     /// a single step is one that a chat's time must not follow.
     forwards: bool,
+    /// What the last failover has left that may have cost messages: the newest seq
+    /// of each chat.
+    left: Option<BTreeMap<i64, i64>>,
 }
 
 impl World {
@@ -142,6 +145,7 @@ impl World {
             disk,
             home,
             forwards: true,
+            left: None,
         })
     }
 
@@ -158,11 +162,13 @@ impl World {
         }
     }
 
-    /// Makes a fault, lets it last, and mends it.
-    pub async fn suffer(&mut self, step: Step) -> Result<()> {
+    /// Makes a fault, lets it last, and mends it. If messages may be lost for good,
+    /// the newest seq of each chat that was left.
+    pub async fn suffer(&mut self, step: Step) -> Result<Option<BTreeMap<i64, i64>>> {
         self.begin(step.fault).await?;
         sleep(step.lasts).await;
-        self.end(step.fault).await
+        self.end(step.fault).await?;
+        Ok(self.left.take())
     }
 
     async fn begin(&mut self, fault: Fault) -> Result<()> {
@@ -192,6 +198,12 @@ impl World {
             Fault::DbStandby | Fault::DbCancel | Fault::DbFailover => {
                 self.pg.iter().for_each(Database::standby_goes);
             }
+            Fault::DbLose => {
+                if let Some(pg) = &self.pg {
+                    pg.wait_for("").await;
+                    pg.standby_goes();
+                }
+            }
             Fault::DbCut => self.back.iter().for_each(Proxy::cut),
             Fault::DbDelay => self.set_back(Mode::Delay(DELAY)),
             Fault::DbHalfOpen => self.set_back(Mode::HalfOpen),
@@ -215,7 +227,14 @@ impl World {
                 }
             }
             Fault::DbFast | Fault::DbImmediate => self.primary().for_each(Pg::start_again),
-            Fault::DbFailover => self.take_over().await,
+            Fault::DbFailover => {
+                if let Some(pg) = &self.pg {
+                    pg.cancel_waits().await;
+                    sleep(VISIBLE).await;
+                }
+                self.take_over().await;
+            }
+            Fault::DbLose => self.left = self.take_over().await,
             Fault::DbStop => self.primary().for_each(Pg::sigcont),
             Fault::DbStandby => self.pg.iter().for_each(Database::standby_comes_back),
             Fault::DbCancel => {
@@ -234,18 +253,24 @@ impl World {
         self.pg.iter().map(|pg| &pg.primary)
     }
 
-    /// A server whose data is on the disk that fills goes on itself.
-    async fn take_over(&mut self) {
-        let Some(pg) = &mut self.pg else { return };
-        pg.cancel_waits().await;
-        sleep(VISIBLE).await;
+    /// What the standby has when it takes over. A server whose data is on the disk
+    /// that fills goes on itself.
+    async fn take_over(&mut self) -> Option<BTreeMap<i64, i64>> {
+        let pg = self.pg.as_mut()?;
         pg.primary.stop_immediate();
         pg.standby_comes_back();
-        if self.disk.is_some() || !pg.take_over().await {
-            return pg.primary.start_again();
+        let left = match self.disk {
+            None => pg.take_over().await,
+            Some(_) => None,
+        };
+        if left.is_none() {
+            pg.primary.start_again();
+            pg.wait_for("standby").await;
+            return None;
         }
         let server = ([127, 0, 0, 1], pg.primary.port()).into();
         self.back.iter().for_each(|back| back.lead_to(server));
+        left
     }
 
     fn set_back(&self, mode: Mode) {

@@ -39,6 +39,7 @@ impl Plan {
     pub fn draw(rng: &mut Rng) -> Self {
         let batch = rng.usize(1..=12);
         let bytes = 1 << rng.u32(10..20);
+        let takeovers = rng.u8(..4) == 0;
         Self {
             cores: rng.usize(1..=3),
             shards: rng.usize(1..=4),
@@ -74,8 +75,9 @@ impl Plan {
             readers: rng.usize(2..=10),
             rest: 1 << rng.u32(3..10),
             rounds: rng.usize(2..=4),
-            foreign: rng.u8(..4) == 0,
-            takeovers: rng.u8(..4) == 0,
+            // The two together are the hardest.
+            foreign: rng.u8(..4) < if takeovers { 2 } else { 1 },
+            takeovers,
         }
     }
 

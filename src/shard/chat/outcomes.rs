@@ -90,6 +90,7 @@ impl<R> Chat<R> {
     fn publish(&mut self, row: Row, key: Option<Key>, effects: &mut Vec<Effect<R>>) {
         debug_assert_eq!(row.seq, self.last_seq + 1, "P2");
         self.last_seq = row.seq;
+        self.last_id = Some(row.id);
         self.last_time = self.last_time.max(row.created_at);
         self.window.store(row.seq, row.created_at, key, &row.text);
         effects.push(Effect::Publish(row));

@@ -100,6 +100,26 @@ fn p8_p9_a_reader_that_waits_for_history_sees_the_end() {
     }
 }
 
+/// Its user may have been removed since, where the chat goes on.
+#[test]
+fn p7_what_a_reader_has_not_taken_goes_with_the_end() {
+    for end in [End::Deleted, End::Lost] {
+        let mut rng = Rng::with_seed(1);
+        run(async {
+            let mut world = behind(&mut rng);
+            for ask in world.asked.lock().unwrap().drain(..) {
+                _ = ask.send(Fault::None);
+            }
+            world.end = Some(end);
+            world.feed.end(end);
+            world.call();
+            world.rest(&mut rng, false).await;
+            let watcher = &world.watchers[0];
+            assert_eq!((watcher.ended, watcher.cursor), (Some(end), 0));
+        });
+    }
+}
+
 /// What the store has lost is looked for a few times, not at once, and then what
 /// is behind it comes.
 #[test]

@@ -26,8 +26,7 @@ impl Shard {
                 Some(Place::Active(active)) => {
                     // Reloading never gives up, so an error here is a refusal
                     // to read what was written: as good as gone.
-                    let record = found.ok().flatten().map(|(record, _)| record);
-                    (id, active.reloaded(record, &self.history))
+                    (id, active.reloaded(found.ok().flatten(), &self.history))
                 }
                 _ => return self.loaded(id, found),
             },

@@ -7,10 +7,10 @@ use crate::{
     shard::{
         active::{Place, refuse, refuse_missing},
         askers::{Asked, Waiting},
-        change::{load, look_up},
         cursor::History,
         handle::{ChatCommand, Reply, ShardError},
         post::{Load, Post, Refusal},
+        reads::{load, look_up},
     },
     store::{ChatRecord, StoreError, StoreResult},
     telemetry::{chain, log_limited},

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::Shard;
 use crate::{
     domain::ChatId,
+    fault::{self, Fault},
     shard::{
         active::{Place, Trust},
         askers::Asked,
@@ -49,6 +50,9 @@ impl Shard {
 
     /// Has the chat read again, since the store may have less of it.
     pub(super) fn doubt(&mut self, id: ChatId) {
+        if fault::is_on(Fault::BelieveMemory) {
+            return;
+        }
         let next = match self.state.chats.get_mut(&id) {
             None => return,
             Some(Place::Loading(waiting)) => {

@@ -1,16 +1,14 @@
 //! What others have done to a batch's chats: another server's messages, a chat that
 //! is deleted, another server of the database that has less.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
 
 use super::{Attempt, LOOKUP_PAGE, RETRY_MIN, UNEXPLAINED};
 use crate::{
     domain::{ChatId, MessageId, Row, Seq},
+    fault::{self, Fault},
     store::{Page, StoreError},
     telemetry::log_limited,
     writer::Landed,
@@ -83,23 +81,43 @@ impl Attempt<'_> {
     /// Ends what another server of the database has lost, and what would leave a
     /// hole behind that.
     pub(super) async fn leave_lost(&mut self) {
+        if fault::is_on(Fault::BelieveMemory) {
+            return;
+        }
+        let lost = self.forget_lost().await;
         let mut next = BTreeMap::new();
         for row in self.todo.iter().rev().flatten() {
             next.entry(row.chat).or_insert(row.seq);
         }
-        let mut chats: BTreeSet<ChatId> = next.keys().copied().collect();
-        chats.extend(self.landed.iter().map(Landed::chat));
-        let chats: Vec<ChatId> = chats.into_iter().collect();
+        let chats: Vec<ChatId> = next.keys().copied().collect();
         let Some(any) = chats.first() else { return };
         let last = |deadline| self.store.last_seqs(&chats, deadline);
         let last = self.ask(*any, last).await;
-        let last: BTreeMap<ChatId, Seq> = chats.iter().copied().zip(last).collect();
-        // A chat has nothing to take in of what is lost: its number ends before that.
-        let is_lost = |chat: ChatId, seq| last.get(&chat).is_some_and(|last| *last < seq);
-        let theirs = |one: &Landed| match one {
-            Landed::Foreign(row) => is_lost(row.chat, row.seq),
-            _ => false,
-        };
+        for ((chat, next), last) in next.into_iter().zip(last) {
+            if last + 1 < next || lost.contains_key(&chat) {
+                self.end(chat, Vec::new(), |chat, id| Landed::Lost { chat, id });
+            }
+        }
+    }
+
+    /// Takes back what has landed and is there no more: from which seq on, by chat.
+    /// A chat has nothing to take in of that, since its messages end before it.
+    async fn forget_lost(&mut self) -> BTreeMap<ChatId, Seq> {
+        let mut told: BTreeMap<ChatId, Vec<(Seq, MessageId)>> = BTreeMap::new();
+        for one in &self.landed {
+            if let Landed::Stored(row) | Landed::Foreign(row) = one {
+                told.entry(row.chat).or_default().push((row.seq, row.id));
+            }
+        }
+        let mut lost = BTreeMap::new();
+        for (chat, rows) in told {
+            if let Some(seq) = self.first_lost(chat, &rows).await {
+                lost.insert(chat, seq);
+            }
+        }
+        let is_lost = |chat, seq| lost.get(&chat).is_some_and(|first| *first <= seq);
+        let theirs =
+            |one: &Landed| matches!(one, Landed::Foreign(row) if is_lost(row.chat, row.seq));
         self.landed.retain(|one| !theirs(one));
         for one in &mut self.landed {
             match *one {
@@ -112,11 +130,34 @@ impl Attempt<'_> {
                 _ => {}
             }
         }
-        for (chat, next) in next {
-            if last.get(&chat).is_some_and(|last| last + 1 < next) {
-                self.end(chat, Vec::new(), |chat, id| Landed::Lost { chat, id });
+        lost
+    }
+
+    /// The first of a chat's messages that is not there any more. All that are behind
+    /// a lost one are lost.
+    async fn first_lost(&self, chat: ChatId, rows: &[(Seq, MessageId)]) -> Option<Seq> {
+        let (last, before) = rows.split_last()?;
+        if self.has(chat, *last).await {
+            return None;
+        }
+        let (mut there, mut lost) = (0, before.len());
+        while there < lost {
+            let middle = (there + lost) / 2;
+            match self.has(chat, rows[middle]).await {
+                true => there = middle + 1,
+                false => lost = middle,
             }
         }
+        Some(rows[lost].0)
+    }
+
+    /// Whether the chat has this message as `seq`: another writer may have filled the
+    /// place of a lost one.
+    async fn has(&self, chat: ChatId, (seq, id): (Seq, MessageId)) -> bool {
+        let found = self.page(chat, Page::After(seq - 1), 1).await;
+        found
+            .first()
+            .is_some_and(|row| (row.seq, row.id) == (seq, id))
     }
 
     /// Reports the foreign messages, and moves ours behind them, in place and in

@@ -431,10 +431,24 @@ async fn conflict_unseen(deleted: bool) -> Vec<Landed> {
     landed
 }
 
-/// Another server's messages and ours were there, and have gone with the server of
-/// the database: nobody hears of them, and nobody is told that theirs are stored.
+/// Another server's messages were there, and have gone with the server of the
+/// database: nobody hears of them, and nobody is told that theirs are stored.
 #[tokio::test(start_paused = true)]
 async fn p2_p5_what_a_takeover_has_lost_is_neither_published_nor_acknowledged() {
+    lost_meanwhile(|_| {}).await;
+}
+
+/// … nor if others have come to stand in their places.
+#[tokio::test(start_paused = true)]
+async fn p1_p2_p5_what_a_takeover_has_lost_is_not_taken_for_what_came_after_it() {
+    lost_meanwhile(|memory| {
+        let others = (2..=4).map(|seq| row(chat_id(1), seq, "eve", "after"));
+        assert!(memory_append(memory, others.collect()));
+    })
+    .await;
+}
+
+async fn lost_meanwhile(after: fn(&MemoryStore)) {
     let memory = Arc::new(MemoryStore::new());
     new_chats(&memory);
     let chat = chat_id(1);
@@ -452,6 +466,7 @@ async fn p2_p5_what_a_takeover_has_lost_is_neither_published_nor_acknowledged() 
         let fault = match op {
             Op::Append(_) if appends.fetch_add(1, Ordering::Relaxed) == 1 => {
                 (2..=3).for_each(|seq| losing.lose(chat, seq));
+                after(&losing);
                 Fault::Replaced
             }
             _ => Fault::None,

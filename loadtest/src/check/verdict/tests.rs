@@ -1,7 +1,7 @@
 //! Each verdict, from one doctored place of an otherwise clean record.
 
 use super::*;
-use crate::check::record::Ack;
+use crate::check::record::{Ack, Loss};
 
 const CHAT: i64 = 7;
 const MEMBER: usize = 0;
@@ -85,7 +85,7 @@ fn clean() -> Record {
         sends,
         streams,
         histories: [(CHAT, (1..=5).map(message).collect())].into(),
-        troubles: Vec::new(),
+        ..Record::default()
     }
 }
 
@@ -341,11 +341,114 @@ fn a_million_records_are_judged_in_seconds() {
             .map(|_| stream(Kind::Stays, Some(0), 1..=COUNT))
             .collect(),
         histories: [(CHAT, (1..=COUNT).map(message).collect())].into(),
-        troubles: Vec::new(),
+        ..Record::default()
     };
     let begun = std::time::Instant::now();
     assert_eq!(judge(&record), []);
     let took = begun.elapsed();
     println!("{took:?}");
     assert!(took.as_secs() < 60, "{took:?}");
+}
+
+/// A failover at 390 has cost the fourth message, which had been acknowledged, and
+/// the fifth, which had not. What was sent as the sixth has come to be the fourth.
+fn after_a_loss() -> Record {
+    let mut record = clean();
+    let sent = Message {
+        seq: 4,
+        at: 700,
+        ..message(6)
+    };
+    let stored = history(&mut record);
+    stored.truncate(3);
+    stored.push(sent);
+    let ack = Ack {
+        at: 690,
+        seq: 4,
+        created_at: Some(sent.created_at),
+        duplicate: false,
+    };
+    record.sends[5].acks.push(ack);
+    for reader in [MEMBER, LIVE] {
+        record.streams[reader].kind = Kind::Ended;
+    }
+    // Each has come back, one of them to be told that it was ahead.
+    for (after, asked) in [(3, 650), (5, 600)] {
+        let mut resumed = stream(Kind::Stays, Some(after), 1..=0);
+        resumed.asked = asked;
+        resumed.messages.extend((after == 3).then_some(sent));
+        record.streams.push(resumed);
+    }
+    record.streams.remove(PAGE + 3);
+    let kept = [(CHAT, 3)].into();
+    record.losses.push(Loss { until: 500, kept });
+    record.loss_is_said = true;
+    record.ahead = 1;
+    record
+}
+
+fn doctored_loss(doctor: impl FnOnce(&mut Record)) -> Vec<Verdict> {
+    let mut record = after_a_loss();
+    doctor(&mut record);
+    judge(&record)
+}
+
+#[test]
+fn what_a_failover_has_cost_is_nobodys_fault() {
+    assert_eq!(doctored_loss(|_| {}), []);
+    let kept = |record: &mut Record| {
+        let kept = &mut record.losses[0].kept;
+        kept.insert(CHAT, 4);
+    };
+    let found = doctored_loss(kept);
+    let (op, chat) = (op(4), CHAT);
+    assert!(
+        found.contains(&Verdict::Lost { op, chat, seq: 4 }),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn p1_a_loss_that_no_operator_is_told_of() {
+    let found = doctored_loss(|record| record.loss_is_said = false);
+    assert_eq!(found, [Verdict::Unsaid { op: op(4), seq: 4 }]);
+}
+
+#[test]
+fn p2_a_stream_that_goes_on_behind_what_was_lost() {
+    for doctor in [
+        |record: &mut Record| record.streams[LIVE].kind = Kind::Stays,
+        |record: &mut Record| {
+            let sent = history(record)[3];
+            record.streams[LIVE].messages.push(sent);
+        },
+    ] {
+        let found = doctored_loss(doctor);
+        let (stream, seq) = (LIVE, 4);
+        assert!(
+            found.contains(&Verdict::WentOn { stream, seq }),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn p5_a_lost_message_that_is_a_duplicate_long_after() {
+    let found = doctored_loss(|record| {
+        let ack = record.sends[3].acks[0];
+        record.sends[3].tries = 2;
+        record.sends[3].acks.push(Ack {
+            at: 3_000_000_000,
+            duplicate: true,
+            ..ack
+        });
+    });
+    let (op, chat) = (op(4), CHAT);
+    assert_eq!(found, [Verdict::Lost { op, chat, seq: 4 }]);
+}
+
+#[test]
+fn a_reader_that_is_ahead_though_nothing_was_lost() {
+    let found = doctored(|record| record.ahead = 1);
+    assert!(matches!(&found[..], [Verdict::Trouble(_)]), "{found:?}");
 }

@@ -92,12 +92,14 @@ impl Model {
         self.counts.joins += 1;
         let id = self.tick();
         let newest = disk.chats[&call.chat].last_seq();
+        // Some of it may have been lost since.
+        let known = call.known.min(self.chat(call.chat).acknowledged);
         let stream = Stream {
             chat: call.chat,
             user: call.user.clone(),
             joined: id,
             next: call.after.map(|after| after + 1),
-            first: (call.known, newest + 1),
+            first: (known, newest + 1),
             doubtful: self.chat(call.chat).stale,
             must_end: false,
             posts: BTreeMap::new(),

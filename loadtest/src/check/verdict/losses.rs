@@ -1,0 +1,83 @@
+//! What a failover may cost: of the messages behind what was left, acknowledgements
+//! are void, and streams that have shown them have to end before they show what came
+//! in their places.
+
+use std::collections::HashMap;
+
+use super::Verdict;
+use crate::check::record::{Ack, Kind, Message, Nanos, Record};
+
+/// Until then an acknowledgement from before the failover may come: whoever posts on
+/// a stream takes time over each message of it.
+const LATE: Nanos = 2_000_000_000;
+
+/// What each chat has in the end.
+struct Stored<'r> {
+    record: &'r Record,
+    at: HashMap<(i64, i64), Message>,
+}
+
+impl Stored<'_> {
+    /// Whether a failover may have cost a message that was known before `time`.
+    fn may_lack(&self, chat: i64, seq: i64, time: Nanos) -> bool {
+        let mut losses = self.record.losses.iter();
+        losses.any(|loss| time < loss.until + LATE && seq > loss.kept.get(&chat).map_or(0, |s| *s))
+    }
+
+    fn has(&self, chat: i64, message: &Message) -> bool {
+        self.at.get(&(chat, message.seq)).is_some_and(|stored| {
+            (stored.op, stored.created_at) == (message.op, message.created_at)
+        })
+    }
+}
+
+/// The record as if what is lost had never been told, to be held against the
+/// promises; and what was wrong with how it was lost.
+pub fn survivors(record: &Record) -> (Record, Vec<Verdict>) {
+    let mut verdicts = Vec::new();
+    if record.losses.is_empty() && record.ahead > 0 {
+        let what = "told to have read more than there is, and nothing was lost";
+        verdicts.push(Verdict::Trouble(format!("{} times {what}", record.ahead)));
+    }
+    let histories = record.histories.iter();
+    let messages = histories.flat_map(|(chat, all)| all.iter().map(|m| ((*chat, m.seq), *m)));
+    let at = messages.collect();
+    let stored = Stored { record, at };
+    let mut left = record.clone();
+    for send in &mut left.sends {
+        let (chat, op) = (send.chat, send.op);
+        let is_void = |ack: &Ack| {
+            let there = stored.at.get(&(chat, ack.seq));
+            there.is_none_or(|there| there.op != Some(op)) && stored.may_lack(chat, ack.seq, ack.at)
+        };
+        let Some(first) = send.acks.iter().find(|ack| is_void(ack)).copied() else {
+            continue;
+        };
+        if !record.loss_is_said {
+            let seq = first.seq;
+            verdicts.push(Verdict::Unsaid { op, seq });
+        }
+        send.acks.retain(|ack| !is_void(ack));
+        // A try before that may have it stored again, or none.
+        send.open = true;
+        send.to_the_end &= !send.acks.is_empty();
+        send.tries = send.tries.max(2);
+    }
+    for (place, stream) in left.streams.iter_mut().enumerate() {
+        let (chat, asked) = (stream.chat, stream.asked);
+        // However late the reader takes them from where they wait for it.
+        let is_void = |message: &Message| {
+            !stored.has(chat, message) && stored.may_lack(chat, message.seq, asked)
+        };
+        let Some(first) = stream.messages.iter().position(is_void) else {
+            continue;
+        };
+        let seq = stream.messages[first].seq;
+        let mut behind = stream.messages[first..].iter();
+        if stream.kind == Kind::Stays || behind.any(|message| !is_void(message)) {
+            verdicts.push(Verdict::WentOn { stream: place, seq });
+        }
+        stream.messages.retain(|message| !is_void(message));
+    }
+    (left, verdicts)
+}
