@@ -29,7 +29,7 @@ fn check(args: &[&str]) -> String {
 #[test]
 fn the_promises_hold_and_every_fault_of_the_server_is_found() {
     let found = check(&["--prove"]);
-    assert!(found.matches("\n| ").count() >= 10, "{found}");
+    assert!(found.matches("\n| ").count() >= 11, "{found}");
     // What is shipped knows none of them.
     let usual = Path::new(LOADTEST).with_file_name("chatd");
     let holds = |path: &Path, name: &str| {
@@ -47,6 +47,8 @@ fn the_promises_hold_and_every_fault_of_the_server_is_found() {
     }
     let postgres = "kill,db-immediate,db-half-open,half-open,flood";
     check(&["--for", "6s", "--store", "postgres", "--faults", postgres]);
+    let replicated = "db-cancel,db-failover,db-lose";
+    check(&["--for", "6s", "--store", "postgres", "--faults", replicated]);
     let sqlite = "kill,term,cut,auth";
     check(&["--for", "4s", "--store", "sqlite", "--faults", sqlite]);
 }
