@@ -373,13 +373,12 @@ fn after_a_loss() -> Record {
         record.streams[reader].kind = Kind::Ended;
     }
     // Each has come back, one of them to be told that it was ahead.
-    for (after, asked) in [(3, 650), (5, 600)] {
-        let mut resumed = stream(Kind::Stays, Some(after), 1..=0);
-        resumed.asked = asked;
-        resumed.messages.extend((after == 3).then_some(sent));
-        record.streams.push(resumed);
-    }
-    record.streams.remove(PAGE + 3);
+    let mut resumed = stream(Kind::Stays, Some(3), 4..=4);
+    (resumed.asked, resumed.messages[0]) = (650, sent);
+    let mut ahead = stream(Kind::Ended, Some(5), 6..=6);
+    ahead.asked = 600;
+    ahead.messages.clear();
+    record.streams.extend([resumed, ahead]);
     let kept = [(CHAT, 3)].into();
     record.losses.push(Loss { until: 500, kept });
     record.loss_is_said = true;
