@@ -55,6 +55,8 @@ pub enum AppError {
     Keys(#[from] KeyError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("--memory: {0}")]
+    Memory(#[source] runtime::NoLimit),
     #[error("the operating system gives no threads or events: {0}")]
     Io(#[from] io::Error),
     #[error("the compiled-in descriptors can't be read: {0}")]
@@ -194,14 +196,17 @@ impl App {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
 
+        let memory = plan::memory(&config)?;
+        telemetry.metrics.memory_allowed(memory.0);
         let lanes_on = writers.as_ref().unwrap_or(&cores);
         let lanes = shards::start_lanes(&config, lanes_on, &store, &clock, &telemetry);
         let history = Arc::new(History {
             store: store.clone(),
             clock: clock.clone(),
             metrics: telemetry.metrics.clone(),
+            pages: memory.pages(),
         });
-        let shards = shards::start(&config, &cores, &lanes, &history);
+        let shards = shards::start(&config, memory, &cores, &lanes, &history);
         let waiting = shards.clone();
         telemetry.metrics.probe_depths(move || Depths {
             mailbox: waiting.waiting() as u64,

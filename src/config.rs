@@ -90,6 +90,8 @@ pub struct ServeConfig {
     pub ring: usize,
     /// Per active chat.
     pub ring_bytes: usize,
+    /// What chats, posts and pages of history may take.
+    pub memory: MemoryChoice,
     /// A chat without readers and sends for this long is let go.
     pub chat_idle: Duration,
     /// In Unicode scalar values.
@@ -118,6 +120,14 @@ pub enum StoreChoice {
     Sqlite(PathBuf),
     Memory,
     Postgres(Secret),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryChoice {
+    /// In bytes.
+    Size(u64),
+    /// Of what the machine, or the control group, lets the process have; in percent.
+    Share(u8),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

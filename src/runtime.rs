@@ -10,6 +10,7 @@
 mod clock;
 mod heap;
 mod listen;
+mod memory;
 mod signals;
 mod tls;
 mod watched;
@@ -33,6 +34,7 @@ use tokio_util::{
 pub use clock::SystemClock;
 pub use heap::{Heap, trim_heap};
 pub use listen::{BindError, bind};
+pub use memory::{NoLimit, memory_limit};
 pub use signals::outlive_signals;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use tokio_rustls::server::TlsStream;

@@ -19,6 +19,7 @@ mod chat;
 mod cursor;
 mod feed;
 mod handle;
+mod history;
 mod members;
 mod post;
 mod queue;
@@ -34,8 +35,9 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use chat::Chat;
-pub use cursor::{Delivery, History, Reader};
+pub use cursor::{Delivery, Reader};
 pub use handle::{Caller, ShardError, Shards};
+pub use history::{History, Pages};
 pub use post::{Effect, Load, Post, PostResult, Receipt, Refusal, Room};
 pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
 pub use slot::{End, PostAnswer, Slot};

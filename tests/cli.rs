@@ -209,6 +209,7 @@ fn help_lists_every_option() {
         "pending-bytes",
         "ring",
         "ring-bytes",
+        "memory",
         "chat-idle",
         "max-text",
         "max-members",

@@ -2,7 +2,7 @@
 //! process of its own with the options that it has by default.
 
 mod attacks;
-mod cheap;
+pub mod cheap;
 pub mod raw;
 mod strangers;
 

@@ -32,6 +32,7 @@ mod postgres_outages;
 mod postgres_reasons;
 mod postgres_store;
 mod readme;
+mod reflection;
 mod resume;
 mod retry;
 mod server;

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     hostile::raw::{Connection, HEADERS, hello, message, open},
+    ops::get,
     server::{Client, Server, soon},
 };
 
@@ -63,6 +64,60 @@ async fn p6_memory_of_10_000_chats_comes_back() {
     // They were in memory, and most of it was theirs.
     let peak = active.iter().max().unwrap();
     assert!(end * 3 < *peak, "P6: {peak} kB, then {end} kB");
+}
+
+/// 64 KiB in each of so many chats.
+const LARGE_CHATS: usize = 4_000;
+const LARGE_MESSAGES: i64 = 4;
+const BUDGET_KB: u64 = 64 * 1024;
+/// What connections, the store and the allocator need besides.
+const OTHER_KB: u64 = 96 * 1024;
+
+/// All of it was used a moment ago, so that no chat leaves memory for being idle:
+/// without a budget it would be all there, 256 MiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_p6_many_large_chats_keep_to_the_budget() {
+    let chats = std::env::var("MEMORY_CHATS").map_or(LARGE_CHATS, |n| n.parse().unwrap());
+    let server = Server::start(&["--memory", "64MiB"]).await;
+    let alice = server.client("alice").await;
+    let before = server.memory_kb();
+    let chats = each(&alice, vec![0; chats], |client, _| async move {
+        client.create(&[]).await
+    });
+    let chats = chats.await;
+    // They do not read yet.
+    let mut readers = Vec::new();
+    for chat in &chats[..20] {
+        readers.push(alice.read(*chat, Some(0)).await);
+    }
+    // Four bytes a character.
+    let text = "\u{1f980}".repeat(4_096);
+    let mut most = 0;
+    for _ in 0..LARGE_MESSAGES {
+        let text = text.clone();
+        each(&alice, chats.clone(), move |client, chat| {
+            let text = text.clone();
+            async move { client.send(chat, &text, "").await.map(|_| chat).unwrap() }
+        })
+        .await;
+        most = most.max(server.memory_kb());
+    }
+    let metrics = get(server.http_address(), "/metrics").await.1;
+    let metric = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse::<f64>().unwrap() as u64
+    };
+    let held = metric("chat_memory_held_bytes ");
+    let cut = metric("chat_rings_cut_total ");
+    eprintln!("{before} kB, then {most} kB at most, {held} bytes held, {cut} rings cut");
+    assert_eq!(metric("chat_memory_budget_bytes "), BUDGET_KB * 1024);
+    assert!(held <= BUDGET_KB * 1024 && cut > 100, "P6: {held}, {cut}");
+    assert!(most - before < BUDGET_KB + OTHER_KB, "P6: {most} kB");
+    for mut reader in readers {
+        for seq in 1..=LARGE_MESSAGES {
+            assert_eq!(reader.expect(seq).await.text, text, "P4");
+        }
+    }
 }
 
 /// Does something with each chat, some at once.

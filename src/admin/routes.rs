@@ -3,7 +3,9 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -57,10 +59,7 @@ impl Routes {
             "/" => page(),
             "/live" => health(self.health.live().await, "live"),
             "/ready" => health(self.health.ready().await, "ready"),
-            "/metrics" => match telemetry::text_of(&self.metrics) {
-                Ok(text) => answer(StatusCode::OK, telemetry::CONTENT_TYPE, text),
-                Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "metrics not encodable"),
-            },
+            "/metrics" => self.metrics(&request),
             "/stats.json" => {
                 let after = request.uri().query().and_then(|query| {
                     let after = query
@@ -79,6 +78,16 @@ impl Routes {
                 "no such page; there are / /chat /live /ready /metrics /stats.json /log-level",
             ),
         })
+    }
+
+    fn metrics(&self, request: &Request<Incoming>) -> Answer {
+        let accepted = request.headers().get_all(ACCEPT).iter();
+        let accepted: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
+        let format = telemetry::Format::wanted(&accepted.join(","));
+        match telemetry::text_of(&self.metrics, format) {
+            Ok(text) => answer(StatusCode::OK, format.content_type(), text),
+            Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "metrics not encodable"),
+        }
     }
 
     /// Only from this machine, and not from a page of another server.

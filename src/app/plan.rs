@@ -15,11 +15,11 @@ use crate::{
         AccessClient, AccessSettings, Authenticator, Cache, CacheSettings, DevAuth, JwtAuth,
         JwtSettings, KeyFile, Logins,
     },
-    config::{AccessConfig, AuthChoice, JwtKeys, ServeConfig, StoreChoice},
+    config::{AccessConfig, AuthChoice, JwtKeys, MemoryChoice, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
     grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
-    runtime::{Cores, Spawner, Tls, TlsFiles},
-    shard::{Load, RingBound, Room, ShardSettings},
+    runtime::{self, Cores, Spawner, Tls, TlsFiles},
+    shard::{Load, Pages, RingBound, Room, ShardSettings},
     store::{
         Store,
         memory::MemoryStore,
@@ -271,7 +271,42 @@ pub fn lane(config: &ServeConfig) -> LaneSettings {
     }
 }
 
-pub fn shard(config: &ServeConfig) -> ShardSettings {
+/// What `--memory` comes to, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget(pub u64);
+
+impl Budget {
+    /// Chats and posts have three quarters of it, pages of history the rest.
+    fn of_shard(self, config: &ServeConfig) -> usize {
+        let shards = config.shards as u64;
+        usize::try_from(self.0 / 4 * 3 / shards).unwrap_or(usize::MAX)
+    }
+
+    pub fn pages(self) -> Pages {
+        Pages::new(usize::try_from(self.0 / 4).unwrap_or(usize::MAX))
+    }
+}
+
+/// Says what it is.
+///
+/// # Errors
+/// If a share of the machine's memory is asked for and nobody says how much it has.
+pub fn memory(config: &ServeConfig) -> Result<Budget, AppError> {
+    let budget = match config.memory {
+        MemoryChoice::Size(bytes) => bytes,
+        MemoryChoice::Share(percent) => {
+            let all = runtime::memory_limit().map_err(AppError::Memory)?;
+            all / 100 * u64::from(percent)
+        }
+    };
+    tracing::info!(
+        bytes = budget,
+        "the memory for chats, posts and pages of history"
+    );
+    Ok(Budget(budget))
+}
+
+pub fn shard(config: &ServeConfig, memory: Budget) -> ShardSettings {
     ShardSettings {
         mailbox: config.mailbox,
         pending: Load {
@@ -286,6 +321,7 @@ pub fn shard(config: &ServeConfig) -> ShardSettings {
             messages: config.ring,
             bytes: config.ring_bytes,
         },
+        memory: memory.of_shard(config),
         idle: config.chat_idle,
         patience: config.send_timeout,
         max_members: config.max_members,

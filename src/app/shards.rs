@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::plan;
+use super::plan::{self, Budget};
 use crate::{
     config::ServeConfig,
     domain::Clock,
@@ -42,6 +42,7 @@ pub fn start_lanes(
 /// The shards, each on one of the cores, and the way to them.
 pub fn start(
     config: &ServeConfig,
+    memory: Budget,
     cores: &Cores,
     lanes: &[mpsc::Sender<Submission>],
     history: &Arc<History>,
@@ -52,7 +53,7 @@ pub fn start(
         cores.spawner(core).spawn_vital("wakes", task);
     }
     let plans = (0..config.shards).map(|index| ShardPlan {
-        settings: plan::shard(config),
+        settings: plan::shard(config, memory),
         core: index % cores.count(),
         lane: lanes[index % lanes.len()].clone(),
         wakes: wakes.clone(),

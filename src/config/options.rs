@@ -259,6 +259,13 @@ struct Serve {
     #[arg(long, value_name = "SIZE", default_value = "256KiB")]
     ring_bytes: String,
 
+    /// What chats, posts that are not stored yet and pages of history may take in
+    /// memory: a size, or a share of what the machine (or the control group) lets
+    /// the process have. Over it, chats used longest ago are cut: their readers are
+    /// fed from the store
+    #[arg(long, value_name = "SIZE|SHARE%", default_value = "50%")]
+    memory: String,
+
     /// After this time without readers and sends a chat leaves memory, per chat
     #[arg(long, value_name = "TIME", default_value = "60s")]
     chat_idle: String,

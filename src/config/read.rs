@@ -10,17 +10,19 @@ use std::{
 use clap::error::ErrorKind;
 
 use super::{
-    Command, CreateConfig, LogFormat, Refusal, Secret, ServeConfig, StoreChoice, client, guard,
-    health, options,
+    Command, CreateConfig, LogFormat, MemoryChoice, Refusal, Secret, ServeConfig, StoreChoice,
+    client, guard, health, options,
     sources::{Environment, Sources},
     tokens,
-    value::quote,
+    value::{Bounds, GIB, MIB, quote},
 };
 
 const DEFAULT_STORE: &str = "./data/chat.db";
 const DEFAULT_HTTP_PORT: u16 = 8093;
 /// The wire's longest user name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
+/// What `--memory` may be as a size.
+const MEMORY: Bounds = Bounds::Size(16 * MIB, 4_096 * GIB);
 const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
 
 /// The environment of this process. A name that is not UTF-8 is not ours.
@@ -118,6 +120,7 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         pending_bytes: sources.need_number("pending_bytes")?,
         ring: sources.need_number("ring")?,
         ring_bytes: sources.need_number("ring_bytes")?,
+        memory: memory(sources)?,
         chat_idle: sources.need_time("chat_idle")?,
         max_text: sources.need_number("max_text")?,
         max_members: sources.need_number("max_members")?,
@@ -131,6 +134,19 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         trace_sample: trace_sample(sources)?,
         warnings: sources.warnings(),
     })
+}
+
+/// A size, or a share in percent.
+fn memory(sources: &Sources<'_>) -> Result<MemoryChoice, Refusal> {
+    let given = sources.need("memory")?;
+    if let Some(share) = given.text.strip_suffix('%') {
+        return match Bounds::Count(1, 90).read(share.trim()) {
+            Ok(percent) => Ok(MemoryChoice::Share(percent as u8)),
+            Err(why) => Err(given.refuse(format!("{why}, in percent"))),
+        };
+    }
+    let size = MEMORY.read(&given.text).map_err(|why| given.refuse(why))?;
+    Ok(MemoryChoice::Size(size))
 }
 
 /// An address to listen on.

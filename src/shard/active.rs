@@ -30,6 +30,12 @@ pub(super) struct Active {
     pub change: Option<Change>,
     pub trust: Trust,
     pub waiting: Queue,
+    /// Bytes, as of when it was last weighed.
+    pub held: usize,
+    /// Its place in the line of chats whose rings may be cut, if it stands there, and
+    /// whether it has been used since it came there.
+    pub place: Option<u64>,
+    pub used: bool,
 }
 
 /// Whether what memory has of a chat is what the store has.
@@ -43,6 +49,11 @@ pub(super) enum Trust {
 }
 
 impl Active {
+    /// Bytes that it takes in memory, about.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + size_of::<Feed>() + self.feed.weight() + self.chat.weight()
+    }
+
     pub fn is_idle(&self) -> bool {
         self.feed.readers() == 0
             && self.change.is_none()
@@ -124,6 +135,10 @@ pub(super) struct IdleList(VecDeque<(Instant, ChatId)>);
 impl IdleList {
     pub fn push(&mut self, touched: Instant, chat: ChatId) {
         self.0.push_back((touched, chat));
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub fn first(&self) -> Option<Instant> {

@@ -6,8 +6,8 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use super::{
     active::{Active, Trust},
     callers::Answer,
-    cursor::History,
     handle::{ChatCommand, ShardError},
+    history::History,
     reads::reread,
     slot::End,
 };

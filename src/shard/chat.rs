@@ -19,6 +19,9 @@ use crate::{
 /// How many calls may wait for the outcome of one message.
 const MAX_WAITERS: usize = 16;
 
+/// Bytes of a member, about: its name, twice referred to.
+const MEMBER: usize = 96;
+
 /// The state of one chat: command in, effects out, time as an argument.
 ///
 /// Invariants:
@@ -139,6 +142,11 @@ impl<R> Chat<R> {
             members: self.members.in_order().to_vec(),
             last_seq: self.last_seq,
         }
+    }
+
+    /// Bytes that it takes in memory besides this struct, about, less its posts'.
+    pub fn weight(&self) -> usize {
+        self.window.weight() + self.members.in_order().len() * MEMBER
     }
 
     pub fn load(&self) -> Load {

@@ -5,21 +5,20 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     feed::{Feed, Look},
+    history::{History, HistoryPage},
     ring::{CHUNK_BYTES, Entry, Read},
     slot::{End, Note, PostAnswer, Slot},
 };
 use crate::{
-    domain::{ChatId, Clock, Frame, Row, Seq, UserName},
+    domain::{Frame, Row, Seq, UserName},
     fault::{self, Fault},
-    store::{Page, Store, retry_delays},
-    telemetry::{Metrics, chain, log_limited},
+    telemetry::log_limited,
 };
 
 /// Messages that a reader behind the ring takes from history at a time, once it
@@ -31,18 +30,6 @@ const FIRST_PAGE: u32 = 16;
 /// … and most of their bytes that a reader keeps, beside one message: it may not
 /// read on for a long time (P6).
 const PAGE_BYTES: usize = 128 * 1024;
-
-/// How long one read of history may take before it is tried again.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
-
-const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-
-/// So often, and not at once, the store has to say that it does not have a message
-/// before a reader is led past it: where it has later ones of the chat, and where
-/// it has none.
-const LOOKS_AT_HOLE: u32 = 3;
-const LOOKS_AT_END: u32 = 6;
 
 /// One stream's place in a chat: a seq, not a queue. It yields what is behind
 /// it, from the ring if the ring has it and from history if not, and changes
@@ -56,6 +43,8 @@ pub struct Reader {
     /// Messages yielded so far.
     delivered: u64,
     source: Source,
+    /// Bytes of the page, as long as something of it is left.
+    held: usize,
     /// Messages to ask history for: fewer than [`PAGE`] at first, and if they
     /// are large.
     page: u32,
@@ -76,41 +65,11 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// Where readers find what the ring no longer has, and what counts them.
-pub struct History {
-    pub store: Arc<dyn Store>,
-    pub clock: Arc<dyn Clock>,
-    /// What reading and the shard's own work count.
-    pub metrics: Arc<Metrics>,
-}
-
-impl History {
-    /// Whether the store says that it does not have the chat: a page alone does not
-    /// tell one without these messages from one that is deleted.
-    async fn is_gone(&self, chat: ChatId) -> bool {
-        let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
-        loop {
-            let deadline = self.clock.now() + PAGE_TIMEOUT;
-            match self.store.load_chat(chat, 0, deadline).await {
-                Ok(found) => return found.is_none(),
-                Err(_) => tokio::time::sleep(delay()).await,
-            }
-        }
-    }
-}
-
 enum Source {
     Ring,
     /// `None` if there is no such chat any more.
     Asked(Pin<Box<dyn Future<Output = Option<HistoryPage>> + Send>>),
     Page(VecDeque<Frame>),
-}
-
-/// What history has behind a cursor.
-struct HistoryPage {
-    rows: Vec<Row>,
-    /// The first seq that is there; of those before it the store has nothing.
-    first: Seq,
 }
 
 /// What a stream is to do next.
@@ -137,6 +96,7 @@ impl Reader {
             cursor,
             delivered: 0,
             source: Source::Ring,
+            held: 0,
             page: FIRST_PAGE,
             feed,
             slot,
@@ -213,10 +173,19 @@ impl Reader {
                         self.history.metrics.delivered_from_history(count as u64);
                         return Poll::Ready(Delivery::Frames(bytes));
                     }
-                    None => self.source = Source::Ring,
+                    None => {
+                        self.source = Source::Ring;
+                        self.hold(0);
+                    }
                 },
             }
         }
+    }
+
+    /// Accounts for a page of so many bytes.
+    fn hold(&mut self, bytes: usize) {
+        self.history.hold(self.held, bytes);
+        self.held = bytes;
     }
 
     fn register(&mut self, waker: &Waker) {
@@ -226,45 +195,14 @@ impl Reader {
         }
     }
 
-    /// Up to the ring's newest: history may have more, committed a moment ago, that
-    /// the shard does not know of yet. A client that resumed behind that would be
-    /// told that it is ahead of the chat.
     fn ask_history(&self, newest: Seq) -> Source {
-        let history = self.history.clone();
-        let (chat, cursor) = (self.feed.chat(), self.cursor);
-        let rows = (newest - cursor).min(self.page.into()) as usize;
-        Source::Asked(Box::pin(async move {
-            // A store that is away is no reason to end a stream (P8).
-            let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
-            let mut looks = 0;
-            loop {
-                let deadline = history.clock.now() + PAGE_TIMEOUT;
-                let page = Page::After(cursor);
-                match history.store.page(chat, page, rows, deadline).await {
-                    Ok(mut rows) => {
-                        rows.retain(|row| row.seq <= newest);
-                        let first = rows.first().map_or(newest + 1, |row| row.seq);
-                        looks += 1;
-                        let enough = match rows.is_empty() {
-                            true => LOOKS_AT_END,
-                            false => LOOKS_AT_HOLE,
-                        };
-                        let enough = looks >= enough;
-                        if enough && rows.is_empty() && history.is_gone(chat).await {
-                            return None;
-                        }
-                        if enough || first == cursor + 1 {
-                            return Some(HistoryPage { rows, first });
-                        }
-                        log_limited!(DEBUG, %chat, cursor, "history has no next message yet");
-                    }
-                    Err(error) => {
-                        log_limited!(WARN, %chat, cursor, error = %chain(&error), "history not read, trying again")
-                    }
-                }
-                tokio::time::sleep(delay()).await;
-            }
-        }))
+        let page = self.history.room(self.page);
+        let rows = (newest - self.cursor).min(page.into()) as usize;
+        let asked = self
+            .history
+            .clone()
+            .read(self.feed.chat(), self.cursor, newest, rows);
+        Source::Asked(Box::pin(asked))
     }
 
     /// Leads the reader past messages that the store has lost, as far as the ring
@@ -301,6 +239,7 @@ impl Reader {
                 first || bytes <= PAGE_BYTES
             });
         let frames: VecDeque<Frame> = frames.collect();
+        self.hold(frames.iter().map(Frame::len).sum());
         self.page = match frames.len() {
             all if all == asked => (2 * self.page).min(PAGE),
             some => some.max(1) as u32,
@@ -334,6 +273,7 @@ fn take_chunk(frames: &mut VecDeque<Frame>) -> Option<(usize, Bytes)> {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.hold(0);
         self.feed.leave(self.core as usize, self.key);
         self.history.metrics.reader_left();
     }

@@ -77,6 +77,16 @@ impl Feed {
         lock(&self.state).ring.first()
     }
 
+    /// Forgets what the ring has, about; whoever needs it reads history.
+    pub fn cut(&self) {
+        lock(&self.state).ring.cut();
+    }
+
+    /// Bytes that the ring takes in memory, about.
+    pub fn weight(&self) -> usize {
+        lock(&self.state).ring.weight()
+    }
+
     /// Appends the messages of a commit (P3), which follow the ring's last.
     pub fn append(&self, entries: impl Iterator<Item = Entry>) {
         lock(&self.state).ring.append(entries);

@@ -9,6 +9,13 @@ use crate::domain::{ClientMessageId, Frame, Row, Seq, UserName};
 /// message may be larger.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
+/// A newest message of up to so many bytes outlives a cut of its ring.
+const KEPT: usize = 1024;
+
+/// Bytes of an entry that are not in its frame and its own struct, about: what is
+/// shared with it is counted, and the sender's name and id.
+const OWNED: usize = 64;
+
 /// The newest committed messages of a chat, framed, bounded in number and in
 /// bytes. The newest message always stays, whatever its size.
 #[derive(Debug)]
@@ -115,6 +122,23 @@ impl Ring {
             most += 1;
             self.trim(most.max(self.bound.messages));
         }
+    }
+
+    /// Forgets all entries, since history has them, but for a small newest one: most
+    /// readers are one behind at most.
+    pub fn cut(&mut self) {
+        let newest = self.entries.pop_back();
+        let newest = newest.filter(|entry| entry.frame.len() <= KEPT);
+        self.entries = newest.into_iter().collect();
+        self.bytes = self.entries.iter().map(|entry| entry.frame.len()).sum();
+        self.shared = None;
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn weight(&self) -> usize {
+        let shared = self.shared.as_ref().map_or(0, |chunk| chunk.bytes.len());
+        let entries = self.entries.capacity() * size_of::<Entry>() + self.entries.len() * OWNED;
+        self.bytes + shared + entries
     }
 
     fn trim(&mut self, most: usize) {
@@ -238,6 +262,25 @@ mod tests {
         match read {
             Read::Chunk(chunk) => chunk,
             other => panic!("no chunk: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn p4_p6_a_cut_leaves_a_small_newest_message_and_goes_on_behind_it() {
+        for (size, first) in [(10, 8), (2 * KEPT, 9)] {
+            let mut ring = ring(256, 1 << 20);
+            for seq in 1..=8 {
+                ring.append([entry(seq, size, "")]);
+            }
+            let before = ring.weight();
+            ring.cut();
+            assert_eq!((ring.first(), ring.last), (first, 8));
+            assert!(ring.weight() < before / 4, "{} of {before}", ring.weight());
+            let bob = name("bob");
+            assert!(matches!(ring.read(8, &bob), Read::CaughtUp));
+            assert!(matches!(ring.read(6, &bob), Read::Behind { newest: 8 }));
+            ring.append([entry(9, size, "")]);
+            assert_eq!(chunk(ring.read(8, &bob)).through, 9);
         }
     }
 

@@ -2,6 +2,7 @@ mod answers;
 mod asking;
 mod batches;
 mod commands;
+mod memory;
 mod takeover;
 mod time;
 
@@ -17,12 +18,13 @@ use ahash::{AHashMap, AHashSet};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use self::memory::Memory;
 use super::{
     active::{IdleList, Place},
     askers::{Askers, Waiting},
     change::StoreCall,
-    cursor::History,
     handle::{Command, Reply},
+    history::History,
     post::{Effect, Load, Post, Refusal, Room},
     ring::RingBound,
     wake::Wakes,
@@ -55,6 +57,8 @@ pub struct ShardSettings {
     /// What each active chat keeps for its readers. The number of messages is
     /// also the duplicate window.
     pub ring: RingBound,
+    /// Bytes that the chats may hold, with the posts between acceptance and commit.
+    pub memory: usize,
     /// A chat without readers and posts is let go after this time.
     pub idle: Duration,
     /// How long a call waits for a chat that the store cannot give.
@@ -91,6 +95,7 @@ pub(super) struct State {
     /// Chats with posts to write, oldest first.
     listed: Vec<ChatId>,
     idle: IdleList,
+    memory: Memory,
     store_calls: FuturesUnordered<StoreCall>,
     load: Load,
     /// Posts that there is no room for yet, oldest first. They still have their
@@ -184,6 +189,7 @@ impl Shard {
             self.expire(now);
             self.let_go(now);
             self.admit(now);
+            self.keep_to_budget(now);
             if self.state.batches.is_empty() && !self.state.listed.is_empty() {
                 self.wait_a_round(&mut mail).await;
             }

@@ -76,6 +76,12 @@ impl Window {
         }
     }
 
+    /// Bytes that it takes in memory, about.
+    pub fn weight(&self) -> usize {
+        self.known.capacity() * (size_of::<(Key, Known)>() + 1)
+            + self.stored.capacity() * size_of::<(Seq, Key)>()
+    }
+
     pub fn get(&self, key: Key) -> Option<Known> {
         self.known.get(&key).copied()
     }

@@ -1,6 +1,6 @@
 //! The text of `/metrics`.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, fmt, sync::Arc, time::SystemTime};
 
 use prometheus_client::{
     collector::Collector,
@@ -16,8 +16,42 @@ use super::{
     sheet::Counts,
 };
 
-/// The content type of [`text_of`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// In which of the two text formats metrics are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's own, version 0.0.4.
+    Plain,
+    OpenMetrics,
+}
+
+impl Format {
+    /// The one that an `Accept` header likes better (RFC 9110, 12.5.1): the plain one
+    /// if it names neither.
+    pub fn wanted(accept: &str) -> Self {
+        let weight = |name: &str| {
+            let ranges = accept
+                .split(',')
+                .map(|range| range.split(';').map(str::trim));
+            let weights = ranges.filter_map(|mut range| {
+                let is_this = range.next()?.eq_ignore_ascii_case(name);
+                let weight = range.find_map(|part| part.strip_prefix("q="));
+                is_this.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+            });
+            weights.fold(0.0_f32, f32::max)
+        };
+        match weight("application/openmetrics-text") > weight("text/plain") {
+            true => Self::OpenMetrics,
+            false => Self::Plain,
+        }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 type Labels<'a> = &'a [(&'a str, &'a str)];
 type NoExemplar<'a> = Option<&'a Exemplar<Vec<(String, String)>, f64>>;
@@ -25,16 +59,40 @@ type NoExemplar<'a> = Option<&'a Exemplar<Vec<(String, String)>, f64>>;
 /// Below 16 µs a histogram of seconds has one bucket, below 1 the others.
 const FIRST_MICROS: u32 = 4;
 
-/// All metrics in the OpenMetrics text format.
+/// All metrics in one of the formats.
 ///
 /// # Errors
 /// If a metric's description is not one that the format can hold.
-pub fn text_of(metrics: &Arc<Metrics>) -> Result<String, fmt::Error> {
+pub fn text_of(metrics: &Arc<Metrics>, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics.clone()));
     let mut out = String::with_capacity(64 * 1024);
     text::encode(&mut out, &registry)?;
-    Ok(out)
+    Ok(match format {
+        Format::OpenMetrics => out,
+        Format::Plain => plain(&out),
+    })
+}
+
+/// In the plain format a counter is described by the name that its samples have, and
+/// nothing marks the end.
+fn plain(open: &str) -> String {
+    let counters = names::ALL.iter().filter(|one| one.kind == Kind::Counter);
+    let counters: HashSet<&str> = counters.map(|one| one.name).collect();
+    let mut out = String::with_capacity(open.len());
+    for line in open.lines().filter(|line| *line != "# EOF") {
+        let described = ["# HELP ", "# TYPE "]
+            .into_iter()
+            .find_map(|head| Some((head, line.strip_prefix(head)?.split_once(' ')?)));
+        match described {
+            Some((head, (name, rest))) if counters.contains(name) => {
+                out.extend([head, name, "_total ", rest]);
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
 }
 
 impl Collector for Metrics {
@@ -75,6 +133,10 @@ impl Collector for Metrics {
                 names::KEYS_UNUSABLE => count(p.keys_unusable),
                 names::RESUMES => count(p.resumes),
                 names::CHATS_ACTIVE => gauge(p.chats),
+                names::MEMORY_BUDGET => gauge(p.memory_budget),
+                names::MEMORY_HELD => gauge(p.memory_held),
+                names::PAGES_HELD => gauge(p.pages_held),
+                names::RINGS_CUT => count(p.rings_cut),
                 names::MAILBOX_DEPTH => Shown::Gauge(depths.mailbox as f64),
                 names::LANE_DEPTH => gauge(p.lane_depth),
                 names::STORED => count(p.stored),
@@ -188,7 +250,7 @@ mod tests {
         metrics.call(Method::of("SendMessage"), 0, Duration::from_micros(300));
         metrics.call(Method::of("Get"), 7, Duration::from_secs(100));
         metrics.delivered(3, 2);
-        let text = text_of(&metrics).unwrap();
+        let text = text_of(&metrics, Format::OpenMetrics).unwrap();
         for metric in names::ALL {
             let line = format!("# TYPE {} ", metric.name);
             assert!(text.contains(&line), "{line}");
@@ -204,5 +266,56 @@ mod tests {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+
+        let plain = text_of(&metrics, Format::Plain).unwrap();
+        let samples = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let names = lines.filter_map(|line| line.rsplit_once(' '));
+            names.map(|(name, _)| name.to_owned()).collect()
+        };
+        assert_eq!(samples(&plain), samples(&text));
+        assert!(!plain.contains("# EOF") && plain.ends_with('\n'));
+        // A sample belongs to what was described last, by its name.
+        let mut described = None;
+        for line in plain.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                described = rest.split_once(' ');
+                continue;
+            }
+            if let Some(name) = line.split([' ', '{']).next().filter(|name| *name != "#") {
+                let (family, kind) = described.unwrap();
+                let part = name.strip_prefix(family);
+                let fits = match kind {
+                    "histogram" => ["_bucket", "_sum", "_count"].contains(&part.unwrap_or("")),
+                    _ => part == Some(""),
+                };
+                assert!(fits, "{line} of {family}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_is_liked_better() {
+        use Format::{OpenMetrics, Plain};
+        for (accept, format) in [
+            ("", Plain),
+            ("*/*", Plain),
+            ("text/plain", Plain),
+            ("application/openmetrics-text", OpenMetrics),
+            ("application/openmetrics-text;q=0", Plain),
+            // Prometheus 2 and 3.
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,\
+                 application/openmetrics-text;version=0.0.1;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                OpenMetrics,
+            ),
+            (
+                "text/plain;version=0.0.4;q=0.6, application/openmetrics-text; q=0.5",
+                Plain,
+            ),
+        ] {
+            assert_eq!(Format::wanted(accept), format, "{accept}");
+        }
     }
 }

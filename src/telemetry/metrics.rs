@@ -17,37 +17,10 @@ use std::{
 };
 
 use super::{
+    method::Method,
     names::{AUTH_OUTCOMES, CODES, METHODS, REASONS},
     sheet::{Counts, Histogram, Layout, Sheet, Sum},
 };
-
-/// The method of a call, as a number into [`METHODS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Method(u8);
-
-impl Method {
-    pub const SEND: Self = Self(0);
-    pub const CONNECT: Self = Self(1);
-    pub const CREATE: Self = Self(2);
-    pub const GET: Self = Self(3);
-    pub const DELETE: Self = Self(4);
-    pub const LIST_MESSAGES: Self = Self(5);
-    pub const LIST_CHATS: Self = Self(6);
-    pub const ADD_MEMBERS: Self = Self(7);
-    pub const REMOVE_MEMBERS: Self = Self(8);
-    /// None of the service's.
-    pub const OTHER: Self = Self(METHODS.len() as u8 - 1);
-
-    /// `name` is the last part of the path.
-    pub fn of(name: &str) -> Self {
-        let known = METHODS.iter().position(|method| *method == name);
-        known.map_or(Self::OTHER, |at| Self(at as u8))
-    }
-
-    pub fn name(self) -> &'static str {
-        METHODS[usize::from(self.0)]
-    }
-}
 
 /// What came of the check of a token.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +73,10 @@ pub(super) struct Places {
     pub resumes: Sum,
     pub keys_unusable: Sum,
     pub chats: Sum,
+    pub memory_budget: Sum,
+    pub memory_held: Sum,
+    pub pages_held: Sum,
+    pub rings_cut: Sum,
     pub lane_depth: Sum,
     pub stored: Sum,
     pub batch_rows: Histogram,
@@ -131,6 +108,10 @@ impl Metrics {
             resumes: l.counter(),
             keys_unusable: l.counter(),
             chats: l.counter(),
+            memory_budget: l.counter(),
+            memory_held: l.counter(),
+            pages_held: l.counter(),
+            rings_cut: l.counter(),
             lane_depth: l.counter(),
             stored: l.counter(),
             batch_rows: l.histogram(),
@@ -252,6 +233,32 @@ impl Metrics {
 
     pub fn chat_activated(&self) {
         self.sheet.add(self.places.chats, 1);
+    }
+
+    /// So many bytes are allowed; said once.
+    pub fn memory_allowed(&self, bytes: u64) {
+        self.sheet.add(self.places.memory_budget, bytes);
+    }
+
+    /// A shard's chats held `before` and hold `now`, in bytes.
+    pub fn memory_held(&self, before: usize, now: usize) {
+        self.change(self.places.memory_held, before, now);
+    }
+
+    /// A reader's page of history held `before` and holds `now`, in bytes.
+    pub fn page_held(&self, before: usize, now: usize) {
+        self.change(self.places.pages_held, before, now);
+    }
+
+    fn change(&self, gauge: Sum, before: usize, now: usize) {
+        match now.checked_sub(before) {
+            Some(more) => self.sheet.add(gauge, more as u64),
+            None => self.sheet.sub(gauge, (before - now) as u64),
+        }
+    }
+
+    pub fn rings_cut(&self, rings: u64) {
+        self.sheet.add(self.places.rings_cut, rings);
     }
 
     pub fn chat_let_go(&self) {

@@ -39,6 +39,10 @@ metrics! {
     KEYS_UNUSABLE: Counter "chat_keys_unusable" "Times that a changed file of --jwt-keys or --jwt-secret-file could not be used; the last good keys count";
     RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
+    MEMORY_BUDGET: Gauge "chat_memory_budget_bytes" "What --memory allows for chats, posts and pages of history";
+    MEMORY_HELD: Gauge "chat_memory_held_bytes" "What chats hold of it, about";
+    PAGES_HELD: Gauge "chat_memory_pages_bytes" "What readers hold of it in pages of history, about";
+    RINGS_CUT: Counter "chat_rings_cut" "Times that a chat's newest messages were dropped from memory to keep to the budget; its readers are fed from the store";
     MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";
     LANE_DEPTH: Gauge "chat_lane_depth" "Batches that wait for their writer lane or are with it, all lanes together";
     STORED: Counter "chat_messages_stored" "Messages committed for callers of this server";

@@ -13,6 +13,7 @@ use tonic_health::pb::{
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, ServerReflectionResponse,
     server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
+    server_reflection_response::MessageResponse,
 };
 
 use super::raw::{
@@ -140,13 +141,14 @@ pub async fn watch(channel: Channel) -> Result<Streaming<HealthCheckResponse>, t
 
 /// A stream of reflection that has been answered, and is left open.
 #[derive(Debug)]
-struct Reflected {
+pub struct Reflected {
+    pub first: Option<MessageResponse>,
     _asking: mpsc::Sender<ServerReflectionRequest>,
     _answers: Streaming<ServerReflectionResponse>,
 }
 
 /// Asks for a type's descriptor.
-async fn reflect(channel: Channel, symbol: &str) -> Result<Reflected, tonic::Status> {
+pub async fn reflect(channel: Channel, symbol: &str) -> Result<Reflected, tonic::Status> {
     let request = ServerReflectionRequest {
         message_request: Some(MessageRequest::FileContainingSymbol(symbol.to_owned())),
         ..Default::default()
@@ -157,7 +159,8 @@ async fn reflect(channel: Channel, symbol: &str) -> Result<Reflected, tonic::Sta
     let mut client = ServerReflectionClient::new(channel);
     let mut answers = client.server_reflection_info(asked).await?.into_inner();
     match answers.message().await? {
-        Some(_) => Ok(Reflected {
+        Some(first) => Ok(Reflected {
+            first: first.message_response,
             _asking: asking,
             _answers: answers,
         }),

@@ -96,6 +96,23 @@ async fn metrics_sum_to_what_the_clients_counted() {
     ] {
         assert_eq!(value(&metrics, name), expected, "{name}");
     }
+    for (accept, head, end) in [
+        ("", "# HELP chat_calls_total ", "\n"),
+        ("accept: text/plain\r\n", "# HELP chat_calls_total ", "\n"),
+        (
+            "accept: application/openmetrics-text\r\n",
+            "# HELP chat_calls ",
+            "# EOF\n",
+        ),
+    ] {
+        let lines = format!("host: {address}\r\n{accept}");
+        let (_, text) = http_with(address, "GET", "/metrics", &lines, "").await;
+        assert!(
+            text.starts_with(head) && text.ends_with(end),
+            "{accept}{text}"
+        );
+        assert_eq!(value(&text, "chat_messages_stored_total"), sends);
+    }
     let chunks = value(&metrics, "chat_ring_reads_total");
     let pages = value(&metrics, "chat_history_reads_total");
     assert_eq!(

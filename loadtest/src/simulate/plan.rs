@@ -55,6 +55,11 @@ impl Plan {
                     messages: rng.usize(2..=24),
                     bytes: 1 << rng.u32(8..20),
                 },
+                memory: if rng.bool() {
+                    usize::MAX
+                } else {
+                    1 << rng.u32(10..20)
+                },
                 idle: Duration::from_millis(rng.u64(50..5_000)),
                 patience: Duration::from_millis(rng.u64(500..5_000)),
                 max_members: 6,

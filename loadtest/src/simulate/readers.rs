@@ -117,9 +117,11 @@ impl Stream {
             self.poster = Some(self.sim.spawn(Life::Server, name, posts));
         }
         let ring = {
-            let ring = self.sim.state().plan.shard.ring;
+            let shard = self.sim.state().plan.shard;
+            let ring = shard.ring;
+            let is_cut = shard.memory < usize::MAX;
             // With a bound in bytes only the newest message is sure to be there.
-            if ring.bytes > ring.messages << 15 {
+            if !is_cut && ring.bytes > ring.messages << 15 {
                 ring.messages
             } else {
                 1

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chat_service::{
     domain::Clock,
-    shard::{self, History, ShardPlan, Shards, Wakes},
+    shard::{self, History, Pages, ShardPlan, Shards, Wakes},
     store::Store,
     telemetry::Telemetry,
     writer::Lane,
@@ -52,6 +52,7 @@ impl Server {
             store: store.clone(),
             clock: clock.clone(),
             metrics: telemetry.metrics.clone(),
+            pages: Pages::new(plan.shard.memory / 4),
         });
         let plans = (0..plan.shards).map(|index| ShardPlan {
             settings: plan.shard,

@@ -8,7 +8,11 @@ use fastrand::Rng;
 use world::{Seen, Watcher, World, now};
 
 use super::*;
-use crate::testing::{Fault, for_seeds, row, user};
+use crate::{
+    shard::history::{LOOKS_AT_END, LOOKS_AT_HOLE, RETRY_MIN},
+    store::Store as _,
+    testing::{Fault, for_seeds, row, user},
+};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -60,7 +64,7 @@ fn p4_readers_between_ring_and_history_in_random_schedules() {
 
 /// A world with one reader that waits for history, which does not answer.
 fn behind(rng: &mut Rng) -> World {
-    let mut world = World::new(rng);
+    let mut world = World::with_pages(rng, usize::MAX);
     world.bound.messages = 1;
     let bound = world.bound;
     world.feed = Arc::new(Feed::new(

@@ -9,8 +9,8 @@ use crate::{
         active::{Active, Place, Trust},
         change::{Next, StoreAnswer},
         chat::Chat,
-        cursor::History,
         feed::Feed,
+        history::History,
         post::Refusal,
         ring::Entry,
         slot::End,
@@ -60,7 +60,7 @@ impl Shard {
             Next::Nothing => {}
             Next::Call(call) => self.state.store_calls.push(call),
             Next::Gone(end) => {
-                let Some(Place::Active(mut active)) = self.state.chats.remove(&id) else {
+                let Some(Place::Active(mut active)) = self.remove(id) else {
                     return;
                 };
                 self.history.metrics.chat_let_go();
@@ -113,9 +113,13 @@ impl Shard {
             change: None,
             trust: Trust::Sure,
             waiting: Default::default(),
+            held: 0,
+            place: None,
+            used: false,
         };
         self.state.chats.insert(id, Place::Active(Box::new(active)));
         self.state.idle.push(touched, id);
         self.history.metrics.chat_activated();
+        self.hold(id);
     }
 }

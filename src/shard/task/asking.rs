@@ -7,8 +7,8 @@ use crate::{
     shard::{
         active::{Place, refuse, refuse_missing},
         askers::{Asked, Waiting},
-        cursor::History,
         handle::{ChatCommand, Reply, ShardError},
+        history::History,
         post::{Load, Post, Refusal},
         reads::{load, look_up},
     },

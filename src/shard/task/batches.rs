@@ -8,8 +8,8 @@ use crate::{
     fault::{self, Fault},
     shard::{
         active::Place,
-        cursor::History,
         feed::Feed,
+        history::History,
         post::{Effect, Load},
         ring::Entry,
     },
@@ -182,6 +182,10 @@ impl Shard {
             };
             active.feed.append(entries.drain(..));
             feeds.push(active.feed.clone());
+            self.hold(id);
+            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
+                continue;
+            };
             let History { store, clock, .. } = &*self.history;
             let next = if missing {
                 active.reload(store, clock)

@@ -8,8 +8,9 @@ use crate::{
     fault::{self, Fault},
     shard::{
         active::{Active, Place, refuse},
-        cursor::{History, Reader},
+        cursor::Reader,
         handle::{ChatCommand, Command, ShardError},
+        history::History,
         post::Refusal,
         slot::Slot,
     },

@@ -14,7 +14,7 @@ use crate::{
     shard::{
         active::{Place, Trust},
         askers::Asked,
-        cursor::History,
+        history::History,
     },
     store::Lineage,
 };

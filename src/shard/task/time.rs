@@ -113,7 +113,7 @@ impl Shard {
                 continue;
             };
             if active.touched <= before && active.is_idle() {
-                self.state.chats.remove(&id);
+                self.remove(id);
                 self.history.metrics.chat_let_go();
                 gone = true;
             } else {
@@ -129,7 +129,7 @@ impl Shard {
         self.trim(now, gone);
     }
 
-    fn trim(&mut self, now: Instant, gone: bool) {
+    pub(super) fn trim(&mut self, now: Instant, gone: bool) {
         let State {
             trim_at,
             last_trim_at,

@@ -6,12 +6,14 @@ use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     task::Wake,
     thread::{self, Thread},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{world::memory, *};
 use crate::{
-    shard::{post::Refusal, ring::RingBound, wake::Wakes},
+    shard::{history::Pages, post::Refusal, ring::RingBound, wake::Wakes},
+    store::Store as _,
+    telemetry::Metrics,
     testing::{TestClock, chat_id},
 };
 
@@ -96,6 +98,7 @@ fn p4_no_wake_up_is_lost_between_threads() {
         store: memory.clone(),
         clock: Arc::new(TestClock::default()),
         metrics: Metrics::new(1),
+        pages: Pages::new(usize::MAX),
     });
     let bound = RingBound {
         messages: 16,

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Wake,
+    time::Duration,
 };
 
 use fastrand::Rng;
@@ -17,8 +18,14 @@ use super::super::*;
 use crate::{
     domain::{ChatId, PREFIX_LEN, Timestamp},
     proto,
-    shard::{post::Refusal, ring::RingBound, wake::Wakes},
-    store::{NewChat, memory::MemoryStore},
+    shard::{
+        history::{Pages, RETRY_MAX},
+        post::Refusal,
+        ring::RingBound,
+        wake::Wakes,
+    },
+    store::{NewChat, Store as _, memory::MemoryStore},
+    telemetry::Metrics,
     testing::{Fault, ScriptStore, TestClock, chat_id, key, row, user},
 };
 
@@ -105,6 +112,12 @@ const PATIENCE: usize = 10_000;
 
 impl World {
     pub(super) fn new(rng: &mut Rng) -> Self {
+        // Some are always short of it.
+        let plenty = rng.usize(..2_000);
+        Self::with_pages(rng, plenty)
+    }
+
+    pub(super) fn with_pages(rng: &mut Rng, plenty: usize) -> Self {
         let memory = memory();
         let asked: Arc<Mutex<Vec<oneshot::Sender<Fault>>>> = Arc::default();
         let queue = asked.clone();
@@ -129,6 +142,7 @@ impl World {
                 store: Arc::new(store),
                 clock: Arc::new(TestClock::default()),
                 metrics: Metrics::new(1),
+                pages: Pages::new(plenty),
             }),
             asked,
             feed: Arc::new(Feed::new(chat_id(1), 0, bound, wakes.cores())),

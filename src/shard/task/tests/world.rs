@@ -8,7 +8,7 @@ use std::sync::{
 use super::super::*;
 use crate::{
     domain::{Draft, Timestamp},
-    shard::{Caller, PostResult, ShardPlan, Shards, start},
+    shard::{Caller, Pages, PostResult, ShardPlan, Shards, start},
     store::{NewChat, Store, memory::MemoryStore},
     testing::{Fault, Op, ScriptStore, TestClock, chat_id, key, user},
     writer::{Lane, LaneSettings},
@@ -38,6 +38,7 @@ pub const CHAT: i64 = 1;
 
 pub fn settings() -> ShardSettings {
     ShardSettings {
+        memory: usize::MAX,
         mailbox: 64,
         pending: Load {
             posts: 8,
@@ -129,6 +130,7 @@ impl World {
                 store,
                 clock,
                 metrics: telemetry.metrics,
+                pages: Pages::new(usize::MAX),
             }),
         };
         let shards = start(vec![plan], |_, task| drop(runtime.spawn(task)));
