@@ -76,9 +76,10 @@ impl Window {
         }
     }
 
-    /// Bytes that it takes in memory, about.
+    /// Bytes that it takes in memory, about: of the table's room, which depends on
+    /// chance, half is free.
     pub fn weight(&self) -> usize {
-        self.known.capacity() * (size_of::<(Key, Known)>() + 1)
+        2 * self.known.len() * size_of::<(Key, Known)>()
             + self.stored.capacity() * size_of::<(Seq, Key)>()
     }
 

@@ -92,8 +92,8 @@ struct Chat {
     end_acknowledged: bool,
     /// What was left of it after the last takeover that it lost messages in.
     floor: Option<Seq>,
-    /// It has lost messages, and none has been stored since: the server may not
-    /// have noticed.
+    /// It has lost messages, and none of this server's has been stored since: it may
+    /// not have noticed.
     stale: bool,
 }
 
@@ -229,7 +229,8 @@ impl Model {
         self.counts.commits += 1;
         let foreign = disk.chats[&row.chat].foreign.contains(&row.seq);
         self.counts.foreign += u64::from(foreign);
-        self.chat(row.chat).stale = false;
+        // Another server's messages tell this one nothing.
+        self.chat(row.chat).stale &= foreign;
         if let Some(shown) = self.shown.get(&(row.chat, row.seq)) {
             return rule(shown == row, "P2", || {
                 format!("{}:{} is written over", row.chat, row.seq)
