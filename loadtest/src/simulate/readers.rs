@@ -119,11 +119,13 @@ impl Stream {
         let ring = {
             let shard = self.sim.state().plan.shard;
             let ring = shard.ring;
-            let is_cut = shard.memory < usize::MAX;
-            // With a bound in bytes only the newest message is sure to be there.
-            if !is_cut && ring.bytes > ring.messages << 15 {
+            if shard.memory < usize::MAX {
+                // It may be cut, but for a small newest message.
+                0
+            } else if ring.bytes > ring.messages << 15 {
                 ring.messages
             } else {
+                // With a bound in bytes only the newest message is sure to be there.
                 1
             }
         };

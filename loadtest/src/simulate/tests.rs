@@ -123,7 +123,12 @@ fn a_takeover_that_nobody_notices_is_found() {
 
 #[test]
 fn a_takeover_that_the_shards_do_not_notice_is_found() {
-    is_found(Mutation::TellsLanesOnly, 40, &["P1", "P2", "P4", "P5"]);
+    // The next post is refused, when all is well.
+    is_found(
+        Mutation::TellsLanesOnly,
+        40,
+        &["P1", "P2", "P4", "P5", "P8"],
+    );
 }
 
 #[test]
