@@ -70,7 +70,6 @@ pub enum AppError {
 /// # Errors
 /// If it can't start, or a second signal cuts the drain short.
 pub fn run(config: ServeConfig, log_level: LogLevel) -> Result<(), AppError> {
-    runtime::raise_file_limit();
     let drain_timeout = config.drain_timeout;
     let main = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -8,7 +8,6 @@
 //!    and a restart is better than a half-dead server.
 
 mod clock;
-mod files;
 mod heap;
 mod listen;
 mod memory;
@@ -33,7 +32,6 @@ use tokio_util::{
 };
 
 pub use clock::SystemClock;
-pub use files::{file_limit, raise_file_limit};
 pub use heap::{Heap, trim_heap};
 pub use listen::{BindError, bind};
 pub use memory::{NoLimit, memory_limit};

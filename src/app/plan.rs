@@ -39,7 +39,7 @@ pub fn guards(
 ) -> Result<Guards, AppError> {
     let limits = &config.limits;
     let settings = GateSettings {
-        connections: connections(config, runtime::file_limit()),
+        connections: limits.connections,
         user_streams: limits.user_streams,
         user_sends: limits.user_sends,
         inflight: limits.inflight,
@@ -54,27 +54,6 @@ pub fn guards(
         logins: None,
         origins: Origins::default(),
     })
-}
-
-/// Open files that are not for connections: 256 of the HTTP port, 64 that are told to
-/// go, the log's and the store's.
-const FILES_KEPT: usize = 400;
-
-/// Connections at a time where so many files may be open: whatever clients do, probes
-/// are answered and the store is reached.
-fn connections(config: &ServeConfig, files: u64) -> usize {
-    let kept = FILES_KEPT + config.store_readers + config.writer_lanes;
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let room = files - kept.min(files / 2);
-    let asked = config.limits.connections;
-    if room < asked {
-        tracing::warn!(
-            connections = room,
-            files,
-            "fewer connections than --max-connections: the limit of open files is low (ulimit -n)"
-        );
-    }
-    room.min(asked)
 }
 
 /// Lets pages call: those of the origins that are named, and the chat page where
