@@ -13,7 +13,7 @@
 mod attempt;
 mod lane;
 
-pub use lane::{Lane, LaneDone, LaneSettings, SHARD_BATCHES, Submission};
+pub use lane::{Front, Lane, LaneDone, LaneSettings, SHARD_BATCHES, Submission};
 
 use crate::domain::{ChatId, MessageId, Row, Seq, Timestamp};
 

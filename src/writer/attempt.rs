@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Landed;
+use super::{Front, Landed};
 use crate::{
     domain::{ChatId, Clock, Row, Seq},
     store::{Page, Store, StoreError, StoreResult, retry_delays},
@@ -37,6 +37,8 @@ pub(super) struct Attempt<'a> {
     attempts: u32,
     /// Conflicts that nothing explained.
     unexplained: u32,
+    /// What the rows of each chat follow.
+    fronts: Vec<Front>,
     /// What is still to be written; the next piece is the last element.
     todo: Vec<Vec<Row>>,
     landed: Vec<Landed>,
@@ -56,9 +58,16 @@ impl<'a> Attempt<'a> {
             metrics,
             attempts: 0,
             unexplained: 0,
+            fronts: Vec::new(),
             todo: Vec::new(),
             landed: Vec::new(),
         }
+    }
+
+    /// Says what the rows follow.
+    pub fn following(mut self, fronts: Vec<Front>) -> Self {
+        self.fronts = fronts;
+        self
     }
 
     /// Ends when every row has an outcome. Rows of a chat stand together, dense

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::{Landed, attempt::Attempt};
 use crate::{
-    domain::{ChatId, Clock, Row},
+    domain::{ChatId, Clock, MessageId, Row, Seq},
     store::Store,
     telemetry::{SpanRef, Telemetry},
 };
@@ -14,11 +14,21 @@ use crate::{
 /// on with.
 pub const SHARD_BATCHES: usize = 2;
 
+/// The newest message of a chat, as its shard knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Front {
+    pub chat: ChatId,
+    pub seq: Seq,
+    pub id: MessageId,
+}
+
 /// One shard's batch. No two that are with the lane have a chat in common.
 #[derive(Debug)]
 pub struct Submission {
     /// Of one chat together, dense and ascending in seq.
     pub rows: Vec<Row>,
+    /// What the rows of each chat follow, if it has messages.
+    pub fronts: Vec<Front>,
     /// The store's lineage that the shard's chats are known to agree with; `None`
     /// while there is doubt.
     pub lineage: Option<u64>,
@@ -122,13 +132,14 @@ impl Lane {
         let attempt = Attempt::new(self.index, store, clock, metrics);
         let Merged {
             rows,
+            fronts,
             sampled,
             answers,
         } = Merged::new(submissions);
         let total = rows.len();
         metrics.batch_begun(self.index, total, rows.iter().map(Row::weight).sum());
         let span = traces.batch(&sampled);
-        let (landed, attempts) = attempt.write(rows, doubtful).await;
+        let (landed, attempts) = attempt.following(fronts).write(rows, doubtful).await;
         if let Some(span) = span {
             span.end(self.index, total, attempts);
         }
@@ -141,6 +152,7 @@ impl Lane {
 /// The submissions of one commit, put together.
 struct Merged {
     rows: Vec<Row>,
+    fronts: Vec<Front>,
     sampled: Vec<SpanRef>,
     answers: Answers,
 }
@@ -158,11 +170,13 @@ impl Merged {
         {
             return Self {
                 rows: one.rows,
+                fronts: one.fronts,
                 sampled: one.sampled,
                 answers: Answers::One(one.done),
             };
         }
         let mut rows = Vec::with_capacity(submissions.iter().map(|one| one.rows.len()).sum());
+        let mut fronts = Vec::new();
         let mut sampled = Vec::new();
         let mut shards = Vec::with_capacity(submissions.len());
         let mut owner = AHashMap::new();
@@ -170,12 +184,14 @@ impl Merged {
             for rows in submission.rows.chunk_by(|a, b| a.chat == b.chat) {
                 owner.insert(rows[0].chat, shards.len());
             }
+            fronts.extend(submission.fronts);
             sampled.extend(submission.sampled);
             shards.push(submission.done);
             rows.extend(submission.rows);
         }
         Self {
             rows,
+            fronts,
             sampled,
             answers: Answers::Several(shards, owner),
         }

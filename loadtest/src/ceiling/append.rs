@@ -176,6 +176,7 @@ async fn submit(index: usize, store: Arc<dyn Store>, mut rows: Source, until: In
             let (rows, done) = (rows.batch(), done.clone());
             let submission = Submission {
                 rows,
+                fronts: Vec::new(),
                 lineage: Some(0),
                 sampled: Vec::new(),
                 done,

@@ -13,7 +13,7 @@ use crate::{
         post::{Effect, Load},
         ring::Entry,
     },
-    writer::{Landed, LaneDone, Submission},
+    writer::{Front, Landed, LaneDone, Submission},
 };
 
 /// A chat of a batch that has landed.
@@ -72,13 +72,21 @@ impl Shard {
         // Whoever had to be left out comes first the next time, before those
         // that filled this batch.
         let (mut left_out, mut again) = (Vec::new(), Vec::new());
-        let mut sampled = Vec::new();
+        let (mut sampled, mut fronts) = (Vec::new(), Vec::new());
         for id in std::mem::take(&mut self.state.listed) {
             let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
                 continue;
             };
             let in_turn = room.is_left();
+            let (before, newest) = (rows.len(), active.chat.newest());
             active.chat.take(&mut rows, &mut room, wall);
+            if let Some((seq, message)) = newest.filter(|_| rows.len() > before) {
+                fronts.push(Front {
+                    chat: id,
+                    seq,
+                    id: message,
+                });
+            }
             sampled.extend(active.chat.sampled());
             active.listed = active.chat.has_queued();
             match (active.listed, in_turn) {
@@ -101,6 +109,7 @@ impl Shard {
         }
         let submission = Submission {
             rows,
+            fronts,
             lineage: self.agreed(),
             sampled,
             done: self.done_sender.clone(),

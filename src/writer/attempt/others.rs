@@ -11,7 +11,7 @@ use crate::{
     fault::{self, Fault},
     store::{Page, StoreError},
     telemetry::log_limited,
-    writer::Landed,
+    writer::{Front, Landed},
 };
 
 impl Attempt<'_> {
@@ -93,9 +93,21 @@ impl Attempt<'_> {
         let Some(any) = chats.first() else { return };
         let last = |deadline| self.store.last_seqs(&chats, deadline);
         let last = self.ask(*any, last).await;
+        let fronts = self.fronts.iter().map(|front| (front.chat, *front));
+        let fronts: AHashMap<ChatId, Front> = fronts.collect();
         for ((chat, next), last) in next.into_iter().zip(last) {
-            if last + 1 < next || lost.contains_key(&chat) {
-                self.end(chat, Vec::new(), |chat, id| Landed::Lost { chat, id });
+            let front = fronts.get(&chat).filter(|front| front.seq + 1 == next);
+            let stands = match front {
+                _ if last + 1 < next || lost.contains_key(&chat) => false,
+                Some(front) => self.has(chat, (front.seq, front.id)).await,
+                None => true,
+            };
+            if stands {
+                continue;
+            }
+            match self.is_there(chat).await {
+                true => self.end(chat, Vec::new(), |chat, id| Landed::Lost { chat, id }),
+                false => self.end(chat, Vec::new(), |chat, id| Landed::NoChat { chat, id }),
             }
         }
     }
