@@ -134,13 +134,13 @@ impl Active {
             return self.begin_deletion(store);
         }
         let newest = match self.trust {
-            Trust::Doubted => self.chat.newest(),
+            Trust::Doubted => {
+                self.trust = Trust::Asked;
+                self.chat.newest()
+            }
             Trust::Sure | Trust::Asked => None,
         };
         self.change = Some(Change::Reload { newest });
-        if self.trust == Trust::Doubted {
-            self.trust = Trust::Asked;
-        }
         Next::Call(reread(self.chat.id(), newest, store.clone(), clock.clone()))
     }
 

@@ -105,7 +105,7 @@ impl Shard {
         let feed = Feed::new(id, before, self.settings.ring, cores);
         feed.append(dense.iter().map(Entry::new));
         let touched = self.history.clock.now();
-        let active = Active {
+        let mut active = Active {
             chat: Chat::new(record, newest, self.settings.ring.messages),
             feed: Arc::new(feed),
             touched,
@@ -117,9 +117,9 @@ impl Shard {
             place: None,
             used: false,
         };
+        self.state.memory.hold(&mut active);
         self.state.chats.insert(id, Place::Active(Box::new(active)));
         self.state.idle.push(touched, id);
         self.history.metrics.chat_activated();
-        self.hold(id);
     }
 }

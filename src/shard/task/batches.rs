@@ -191,10 +191,7 @@ impl Shard {
             };
             active.feed.append(entries.drain(..));
             feeds.push(active.feed.clone());
-            self.hold(id);
-            let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
-                continue;
-            };
+            self.state.memory.hold(active);
             let History { store, clock, .. } = &*self.history;
             let next = if missing {
                 active.reload(store, clock)

@@ -12,7 +12,10 @@ use std::{collections::VecDeque, time::Instant};
 use ahash::AHashMap;
 
 use super::{Shard, State};
-use crate::{domain::ChatId, shard::active::Place};
+use crate::{
+    domain::ChatId,
+    shard::active::{Active, Place},
+};
 
 /// Most chats that are let go before their time at once: each may have thousands of
 /// parts to free.
@@ -56,19 +59,24 @@ impl Line {
     }
 }
 
-impl Shard {
+impl Memory {
     /// The chat has been used, and may hold more now.
-    pub(super) fn hold(&mut self, id: ChatId) {
-        let memory = &mut self.state.memory;
-        if let Some(Place::Active(active)) = self.state.chats.get_mut(&id) {
-            let held = active.weight();
-            memory.held = memory.held + held - active.held;
-            active.held = held;
-            active.used = true;
-            active.place.get_or_insert_with(|| memory.line.enter(id));
-        }
+    pub fn hold(&mut self, active: &mut Active) {
+        self.weigh(active);
+        active.used = true;
+        let enter = || self.line.enter(active.chat.id());
+        active.place.get_or_insert_with(enter);
     }
 
+    /// Accounts for what the chat holds now.
+    fn weigh(&mut self, active: &mut Active) {
+        let held = active.weight();
+        self.held = self.held + held - active.held;
+        active.held = held;
+    }
+}
+
+impl Shard {
     /// Takes a chat out of memory.
     pub(super) fn remove(&mut self, id: ChatId) -> Option<Place> {
         let place = self.state.chats.remove(&id);
@@ -120,9 +128,7 @@ impl Shard {
             }
             active.place = None;
             active.feed.cut();
-            let held = active.weight();
-            memory.held = memory.held + held - active.held;
-            active.held = held;
+            memory.weigh(active);
             cut += 1;
         }
         cut

@@ -490,3 +490,39 @@ async fn lost_meanwhile(after: fn(&MemoryStore)) {
     assert_eq!(lost, ids, "{landed:?}");
     assert_eq!(landed.len(), 2, "{landed:?}");
 }
+
+/// Another server's message stands where ours did that the batch follows, and another
+/// chat has gone: nothing is written behind either.
+#[tokio::test(start_paused = true)]
+async fn p2_p5_nothing_is_written_behind_a_place_that_others_have_filled() {
+    let memory = Arc::new(MemoryStore::new());
+    new_chats(&memory);
+    let before: Vec<Row> = (1..=3)
+        .map(|n| row(chat_id(n), 1, "bob", "before"))
+        .collect();
+    let fronts = before.iter().map(|row| Front {
+        chat: row.chat,
+        seq: row.seq,
+        id: row.id,
+    });
+    let fronts: Vec<Front> = fronts.collect();
+    let theirs = row(chat_id(1), 1, "eve", "after");
+    let [_, gone, kept] = before.try_into().unwrap();
+    assert!(memory_append(&memory, vec![theirs, gone, kept]));
+    memory.delete_chat(chat_id(2)).await.unwrap();
+    let ours = (1..=3).map(|n| row(chat_id(n), 2, "bob", "ours"));
+    let clock = TestClock::default();
+    let metrics = Metrics::new(1);
+    let attempt = Attempt::new(0, memory.as_ref(), &clock, &metrics).following(fronts);
+    let (landed, _) = attempt.write(ours.collect(), true).await;
+    let lost = |one: &Landed| matches!(one, Landed::Lost { chat, .. } if *chat == chat_id(1));
+    let gone = |one: &Landed| matches!(one, Landed::NoChat { chat, .. } if *chat == chat_id(2));
+    let stored = |one: &Landed| matches!(one, Landed::Stored(row) if row.chat == chat_id(3));
+    assert_eq!(landed.len(), 3, "{landed:?}");
+    assert!(
+        landed.iter().any(lost) && landed.iter().any(gone),
+        "{landed:?}"
+    );
+    assert!(landed.iter().any(stored), "{landed:?}");
+    assert_eq!(history(&memory, chat_id(1)).len(), 1);
+}

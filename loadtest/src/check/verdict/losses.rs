@@ -2,7 +2,7 @@
 //! are void, and streams that have shown them have to end before they show what came
 //! in their places.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use super::Verdict;
 use crate::check::record::{Ack, Kind, Message, Nanos, Record};
@@ -33,11 +33,14 @@ impl Stored<'_> {
 
 /// The record as if what is lost had never been told, to be held against the
 /// promises; and what was wrong with how it was lost.
-pub fn survivors(record: &Record) -> (Record, Vec<Verdict>) {
+pub fn survivors(record: &Record) -> (Cow<'_, Record>, Vec<Verdict>) {
     let mut verdicts = Vec::new();
-    if record.losses.is_empty() && record.ahead > 0 {
-        let what = "told to have read more than there is, and nothing was lost";
-        verdicts.push(Verdict::Trouble(format!("{} times {what}", record.ahead)));
+    if record.losses.is_empty() {
+        if record.ahead > 0 {
+            let what = "told to have read more than there is, and nothing was lost";
+            verdicts.push(Verdict::Trouble(format!("{} times {what}", record.ahead)));
+        }
+        return (Cow::Borrowed(record), verdicts);
     }
     let histories = record.histories.iter();
     let messages = histories.flat_map(|(chat, all)| all.iter().map(|m| ((*chat, m.seq), *m)));
@@ -79,5 +82,5 @@ pub fn survivors(record: &Record) -> (Record, Vec<Verdict>) {
         }
         stream.messages.retain(|message| !is_void(message));
     }
-    (left, verdicts)
+    (Cow::Owned(left), verdicts)
 }
