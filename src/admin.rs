@@ -12,7 +12,8 @@
 //! 2. Nothing here changes the server but the log's level, and that only from
 //!    this machine.
 //! 3. Connections, requests and what they may hold are bounded (P6), and the
-//!    connection that has idled longest gives way to whoever comes next.
+//!    connection that has idled longest gives way to whoever comes next. Others
+//!    come between any two requests of one connection, and probes before all.
 //! 4. A page of another server reads nothing here and changes nothing.
 
 mod ask;
@@ -20,6 +21,7 @@ mod chat;
 mod health;
 mod hosts;
 mod routes;
+mod scrape;
 mod server;
 
 pub use ask::ask;
@@ -27,4 +29,5 @@ pub use chat::{ChatPage, ChatPageConfig, own_origins};
 pub use health::{CoresProbe, Health};
 pub use hosts::Hosts;
 pub use routes::Routes;
+pub use scrape::Scrape;
 pub use server::AdminServer;

@@ -66,7 +66,12 @@ fn p7_each_algorithm_counts_with_its_own_key_only() {
         Key::ed(),
     ];
     for (n, key) in keys.iter().enumerate() {
-        let jwks = json!({"keys": [key.jwk(Some("k1")), {"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}]});
+        // Keys of other uses are passed over, but a set is of one kind.
+        let other = match key {
+            Key::Hs(_) => json!({"kty": "oct", "use": "enc", "k": "AQAB"}),
+            _ => json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}),
+        };
+        let jwks = json!({"keys": [key.jwk(Some("k1")), other]});
         for file in [key.file(), jwks.to_string(), key.jwk(None).to_string()] {
             let auth = auth(&dir, &file);
             let identity = check(&auth, &key.token("bob", "1", 60)).unwrap();
@@ -208,6 +213,15 @@ fn public_files() -> Vec<(&'static str, Vec<u8>)> {
     let jwk = key.jwk(Some("k1"));
     let page = "<html>\r\n<head><title>404 Not Found</title></head>\r\n</html>\r\n";
     let mixed = json!({"keys": [jwk, Key::hs(SECRET).jwk(None)]});
+    let other_use = json!({"kty": "EC", "crv": "P-384", "alg": "ES384", "use": "enc",
+        "x": URL_SAFE_NO_PAD.encode([1; 48]), "y": URL_SAFE_NO_PAD.encode([2; 48])});
+    let beside = json!({"keys": [other_use, Key::hs(SECRET).jwk(None)]});
+    let pem_as_secret = Key::hs(&pem).jwk(None);
+    let hex: String = der.iter().map(|byte| format!("{byte:02x}")).collect();
+    let colons: Vec<String> = der.iter().map(|byte| format!("{byte:02X}")).collect();
+    let followed = [&der[..], b"\0\0"].concat();
+    let point = [&[4][..], &[7, 31, 99, 45, 200, 13, 76, 81].repeat(8)].concat();
+    let twice = STANDARD.encode(STANDARD.encode(Key::ed().file()));
     let file = |text: String| text.into_bytes();
     vec![
         ("a public key", file(pem.clone())),
@@ -225,6 +239,28 @@ fn public_files() -> Vec<(&'static str, Vec<u8>)> {
         ("a JWKS", file(json!({"keys": [jwk]}).to_string())),
         ("a bare array", file(json!([jwk]).to_string())),
         ("secrets beside public keys", file(mixed.to_string())),
+        ("secrets beside keys of no use", file(beside.to_string())),
+        (
+            "a public key as a JWK's secret",
+            file(pem_as_secret.to_string()),
+        ),
+        ("DER in hex", file(hex)),
+        ("DER in hex with colons", file(colons.join(":"))),
+        ("DER and something behind it", followed),
+        ("a point in base64", file(URL_SAFE_NO_PAD.encode(point))),
+        ("base64 of base64 of PEM", file(twice)),
+        ("base64 of a JWKS", file(STANDARD.encode(mixed.to_string()))),
+        ("a path", file("/etc/chatd/public.pem".into())),
+        (
+            "a path without an end",
+            file("/run/secrets/jwt_secret".into()),
+        ),
+        (
+            "a line of settings",
+            file("JWT_SECRET=b7Kq2mZx9TfL4cVn8RwYp3Hs".into()),
+        ),
+        ("a placeholder", file("changemechangeme".into())),
+        ("one character", file("x".repeat(32))),
         (
             "other JSON",
             file("{\"error\": \"not found, try again later\"}".into()),

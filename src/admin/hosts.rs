@@ -4,12 +4,11 @@
 //! machine's address (DNS rebinding): its browser then takes this server for the
 //! page's own, and lets it read. But the `Host` it sends is the page's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::{
     HeaderMap, Method, Request, Version,
     header::{FORWARDED, HOST, ORIGIN, VIA},
-    uri::Authority,
 };
 
 /// The hosts that are answered.
@@ -39,16 +38,21 @@ impl Hosts {
     }
 
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Stray> {
-        let own = host(request)?;
         let reads = [Method::GET, Method::HEAD].contains(request.method());
+        let own = host(request)?;
+        // The probes of some load balancers speak HTTP/1.0 and name no host
+        // (RFC 9112, 3.2); no browser does.
+        if own.is_none() && !(reads && request.version() == Version::HTTP_10) {
+            return Err(Stray::NoHost);
+        }
         // A browser on this machine may be made to change what it may read.
         if !(self.any && reads)
-            && let Some(own) = &own
-            && !self.answers(own.host())
+            && let Some(own) = own
+            && !own_name(own).is_some_and(|name| self.answers(name))
         {
             return Err(Stray::OtherHost);
         }
-        if reads || is_own(request.headers(), own.as_ref()) {
+        if reads || is_own(request.headers(), own) {
             Ok(())
         } else {
             Err(Stray::OtherPage)
@@ -57,8 +61,12 @@ impl Hosts {
 
     /// An address can't be turned to another one, so it is always answered.
     fn answers(&self, host: &str) -> bool {
-        let host = host.trim_matches(['[', ']']);
-        host.parse::<IpAddr>().is_ok()
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let is_address = match bracketed {
+            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+            None => host.parse::<IpAddr>().is_ok(),
+        };
+        is_address
             || host.eq_ignore_ascii_case("localhost")
             || self
                 .named
@@ -67,25 +75,39 @@ impl Hosts {
     }
 }
 
-/// The request's one host. Only HTTP/1.0, which no browser speaks, may do
-/// without (RFC 9112, 3.2).
-fn host<B>(request: &Request<B>) -> Result<Option<Authority>, Stray> {
+/// The request's one host, with its port.
+fn host<B>(request: &Request<B>) -> Result<Option<&str>, Stray> {
     let mut values = request.headers().get_all(HOST).iter();
     let host = match (values.next(), values.next()) {
-        (None, _) if request.version() == Version::HTTP_10 => return Ok(None),
-        (Some(host), None) => host.as_bytes(),
+        (None, _) => return Ok(None),
+        (Some(host), None) => host.to_str().map_err(|_| Stray::NoHost)?,
         _ => return Err(Stray::NoHost),
     };
-    let host = Authority::try_from(host).map_err(|_| Stray::NoHost)?;
+    let is_host = |c: u8| c.is_ascii_alphanumeric() || b".-_:[]".contains(&c);
+    if host.is_empty() || !host.bytes().all(is_host) {
+        return Err(Stray::NoHost);
+    }
     match request.uri().authority() {
         Some(named) if *named != host => Err(Stray::NoHost),
         _ => Ok(Some(host)),
     }
 }
 
+/// A host without its port; `None` if what follows the name is no port.
+fn own_name(host: &str) -> Option<&str> {
+    let end = match host.find(']') {
+        Some(bracket) => bracket + 1,
+        None => host.find(':').unwrap_or(host.len()),
+    };
+    let (name, port) = host.split_at(end);
+    let is_number = |digits: &str| digits.is_empty() || digits.parse::<u16>().is_ok();
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_number);
+    is_port.then_some(name)
+}
+
 /// Whether no browser sent it from another server's page, and no proxy passed it
 /// on for somebody who is not on this machine.
-fn is_own(headers: &HeaderMap, own: Option<&Authority>) -> bool {
+fn is_own(headers: &HeaderMap, own: Option<&str>) -> bool {
     let forwarded = [
         FORWARDED.as_str(),
         "x-forwarded-for",

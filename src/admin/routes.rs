@@ -10,8 +10,8 @@ use http::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
-use super::{Health, Hosts, chat::ChatPage, hosts::Stray};
-use crate::telemetry::{self, LogLevel, Metrics, Samples, log_limited};
+use super::{Health, Hosts, Scrape, chat::ChatPage, hosts::Stray};
+use crate::telemetry::{self, LogLevel, Samples, log_limited};
 
 /// The page; nothing on it comes from elsewhere.
 const PAGE: &str = include_str!("page.html");
@@ -33,7 +33,7 @@ type Answer = Response<Full<Bytes>>;
 /// What the paths answer.
 pub struct Routes {
     pub health: Arc<Health>,
-    pub metrics: Arc<Metrics>,
+    pub scrape: Scrape,
     pub samples: Arc<Samples>,
     pub log_level: LogLevel,
     pub chat: ChatPage,
@@ -50,6 +50,11 @@ impl Routes {
             return Ok(refused(&stray));
         }
         let read = [Method::GET, Method::HEAD].contains(request.method());
+        if !["/live", "/ready"].contains(&request.uri().path()) {
+            // A connection may send many requests at once: others come between
+            // any two of them, and probes before all.
+            tokio::task::yield_now().await;
+        }
         Ok(match request.uri().path() {
             "/log-level" if request.method() == Method::PUT => self.set_level(request, peer).await,
             "/log-level" => not_allowed("PUT"),
@@ -84,7 +89,7 @@ impl Routes {
         let accepted = request.headers().get_all(ACCEPT).iter();
         let accepted: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
         let format = telemetry::Format::wanted(&accepted.join(","));
-        match telemetry::text_of(&self.metrics, format) {
+        match self.scrape.text(format) {
             Ok(text) => answer(StatusCode::OK, format.content_type(), text),
             Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "metrics not encodable"),
         }

@@ -8,7 +8,7 @@ use std::{
 
 use super::AppError;
 use crate::{
-    admin::{AdminServer, ChatPage, CoresProbe, Health, Hosts, Routes},
+    admin::{AdminServer, ChatPage, CoresProbe, Health, Hosts, Routes, Scrape},
     config::ServeConfig,
     runtime::{self, Cores, Spawner},
     store::Store,
@@ -75,7 +75,7 @@ impl Http {
         spawner.spawn(samples.clone().run());
         let routes = Routes {
             health,
-            metrics,
+            scrape: Scrape::new(metrics),
             samples,
             log_level,
             chat,

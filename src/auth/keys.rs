@@ -167,10 +167,17 @@ fn from_jwks(json: &[u8]) -> Result<Vec<Key>, &'static str> {
         .or_else(|_| serde_json::from_slice(json).map(|keys| JwkSet { keys }))
         .or_else(|_| serde_json::from_slice(json).map(|key| JwkSet { keys: vec![key] }))
         .map_err(|_| "not a JWKS or JWK that can be read")?;
-    let keys: Vec<Key> = set.keys.iter().filter_map(from_jwk).collect();
-    let is_secret = |key: &Key| key.algorithm == Algorithm::HS256;
-    if keys.iter().any(is_secret) && !keys.iter().all(is_secret) {
+    // Those that are passed over count too: what a set is for shows by all of it.
+    let is_secret = |jwk: &Jwk| matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
+    if set.keys.iter().any(is_secret) && !set.keys.iter().all(is_secret) {
         return Err("it has secrets (kty oct) beside public keys; a set is of one kind");
+    }
+    let keys: Vec<Key> = set.keys.iter().filter_map(from_jwk).collect();
+    for key in &keys {
+        let bytes = key.key.try_get_as_bytes().unwrap_or_default();
+        if key.algorithm == Algorithm::HS256 && secret::is_public(bytes) {
+            return Err("the value of a secret (kty oct) is itself a public key or a page");
+        }
     }
     if keys.is_empty() {
         return Err("no key for signatures with HS256, RS256, ES256 or EdDSA");

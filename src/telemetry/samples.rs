@@ -12,21 +12,30 @@ use super::{metrics::Metrics, sheet::Counts};
 /// How far back the page reaches, in samples.
 const KEPT: usize = 300;
 
-/// One interval's figures. Latencies are in microseconds.
-#[derive(Debug, Clone, Default)]
+/// The series of a sample, in its order. Latencies are in milliseconds.
+const SERIES: [&str; 14] = [
+    "t",
+    "messages",
+    "deliveries",
+    "commit_p50",
+    "commit_p99",
+    "call_p50",
+    "call_p99",
+    "lane_depth",
+    "mailbox",
+    "batch",
+    "readers",
+    "chats",
+    "lag_p50",
+    "lag_p99",
+];
+
+/// One interval's figures, written as JSON once, however often they are asked for.
+#[derive(Debug)]
 struct Sample {
     /// Milliseconds since the Unix epoch.
     at: u64,
-    messages: f64,
-    deliveries: f64,
-    commit: [Option<u64>; 2],
-    call: [Option<u64>; 2],
-    lane_depth: u64,
-    mailbox: u64,
-    batch: Option<f64>,
-    readers: u64,
-    chats: u64,
-    lag: [Option<u64>; 2],
+    told: [Box<str>; SERIES.len()],
 }
 
 #[derive(Debug, Default)]
@@ -89,64 +98,52 @@ impl Samples {
 
     fn sample(&self, before: &Before, now: &Before, took: Duration) -> Sample {
         let Metrics { sheet, places, .. } = &*self.metrics;
-        let rate = |now: u64, before: u64| now.wrapping_sub(before) as f64 / took.as_secs_f64();
-        let halves = |now: &Counts, before: &Counts| {
-            let new = now.since(before);
-            [new.quantile(0.5), new.quantile(0.99)]
-        };
-        let rows = now.rows.since(&before.rows);
+        let rate =
+            |now: u64, before: u64| Some(now.wrapping_sub(before) as f64 / took.as_secs_f64());
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Sample {
-            at: at.unwrap_or_default().as_millis() as u64,
-            messages: rate(now.stored, before.stored),
-            deliveries: rate(now.deliveries, before.deliveries),
-            commit: halves(&now.commit, &before.commit),
-            call: halves(&now.call, &before.call),
-            lane_depth: sheet.total(places.lane_depth),
-            mailbox: self.metrics.depths().mailbox,
-            batch: (rows.count() > 0).then(|| rows.sum as f64 / rows.count() as f64),
-            readers: sheet.total(places.readers),
-            chats: sheet.total(places.chats),
-            lag: halves(&now.lag, &before.lag),
-        }
+        let at = at.unwrap_or_default().as_millis() as u64;
+        let commit = now.commit.since(&before.commit);
+        let call = now.call.since(&before.call);
+        let lag = now.lag.since(&before.lag);
+        let rows = now.rows.since(&before.rows);
+        let ms = |of: &Counts, share| of.quantile(share).map(|micros| micros as f64 / 1_000.0);
+        let whole = |value: u64| Some(value as f64);
+        let values: [Option<f64>; SERIES.len()] = [
+            whole(at),
+            rate(now.stored, before.stored),
+            rate(now.deliveries, before.deliveries),
+            ms(&commit, 0.5),
+            ms(&commit, 0.99),
+            ms(&call, 0.5),
+            ms(&call, 0.99),
+            whole(sheet.total(places.lane_depth)),
+            whole(self.metrics.depths().mailbox),
+            (rows.count() > 0).then(|| rows.sum as f64 / rows.count() as f64),
+            whole(sheet.total(places.readers)),
+            whole(sheet.total(places.chats)),
+            lag.quantile(0.5).and_then(whole),
+            lag.quantile(0.99).and_then(whole),
+        ];
+        let told = values.map(|value| match value {
+            Some(n) => ((n * 1_000.0).round() / 1_000.0).to_string().into(),
+            None => "null".into(),
+        });
+        Sample { at, told }
     }
 
     /// The samples newer than `after` (milliseconds since the Unix epoch) as
     /// JSON, each series a list; what had no values is null.
     pub fn json(&self, after: u64) -> String {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<Sample> = kept.iter().filter(|s| s.at > after).cloned().collect();
-        drop(kept);
-        let ms = |value: Option<u64>| value.map(|micros| micros as f64 / 1_000.0);
-        let whole = |value: u64| Some(value as f64);
-        type Pick<'a> = &'a dyn Fn(&Sample) -> Option<f64>;
-        let series: [(&str, Pick<'_>); 14] = [
-            ("t", &|s| whole(s.at)),
-            ("messages", &|s| Some(s.messages)),
-            ("deliveries", &|s| Some(s.deliveries)),
-            ("commit_p50", &|s| ms(s.commit[0])),
-            ("commit_p99", &|s| ms(s.commit[1])),
-            ("call_p50", &|s| ms(s.call[0])),
-            ("call_p99", &|s| ms(s.call[1])),
-            ("lane_depth", &|s| whole(s.lane_depth)),
-            ("mailbox", &|s| whole(s.mailbox)),
-            ("batch", &|s| s.batch),
-            ("readers", &|s| whole(s.readers)),
-            ("chats", &|s| whole(s.chats)),
-            ("lag_p50", &|s| s.lag[0].and_then(whole)),
-            ("lag_p99", &|s| s.lag[1].and_then(whole)),
-        ];
+        let new = || kept.iter().filter(|sample| sample.at > after);
         let mut out = String::from("{");
-        for (at, (name, pick)) in series.iter().enumerate() {
+        for (at, name) in SERIES.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             // Writing to a string does not fail.
             _ = write!(out, "{comma}\"{name}\":[");
-            for (at, sample) in new.iter().enumerate() {
-                let comma = if at == 0 { "" } else { "," };
-                _ = match pick(sample) {
-                    Some(n) => write!(out, "{comma}{}", (n * 1_000.0).round() / 1_000.0),
-                    None => write!(out, "{comma}null"),
-                };
+            for (n, sample) in new().enumerate() {
+                out.push_str(if n == 0 { "" } else { "," });
+                out.push_str(&sample.told[at]);
             }
             out.push(']');
         }

@@ -157,6 +157,11 @@ async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
             (format!("evil.example:{port}"), 421),
             ("localhost.evil.example".into(), 421),
             ("127.0.0.1.evil.example".into(), 421),
+            ("[::1].evil.example".into(), 421),
+            ("[::1]evil.example".into(), 421),
+            ("[127.0.0.1]".into(), 421),
+            ("127.0.0.1:evil".into(), 421),
+            ("127.0.0.1:80:80".into(), 421),
         ] {
             let host = format!("host: {host}\r\n");
             assert_eq!(
@@ -166,7 +171,14 @@ async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
             );
         }
         let two = format!("host: {own}\r\nhost: evil.example\r\n");
-        for bad in ["", &two, "host: a b\r\n"] {
+        for bad in [
+            "",
+            &two,
+            "host: a b\r\n",
+            "host: \r\n",
+            "host: evil.example@127.0.0.1\r\n",
+            "host: 127.0.0.1/evil.example\r\n",
+        ] {
             assert_eq!(
                 http_with(at, "GET", path, bad, "").await.0,
                 400,
@@ -246,5 +258,60 @@ async fn p6_probes_are_answered_while_thousands_knock() {
     }
     assert!(knocking.try_join_next().is_none(), "they still knock");
     knocking.shutdown().await;
+    app.drain(PATIENCE).await;
+}
+
+/// What asks for much at once is served a piece at a time: each of its connections
+/// sends dozens of requests before it reads an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_probes_are_answered_while_others_ask_in_heaps() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = server(&[]).await;
+    let at = app.http_address().unwrap();
+    let mut asking = JoinSet::new();
+    for path in ["/metrics", "/stats.json?after=1", "/chat", "/live"].repeat(32) {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        asking.spawn(async move {
+            let ask = format!("GET {path} HTTP/1.1\r\nhost: {at}\r\n\r\n").repeat(50);
+            let (mut read, mut write) = stream.split();
+            let mut answers = vec![0; 256 * 1024];
+            let reading = async { while read.read(&mut answers).await.is_ok_and(|n| n > 0) {} };
+            let asking = async { while write.write_all(ask.as_bytes()).await.is_ok() {} };
+            tokio::join!(reading, asking);
+        });
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let began = Instant::now();
+        assert_eq!(get(at, "/live").await.0, 200);
+        assert_eq!(get(at, "/ready").await.0, 200);
+        slowest = slowest.max(began.elapsed());
+    }
+    assert!(asking.try_join_next().is_none(), "they still ask");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    asking.shutdown().await;
+    app.drain(PATIENCE).await;
+}
+
+/// Load balancers ask in HTTP/1.0 and name no host: they read, and change nothing.
+#[tokio::test]
+async fn p7_a_request_that_names_no_host_reads_in_http_1_0_and_changes_nothing() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = server(&[]).await;
+    let at = app.http_address().unwrap();
+    for (head, status) in [
+        ("GET /live HTTP/1.0\r\n\r\n", "200"),
+        ("GET /live HTTP/1.1\r\n\r\n", "400"),
+        (
+            "PUT /log-level HTTP/1.0\r\ncontent-length: 4\r\n\r\ninfo",
+            "400",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(std::str::from_utf8(&answer[9..]), Ok(status), "{head}");
+    }
     app.drain(PATIENCE).await;
 }
