@@ -11,6 +11,7 @@ mod digest;
 mod frame;
 mod message;
 mod names;
+mod visible;
 
 pub use clock::Clock;
 pub use digest::Digests;

@@ -23,6 +23,7 @@ mod frames;
 mod gate;
 mod gather;
 mod io;
+mod limit;
 mod measure;
 mod open;
 mod pass;

@@ -35,14 +35,14 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Serve(config) => init_logs(&config.log_level, config.log_format)
-            .and_then(|level| app::run(*config, level).map_err(in_full)),
+            .and_then(|log| app::run(*config, log.level()).map_err(in_full)),
         Command::Doctor(config) => app::doctor(config),
         Command::Health(config) => {
             let path = if config.ready { "/ready" } else { "/live" };
             admin::ask(config.address, path)
         }
         Command::Auth(config) => init_logs(&config.log_level, config.log_format)
-            .and_then(|_| reference::run(config).map_err(in_full)),
+            .and_then(|_log| reference::run(config).map_err(in_full)),
         Command::HashPassword => client::hash_password().map_err(in_full),
         Command::Login(config) => client::login(config).map_err(in_full),
         Command::Migrate(store) => app::migrate(&store).map_err(in_full),
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn init_logs(level: &str, format: config::LogFormat) -> Result<telemetry::LogLevel, String> {
+fn init_logs(level: &str, format: config::LogFormat) -> Result<telemetry::Log, String> {
     telemetry::init_logs(level, log_format(format)).map_err(in_full)
 }
 

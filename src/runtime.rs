@@ -64,6 +64,9 @@ struct Tasks {
     tracker: TaskTracker,
 }
 
+/// Tokio's default: a look costs a system call.
+const EVENT_INTERVAL: u32 = 61;
+
 impl Cores {
     /// Starts `count` threads.
     ///
@@ -78,10 +81,20 @@ impl Cores {
     /// # Errors
     /// As [`Cores::start`].
     pub fn named(name: &str, count: usize) -> io::Result<Self> {
+        Self::watchful(name, count, EVENT_INTERVAL)
+    }
+
+    /// The same for threads that look for events of the operating system every so many
+    /// steps of their tasks.
+    ///
+    /// # Errors
+    /// As [`Cores::start`].
+    pub fn watchful(name: &str, count: usize, event_interval: u32) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let core = |number| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .event_interval(event_interval)
                 .build()?;
             let spawner = Spawner(Arc::new(Tasks {
                 handle: runtime.handle().clone(),

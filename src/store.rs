@@ -123,17 +123,34 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         deadline: Instant,
     ) -> StoreResult<bool>;
 
+    /// How many chats the user has made that are there, counted up to `most`.
+    async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize>;
+
     /// Deletes the chat with its members and messages. False if there was none.
     /// The messages may be removed later, but from now on nothing finds them.
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool>;
+    ///
+    /// This and the two below change what the caller knows as of a lineage of the
+    /// store (its number; `None`: whatever it is). If it is another by now, the
+    /// chat of this id may be somebody else's: [`StoreError::Replaced`].
+    async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool>;
 
     /// Adds to the end of the members whoever is not one yet. Nothing
     /// happens to a chat that does not exist.
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()>;
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()>;
 
     /// Removes whoever is a member. Nothing happens to a chat that does not
     /// exist.
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()>;
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()>;
 
     /// The user's chats that come behind `behind` (from the start if `None`),
     /// newest activity first, at most `limit`.

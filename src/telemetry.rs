@@ -28,7 +28,7 @@ pub use chain::{Chain, chain};
 pub use exposition::{Format, text_of};
 pub use limit::LineLimit;
 pub(crate) use limit::log_limited;
-pub use logs::{LogError, LogFormat, LogLevel, init_logs};
+pub use logs::{Log, LogError, LogFormat, LogLevel, init_logs};
 pub use method::Method;
 pub use metrics::{AuthOutcome, Depths, Metrics};
 pub use request::RequestId;

@@ -183,19 +183,33 @@ impl Store for ScriptStore {
         self.memory.has_member(chat, users, deadline).await
     }
 
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
+    async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
+        self.memory.made_by(user, most, deadline).await
+    }
+
+    async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {
         let fault = (self.script)(Op::Delete).await;
-        act(fault, self.memory.delete_chat(chat)).await
+        act(fault, self.memory.delete_chat(chat, as_of)).await
     }
 
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let fault = (self.script)(Op::Members).await;
-        act(fault, self.memory.add_members(chat, users)).await
+        act(fault, self.memory.add_members(chat, users, as_of)).await
     }
 
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let fault = (self.script)(Op::Members).await;
-        act(fault, self.memory.remove_members(chat, users)).await
+        act(fault, self.memory.remove_members(chat, users, as_of)).await
     }
 
     async fn chats_of(

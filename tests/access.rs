@@ -208,3 +208,30 @@ async fn an_admin_sees_and_changes_every_chat() {
     let denied = alice.get(chat).await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
 }
+
+async fn members(client: &Client, chat: i64) -> Vec<String> {
+    client.get(chat).await.unwrap().info.unwrap().usernames
+}
+
+/// Names that came before the rule against invisible characters go on as they were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_member_with_an_old_name_stays_and_can_be_removed() {
+    const OLD: &str = "alice\u{200b}";
+    let mut server = Server::start(&[]).await;
+    let chat = server.client("alice").await.create(&["bob"]).await;
+    assert_eq!(server.terminate().await, Some(0));
+    let file = rusqlite::Connection::open(server.folder().join("data/chat.db")).unwrap();
+    let add = "INSERT INTO members (chat_id, user_name) VALUES (?1, ?2)";
+    file.execute(add, (chat, OLD)).unwrap();
+    drop(file);
+    server.restart().await;
+    let alice = server.client("alice").await;
+    assert_eq!(members(&alice, chat).await, ["alice", "bob", OLD]);
+    alice.add(chat, &["carol"]).await.unwrap();
+    assert_eq!(
+        alice.add(chat, &["eve\u{200b}"]).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    alice.remove(chat, &[OLD]).await.unwrap();
+    assert_eq!(members(&alice, chat).await, ["alice", "bob", "carol"]);
+}

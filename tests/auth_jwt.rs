@@ -221,6 +221,14 @@ fn public_files() -> Vec<(&'static str, Vec<u8>)> {
     let colons: Vec<String> = der.iter().map(|byte| format!("{byte:02X}")).collect();
     let followed = [&der[..], b"\0\0"].concat();
     let point = [&[4][..], &[7, 31, 99, 45, 200, 13, 76, 81].repeat(8)].concat();
+    let raw_point = point.clone();
+    let oct = |bytes: &[u8]| json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(bytes)});
+    let point_as_secret = oct(&point);
+    let pretty = serde_json::to_string_pretty(&jwk).unwrap();
+    let jwk_as_secret = oct(pretty.as_bytes());
+    let both = json!({"kty": "oct", "k": jwk["n"], "n": jwk["n"], "e": "AQAB"});
+    let in_c: Vec<String> = der.iter().map(|byte| format!("0x{byte:02x}")).collect();
+    let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let twice = STANDARD.encode(STANDARD.encode(Key::ed().file()));
     let file = |text: String| text.into_bytes();
     vec![
@@ -259,7 +267,39 @@ fn public_files() -> Vec<(&'static str, Vec<u8>)> {
             "a line of settings",
             file("JWT_SECRET=b7Kq2mZx9TfL4cVn8RwYp3Hs".into()),
         ),
+        ("a relative path", file("keys/jwt/public_key".into())),
+        (
+            "an address without anything",
+            file("login.idp.example/realms/main/certs".into()),
+        ),
+        (
+            "a setting in small letters",
+            file("jwt_secret=b7Kq2mZx9TfL4cVn8RwYp3Hs".into()),
+        ),
+        ("a reference", file("${JWT_SECRET_FROM_VAULT}".into())),
+        ("a token", file(key.token("bob", "0", 60))),
+        ("hex in C", file(in_c.join(","))),
+        ("a PEM's lines in a setting", file(lines.join("\\n"))),
+        (
+            "a JWK in base64, printed well",
+            file(STANDARD.encode(&pretty)),
+        ),
+        ("a page in base64", file(STANDARD.encode(page))),
+        ("a point", raw_point),
+        (
+            "a point as a JWK's secret",
+            point_as_secret.to_string().into_bytes(),
+        ),
+        ("a JWK as a JWK's secret", file(jwk_as_secret.to_string())),
+        (
+            "a secret with a public key's members",
+            file(both.to_string()),
+        ),
         ("a placeholder", file("changemechangeme".into())),
+        (
+            "a placeholder as a JWK's secret",
+            file(oct(b"changeme-changeme").to_string()),
+        ),
         ("one character", file("x".repeat(32))),
         (
             "other JSON",
@@ -362,6 +402,20 @@ fn p7_a_file_that_turns_into_something_public_changes_nothing() {
         std::thread::sleep(Duration::from_millis(1100));
         assert!(check(&auth, &Key::hs(page).token("mallory", "1", 60)).is_err());
         assert!(check(&auth, &key.token("bob", "0", 60)).is_ok());
+    }
+}
+
+/// The value of a key that was public before would be everybody's secret.
+#[test]
+fn p7_public_keys_do_not_turn_into_secrets() {
+    for (first, then) in [(Key::ed(), Key::hs(SECRET)), (Key::hs(SECRET), Key::ed())] {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |key: &Key| json!({"keys": [key.jwk(None)]}).to_string();
+        let auth = auth(&dir, &set(&first));
+        fs::write(dir.path().join("keys"), set(&then)).unwrap();
+        std::thread::sleep(Duration::from_millis(1100));
+        assert!(check(&auth, &then.token("mallory", "1", 60)).is_err());
+        assert!(check(&auth, &first.token("bob", "0", 60)).is_ok());
     }
 }
 

@@ -195,6 +195,8 @@ fn help_lists_every_option() {
         "max-connection-streams",
         "max-user-streams",
         "max-user-sends",
+        "max-user-changes",
+        "max-user-chats",
         "max-inflight",
         "max-header",
         "handshake-timeout",

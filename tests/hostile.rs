@@ -260,7 +260,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
     let short = server.client(MALLORY).await.create(&[]).await;
     let hostile = elsewhere();
     let mut watch = Watch::new(&server, sends);
-    let attacks: [(_, Attack); 13] = [
+    let attacks: [(_, Attack); 14] = [
         ("slow", held(move || attacks::slow(address, SLOW))),
         ("left", held(move || attacks::left(address, LEFT))),
         (
@@ -295,6 +295,10 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
         (
             "priorities",
             held(move || attacks::frames(address, raw::PRIORITY, FLOODING)),
+        ),
+        (
+            "a user's idle frames",
+            held(move || attacks::idle(address, short, FLOODING)),
         ),
         (
             "reflections",

@@ -3,13 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use chat_service::{app::App, proto::SendMessageRequest};
+use chat_service::{
+    app::App,
+    config::serve_from,
+    proto::{DeleteRequest, SendMessageRequest},
+};
 use futures_util::future::join_all;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    guarded::{client, connect, create, outcome, reason, send, start, stop},
+    guarded::{client, connect, create, outcome, reason, send, start, stop, with_token},
     hostile::raw::{
         Connection, ENHANCE_YOUR_CALM, GOAWAY, PREFACE, hello, message, open, reset, window_update,
     },
@@ -48,6 +52,62 @@ async fn p6_so_many_streams_a_user() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(connect(&client, "bob", chat).await.is_ok());
     stop(app).await;
+}
+
+#[tokio::test]
+async fn p6_so_many_changes_a_second_a_user() {
+    let app = start(&["--max-user-changes", "5"]).await;
+    let client = client(&app);
+    let mut over = 0;
+    for _ in 0..10 {
+        if let Err(status) = create(&client, "bob", &[]).await {
+            assert_over(&status, "TOO_MANY_CHANGES");
+            over += 1;
+        }
+    }
+    assert!((3..=5).contains(&over), "{over}");
+    // Other users, and what else this one does, are not held up.
+    let chat = create(&client, "eve", &["bob"]).await.unwrap();
+    for n in 0..20 {
+        send(&client, "bob", chat, &n.to_string()).await.unwrap();
+    }
+    stop(app).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_so_many_chats_a_user() {
+    let pg = crate::pg::Pg::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chat.db");
+    let dsn = pg.tcp_dsn("postgres");
+    for store in [
+        &["--store", "memory"][..],
+        &["--store", &format!("sqlite:{}", file.display())],
+        &["--store", &dsn],
+    ] {
+        let rest = ["--grpc-port", "0", "--max-user-chats", "3"];
+        let config = serve_from(&[store, &rest].concat()).unwrap();
+        let app = App::start(config).await.unwrap();
+        let client = client(&app);
+        let many = futures_util::future::join_all((0..8).map(|_| create(&client, "bob", &["eve"])));
+        let (made, refused): (Vec<_>, Vec<_>) = many.await.into_iter().partition(Result::is_ok);
+        assert_eq!(made.len(), 3, "{store:?}");
+        for refusal in refused {
+            let refusal = refusal.unwrap_err();
+            assert_eq!(
+                (refusal.code(), reason(&refusal).as_str()),
+                (Code::ResourceExhausted, "TOO_MANY_CHATS")
+            );
+        }
+        // Being in chats of others counts for nobody.
+        create(&client, "eve", &["bob"]).await.unwrap();
+        let gone = made.into_iter().next().unwrap().unwrap();
+        let delete = with_token(DeleteRequest { id: gone }, "bob");
+        client.clone().delete(delete).await.unwrap();
+        create(&client, "bob", &[]).await.unwrap();
+        assert!(create(&client, "bob", &[]).await.is_err(), "{store:?}");
+        stop(app).await;
+    }
 }
 
 #[tokio::test]

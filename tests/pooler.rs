@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::{
     pg::{
         self, Pg, fresh_database_on,
-        process::{binary, give_away, unprivileged},
+        process::{self, binary, give_away, unprivileged},
         sql,
     },
     postgres_store::{append, chat, last_seq, rows, soon},
@@ -24,7 +24,7 @@ use crate::{
 pub struct Pooler {
     child: Child,
     port: u16,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Pooler {
@@ -33,15 +33,8 @@ impl Pooler {
         let home = TempDir::with_prefix("chatd-pooler-").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
         let port = port.unwrap().port();
-        let config = home.path().join("pooler.ini");
-        let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\n\
-             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\nmax_client_conn = 500\n\
-             default_pool_size = 4\n",
-            pg.port()
-        );
-        fs::write(&config, text).unwrap();
+        let config = home.path().join(CONFIG);
+        fs::write(&config, text(port, pg)).unwrap();
         give_away(home.path());
         let child = unprivileged(&binary("pgbouncer"))
             .arg("--quiet")
@@ -56,16 +49,30 @@ impl Pooler {
             assert!(start.elapsed() < Duration::from_secs(20), "no pooler");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self {
-            child,
-            port,
-            _home: home,
-        }
+        Self { child, port, home }
+    }
+
+    /// The database is another server's from now on; clients keep their connections.
+    pub fn go_on_with(&self, pg: &Pg) {
+        fs::write(self.home.path().join(CONFIG), text(self.port, pg)).unwrap();
+        process::kill("-HUP", self.child.id());
     }
 
     pub fn dsn(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
+}
+
+const CONFIG: &str = "pooler.ini";
+
+fn text(port: u16, pg: &Pg) -> String {
+    format!(
+        "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\n\
+         listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+         auth_type = any\npool_mode = transaction\nmax_client_conn = 500\n\
+         default_pool_size = 4\nserver_login_retry = 1\n",
+        pg.port()
+    )
 }
 
 impl Drop for Pooler {
@@ -112,7 +119,7 @@ async fn servers_behind_a_pooler_do_not_meet_each_others_sessions() {
             .append(1, rows(gone, 1..=6_000).into())
             .await
             .unwrap();
-        stores[0].delete_chat(gone).await.unwrap();
+        stores[0].delete_chat(gone, None).await.unwrap();
         let count = format!("SELECT count(*) FROM messages WHERE chat_id = {gone}");
         tokio::select! {
             () = stores[1].purge() => {}

@@ -12,7 +12,7 @@ use chat_service::{
 
 use crate::{
     pg::{self, Pg, fresh_database, open, sql},
-    postgres_store::{append, chat, last_seq, rows},
+    postgres_store::{append, chat, last_seq, rows, soon},
 };
 
 #[tokio::test]
@@ -174,14 +174,14 @@ async fn p1_what_is_visible_without_its_standby_is_not_acknowledged() {
         "{unknown:?}"
     );
     let alice = || vec![UserName::new("alice").unwrap()];
-    let removing = store.remove_members(two, alice());
+    let removing = store.remove_members(two, alice(), None);
     let (unknown, ()) = tokio::join!(removing, cancel_waits(&dsn));
     assert!(
         matches!(unknown, Err(StoreError::OutcomeUnknown(_))),
         "{unknown:?}"
     );
     // Nobody is left to be removed, but that may be undone.
-    let again = store.remove_members(two, alice()).await;
+    let again = store.remove_members(two, alice(), None).await;
     assert!(
         matches!(again, Err(StoreError::OutcomeUnknown(_))),
         "{again:?}"
@@ -196,9 +196,54 @@ async fn p1_what_is_visible_without_its_standby_is_not_acknowledged() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    store.remove_members(two, alice()).await.unwrap();
+    store.remove_members(two, alice(), None).await.unwrap();
     let gone = rows(one, 9..=9);
     assert!(matches!(store.confirm(0, &gone[0]).await, Ok(false)));
     append(&store, rows(one, 3..=3)).await.unwrap();
     assert_eq!(last_seq(&store, one).await, 3);
+}
+
+/// Somebody locks one of the tables that messages are in: chats in others are read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_on_one_table_of_messages_holds_up_no_reads_of_others() {
+    const TABLE_OF: &str = "SELECT DISTINCT tableoid::regclass FROM messages WHERE chat_id = ";
+    let dsn = fresh_database().await;
+    let store = open(&dsn).await;
+    let mut chats = Vec::new();
+    for _ in 0..8 {
+        let chat = chat(&store).await;
+        append(&store, rows(chat, 1..=3)).await.unwrap();
+        let table = sql(&dsn, &format!("{TABLE_OF}{chat}")).await.remove(0);
+        chats.push((chat, table));
+    }
+    let locked = chats[0].1.clone();
+    let lock = format!("BEGIN; LOCK TABLE {locked}; SELECT pg_sleep(4); COMMIT");
+    let (locking, reading) = tokio::join!(sql(&dsn, &lock), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for (chat, table) in &chats {
+            if *table == locked {
+                continue;
+            }
+            let began = Instant::now();
+            let page = store.page(*chat, Page::After(0), 10, soon()).await.unwrap();
+            assert_eq!(page.len(), 3);
+            let (record, _) = store.load_chat(*chat, 1, soon()).await.unwrap().unwrap();
+            assert_eq!(record.last_seq, 3);
+            assert!(
+                began.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                began.elapsed()
+            );
+        }
+        // What is locked is waited for.
+        let began = Instant::now();
+        let page = store.page(chats[0].0, Page::After(0), 10, soon()).await;
+        assert_eq!(page.unwrap().len(), 3);
+        began.elapsed()
+    });
+    drop(locking);
+    assert!(
+        reading > Duration::from_secs(1),
+        "{reading:?}: it was not locked"
+    );
 }

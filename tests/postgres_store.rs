@@ -63,7 +63,7 @@ async fn two_servers_may_migrate_at_once() {
     sql(&dsn, "CREATE TABLE chat (x int); CREATE TABLE message (x int); CREATE TABLE logs (x int); CREATE TABLE goose_db_version (x int)").await;
     let stores = futures_util::future::join_all((0..4).map(|_| open(&dsn))).await;
     let versions = sql(&dsn, "SELECT version FROM chatd_migrations").await;
-    assert_eq!(versions, ["1"]);
+    assert_eq!(versions, ["1", "2"]);
     let id = chat(&stores[0]).await;
     assert!(stores[3].load_chat(id, 1, soon()).await.unwrap().is_some());
 }
@@ -148,10 +148,10 @@ async fn p1_a_weaker_default_weakens_neither_lanes_nor_changes() {
     // The chat's row and the member's.
     let other = chat(&store).await;
     let alice = || vec![UserName::new("alice").unwrap()];
-    store.remove_members(other, alice()).await.unwrap();
-    store.add_members(other, alice()).await.unwrap();
+    store.remove_members(other, alice(), None).await.unwrap();
+    store.add_members(other, alice(), None).await.unwrap();
     // The chat's row again, and its member's if that goes with it.
-    store.delete_chat(other).await.unwrap();
+    store.delete_chat(other, None).await.unwrap();
     let seen = sql(&dsn, "SELECT setting FROM seen").await;
     assert!(seen.len() >= 6, "{seen:?}");
     assert!(seen.iter().all(|setting| setting == "on"), "{seen:?}");
@@ -195,8 +195,8 @@ async fn a_purge_goes_on_after_a_restart() {
     let (gone, kept) = (chat(&store).await, chat(&store).await);
     append(&store, rows(gone, 1..=12_000)).await.unwrap();
     append(&store, rows(kept, 1..=10)).await.unwrap();
-    assert!(store.delete_chat(gone).await.unwrap());
-    assert!(!store.delete_chat(gone).await.unwrap());
+    assert!(store.delete_chat(gone, None).await.unwrap());
+    assert!(!store.delete_chat(gone, None).await.unwrap());
     assert!(
         store
             .page(gone, Page::After(0), 5, soon())

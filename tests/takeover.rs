@@ -8,9 +8,10 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
-    ops::get,
+    ops::{get, value},
     pg::{Pg, sql},
-    server::{Server, soon},
+    pooler::Pooler,
+    server::{Client, Server, soon},
 };
 
 const PAUSE: Duration = Duration::from_millis(50);
@@ -69,6 +70,7 @@ async fn p2_p5_what_a_failover_has_lost_is_forgotten_and_said() {
         }
     }
     alice.remove(lost, &["bob"]).await.unwrap();
+    alice.add(whole, &["carol"]).await.unwrap();
     let mut readers = Vec::new();
     for (chat, after) in [(lost, 6), (idle, 6), (whole, 3)] {
         readers.push(alice.read(chat, Some(after)).await);
@@ -112,9 +114,12 @@ async fn p2_p5_what_a_failover_has_lost_is_forgotten_and_said() {
     let members = alice.get(lost).await.unwrap().info.unwrap().usernames;
     assert_eq!(members, ["alice", "bob"]);
 
-    // A chat that has all of its messages goes on as if nothing had been.
+    // A chat that has all of its messages goes on as if nothing had been, and what
+    // has changed of its members is said.
     assert_eq!(alice.send(whole, "m4", "m4").await.unwrap().seq, 4);
     assert_eq!(of_whole.expect(4).await.text, "m4");
+    let members = alice.get(whole).await.unwrap().info.unwrap().usernames;
+    assert_eq!(members, ["alice"]);
 
     let (_, metrics) = get(server.http_address(), "/metrics").await;
     assert!(
@@ -122,6 +127,137 @@ async fn p2_p5_what_a_failover_has_lost_is_forgotten_and_said() {
         "{metrics}"
     );
     let log = server.log();
-    let said = "the store has lost messages that were acknowledged";
-    assert!(log.contains(said), "{log}");
+    for said in [
+        "the store has lost messages that were acknowledged",
+        "the store has lost changes of a chat's members",
+    ] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+}
+
+/// Makes chats until the database has set numbers aside for later ones, which a standby
+/// then takes for used: what is made behind that is made again by whoever takes over.
+async fn made_until_numbers_are_fresh(alice: &Client, dsn: &str) {
+    const LAST: &str = "SELECT last_value FROM pg_sequences WHERE sequencename = 'chats_id_seq'";
+    const AT_ONCE: i64 = 33;
+    loop {
+        alice.create(&[]).await;
+        let last: i64 = sql(dsn, LAST).await[0].parse().unwrap();
+        if last % AT_ONCE == 0 {
+            return;
+        }
+    }
+}
+
+/// The ids of chats that a failover has lost are given again. Whoever had one has
+/// nothing of its new chat, neither by a first message that was under way nor by what
+/// memory has of the right to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_chat_that_a_failover_has_lost_is_not_taken_for_the_next_one() {
+    let primary = block_in_place(Pg::start);
+    let standby = block_in_place(|| primary.standby());
+    let hosts = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?connect_timeout=1",
+        primary.port(),
+        standby.port()
+    );
+    let server = Server::start(&["--store", &hosts, "--store-stall", "1s"]).await;
+    let alice = server.client("alice").await;
+    made_until_numbers_are_fresh(&alice, &primary.dsn("postgres")).await;
+    caught_up(&primary).await;
+    block_in_place(|| standby.stop_fast());
+    let mut lost = Vec::new();
+    for _ in 0..6 {
+        let chat = alice.create(&["bob"]).await;
+        lost.push((chat, alice.read(chat, None).await));
+    }
+    // Their first messages are under way when another server takes over.
+    block_in_place(|| primary.sigstop());
+    let first = lost
+        .iter()
+        .map(|(chat, _)| alice.send(*chat, "secret", "k"));
+    let first = futures_util::future::join_all(first);
+    let taken_over = async {
+        block_in_place(|| standby.start_again());
+        let promote = sql(&standby.dsn("postgres"), "SELECT pg_promote()").await;
+        assert_eq!(promote, ["t"]);
+    };
+    let (sent, ()) = tokio::join!(first, taken_over);
+    for outcome in sent {
+        let status = outcome.expect_err("it is in a chat that is not there");
+        let told = [Code::PermissionDenied, Code::NotFound, Code::Unavailable];
+        assert!(told.contains(&status.code()), "{status:?}");
+    }
+    let orphans = "SELECT chat_id FROM messages WHERE chat_id NOT IN (SELECT id FROM chats)";
+    let dsn = standby.dsn("postgres");
+    assert!(sql(&dsn, orphans).await.is_empty());
+    let eve = server.client("eve").await;
+    for (chat, mut reader) in lost {
+        assert_eq!(soon("its end", reader.end()).await.code(), Code::NotFound);
+        assert_eq!(
+            soon("eve's", eve.try_create(&["mallory"])).await.unwrap(),
+            chat
+        );
+        assert!(eve.history(chat).await.is_empty());
+        let refused = alice.add(chat, &["spy"]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(
+            alice.delete(chat).await.unwrap_err().code(),
+            Code::PermissionDenied
+        );
+        assert_eq!(eve.send(chat, "hers", "").await.unwrap().seq, 1);
+    }
+    block_in_place(|| primary.sigcont());
+    let said = "the store has lost a chat";
+    assert!(server.log().contains(said), "{}", server.log());
+}
+
+/// No connection of ours ends when a pooler goes on with another server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_p5_p7_a_failover_behind_a_pooler_is_noticed_by_itself() {
+    let primary = block_in_place(Pg::start);
+    let standby = block_in_place(|| primary.standby());
+    let pooler = block_in_place(|| Pooler::start(&primary));
+    let server = Server::start(&["--store", &pooler.dsn("postgres"), "--store-stall", "1s"]).await;
+    let alice = server.client("alice").await;
+    let kept = alice.create(&["bob"]).await;
+    for n in 1..=3 {
+        alice.send(kept, "m", &n.to_string()).await.unwrap();
+    }
+    made_until_numbers_are_fresh(&alice, &primary.dsn("postgres")).await;
+    caught_up(&primary).await;
+    block_in_place(|| standby.stop_fast());
+    let lost = alice.create(&["bob"]).await;
+    alice.send(lost, "m", "1").await.unwrap();
+    for n in 4..=6 {
+        alice.send(kept, "m", &n.to_string()).await.unwrap();
+    }
+    let mut readers = [
+        alice.read(kept, Some(6)).await,
+        alice.read(lost, Some(1)).await,
+    ];
+    promoted(&primary, &standby).await;
+    block_in_place(|| pooler.go_on_with(&standby));
+
+    // Nobody asks the database for anything.
+    let [of_kept, of_lost] = &mut readers;
+    let end = soon("the end of the stream", of_kept.end()).await;
+    assert_eq!(
+        end.get_error_details().error_info().unwrap().reason,
+        "MESSAGES_LOST"
+    );
+    assert_eq!(soon("the end", of_lost.end()).await.code(), Code::NotFound);
+    let again = alice.send(kept, "m", "5").await.unwrap();
+    assert_eq!((again.seq, again.duplicate), (4, false));
+    // The id goes to somebody else, and so does the right to it.
+    let eve = server.client("eve").await;
+    assert_eq!(eve.create(&["mallory"]).await, lost);
+    assert!(alice.add(lost, &["spy"]).await.is_err());
+    assert!(alice.delete(lost).await.is_err());
+    let members = eve.get(lost).await.unwrap().info.unwrap().usernames;
+    assert_eq!(members, ["eve", "mallory"]);
+    let (_, metrics) = get(server.http_address(), "/metrics").await;
+    assert_eq!(value(&metrics, "chat_messages_lost_total"), 4.0);
+    let log = server.log();
+    assert!(log.contains("the store has lost a chat"), "{log}");
 }

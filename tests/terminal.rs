@@ -251,7 +251,7 @@ async fn p10_nothing_that_others_write_is_obeyed_by_the_terminal() {
     const EVIL: &str = "\u{1b}[2J\u{1b}]0;hacked\u{7}\u{9b}31m\u{1b}[?1049l\u{202e}\u{8}";
     let server = Server::start(&[]).await;
     let mallory = server.client("mallory").await;
-    let chat = mallory.create(&["alice", "\u{202e}eve"]).await;
+    let chat = mallory.create(&["alice", "eve"]).await;
     mallory.send(chat, EVIL, "").await.unwrap();
     let mut alice = connect(&server, SIZE, &[&chat.to_string()]);
     let shown = r"\u{1b}[2J\u{1b}]0;hacked\u{7}";

@@ -1,4 +1,4 @@
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -23,6 +23,9 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
 
 /// The longest filter that is read, in bytes.
 const MAX_LEVEL: usize = 1_024;
+
+/// How long it may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
@@ -100,7 +103,13 @@ impl Routes {
         if !peer.to_canonical().is_loopback() {
             return line(StatusCode::FORBIDDEN, "only from this machine");
         }
-        let body = Limited::new(request.into_body(), MAX_LEVEL).collect().await;
+        let body = Limited::new(request.into_body(), MAX_LEVEL).collect();
+        let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
+            return line(
+                StatusCode::REQUEST_TIMEOUT,
+                "the level did not come in time",
+            );
+        };
         let level = match body
             .map(|body| body.to_bytes().to_vec())
             .map(String::from_utf8)

@@ -72,9 +72,9 @@ impl AdminServer {
             let service = service_fn(move |request| {
                 let (routes, used) = (routes.clone(), used.clone());
                 async move {
-                    used.begun();
+                    used.moved();
                     let answer = routes.answer(request, peer.ip()).await;
-                    used.done();
+                    used.moved();
                     answer
                 }
             });
@@ -107,9 +107,9 @@ struct Place {
 
 #[derive(Debug)]
 struct Used {
-    /// When it was accepted, or its last request was answered; `None`: one is
-    /// being answered.
-    idle_since: Mutex<Option<Instant>>,
+    /// When it was accepted, its last request began, or was answered: whoever has
+    /// done nothing for longest is idle, or waits for a body that does not come.
+    since: Mutex<Instant>,
     gives_way: CancellationToken,
 }
 
@@ -121,18 +121,17 @@ impl Places {
 
 impl Place {
     /// A place for whoever comes next, so that a probe is answered whatever
-    /// others hold: the connection that has idled longest ends if there are too
-    /// many, or the oldest one if none idles.
+    /// others hold: the connection on which nothing has happened for longest ends if
+    /// there are too many.
     fn take(places: &Arc<Places>) -> Self {
         let used = Arc::new(Used {
-            idle_since: Mutex::new(Some(Instant::now())),
+            since: Mutex::new(Instant::now()),
             gives_way: CancellationToken::new(),
         });
         let mut open = places.open();
         if open.len() >= MAX_CONNECTIONS {
-            let idle = (0..open.len()).filter_map(|n| Some(((*open[n].idle_since())?, n)));
-            let longest = idle.min().map_or(0, |(_, n)| n);
-            if let Some(gone) = open.remove(longest) {
+            let longest = (0..open.len()).min_by_key(|n| *open[*n].since());
+            if let Some(gone) = longest.and_then(|n| open.remove(n)) {
                 gone.gives_way.cancel();
             }
         }
@@ -154,17 +153,12 @@ impl Drop for Place {
 }
 
 impl Used {
-    fn idle_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn since(&self) -> MutexGuard<'_, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begun(&self) {
-        *self.idle_since() = None;
-    }
-
-    fn done(&self) {
-        *self.idle_since() = Some(Instant::now());
+    /// A request begins, or has been answered.
+    fn moved(&self) {
+        *self.since() = Instant::now();
     }
 }

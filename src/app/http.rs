@@ -15,6 +15,10 @@ use crate::{
     telemetry::{LogLevel, Metrics, Samples, Traces},
 };
 
+/// Steps of tasks between two looks for new connections and requests: what asks without
+/// end is not to keep a probe waiting for long.
+const ADMIN_EVENTS: u32 = 4;
+
 /// How long a stop waits for the last traces to reach their collector.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
 
@@ -43,7 +47,7 @@ impl Http {
         };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         Ok(Self {
-            thread: Cores::named("admin", 1)?,
+            thread: Cores::watchful("admin", 1, ADMIN_EVENTS)?,
             listener,
             address,
             host: config.http_host,

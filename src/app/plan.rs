@@ -42,6 +42,7 @@ pub fn guards(
         connections: limits.connections,
         user_streams: limits.user_streams,
         user_sends: limits.user_sends,
+        user_changes: limits.user_changes,
         inflight: limits.inflight,
     };
     let gate = Arc::new(Gate::new(settings, metrics.clone()));
@@ -245,6 +246,7 @@ pub fn limits(config: &ServeConfig) -> Limits {
     Limits {
         max_text: config.max_text,
         max_members: config.max_members,
+        max_user_chats: config.limits.user_chats,
         timeout: config.send_timeout,
         first_frame: config.limits.first_frame,
     }

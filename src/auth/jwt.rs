@@ -1,4 +1,9 @@
-use std::{fmt, future::ready, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::ready,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
@@ -34,7 +39,16 @@ impl JwtAuth {
     pub fn new(settings: JwtSettings) -> Result<Self, KeyError> {
         crypto::install();
         let file = settings.keys.clone();
-        let keys = Watched::new(vec![file.path().into()], move || Keys::read(&file))?;
+        let are_secret = OnceLock::new();
+        let read = move || {
+            let keys = Keys::read(&file)?;
+            // What has been public is never a secret afterwards.
+            match *are_secret.get_or_init(|| keys.are_secret()) == keys.are_secret() {
+                true => Ok(keys),
+                false => Err(Keys::other_kind(&file)),
+            }
+        };
+        let keys = Watched::new(vec![settings.keys.path().into()], read)?;
         Ok(Self { keys, settings })
     }
 

@@ -78,6 +78,21 @@ impl Keys {
         keys.map(Self).map_err(|why| fail(why.into()))
     }
 
+    /// Whether they are secrets, and not public keys.
+    pub fn are_secret(&self) -> bool {
+        self.0.iter().any(|key| key.algorithm == Algorithm::HS256)
+    }
+
+    /// The same file, which held keys of the other kind before.
+    pub fn other_kind(file: &KeyFile) -> KeyError {
+        KeyError {
+            file: file.path().display().to_string(),
+            why: "it has secrets where there were public keys, or the other way round; that \
+                  takes a start"
+                .into(),
+        }
+    }
+
     /// The keys that the header of a token may mean.
     pub fn fitting<'a>(
         &'a self,
@@ -167,6 +182,9 @@ fn from_jwks(json: &[u8]) -> Result<Vec<Key>, &'static str> {
         .or_else(|_| serde_json::from_slice(json).map(|keys| JwkSet { keys }))
         .or_else(|_| serde_json::from_slice(json).map(|key| JwkSet { keys: vec![key] }))
         .map_err(|_| "not a JWKS or JWK that can be read")?;
+    if serde_json::from_slice(json).is_ok_and(|json| has_both(&json)) {
+        return Err("a secret (kty oct) has members of a public key");
+    }
     // Those that are passed over count too: what a set is for shows by all of it.
     let is_secret = |jwk: &Jwk| matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
     if set.keys.iter().any(is_secret) && !set.keys.iter().all(is_secret) {
@@ -176,7 +194,7 @@ fn from_jwks(json: &[u8]) -> Result<Vec<Key>, &'static str> {
     for key in &keys {
         let bytes = key.key.try_get_as_bytes().unwrap_or_default();
         if key.algorithm == Algorithm::HS256 && secret::is_public(bytes) {
-            return Err("the value of a secret (kty oct) is itself a public key or a page");
+            return Err("the value of a secret (kty oct) is public, or can be guessed");
         }
     }
     if keys.is_empty() {
@@ -186,6 +204,21 @@ fn from_jwks(json: &[u8]) -> Result<Vec<Key>, &'static str> {
         return Err("more than 16 keys");
     }
     Ok(keys)
+}
+
+/// Whether a key that says it is a secret has what a public key is made of.
+fn has_both(json: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Object};
+    match json {
+        Array(all) => all.iter().any(has_both),
+        Object(key) => {
+            let says = key.get("kty").is_some_and(|kind| kind == "oct");
+            let public = ["n", "e", "crv", "x", "y"];
+            let has = public.iter().any(|name| key.contains_key(*name));
+            (says && has) || key.get("keys").is_some_and(has_both)
+        }
+        _ => false,
+    }
 }
 
 /// A set may hold keys for other purposes: they are passed over.

@@ -12,7 +12,7 @@ use base64::{
 const MOST_SECRET: usize = 1_024;
 
 /// Words of what nobody has replaced yet.
-const PLACEHOLDERS: [&str; 10] = [
+const PLACEHOLDERS: [&str; 16] = [
     "changeme",
     "change-me",
     "change_me",
@@ -23,6 +23,12 @@ const PLACEHOLDERS: [&str; 10] = [
     "example",
     "your-",
     "your_",
+    "todo",
+    "secret-at-least",
+    "supersecret",
+    "secretsecret",
+    "0123456789abcdef",
+    "abcdefghijklmnop",
 ];
 
 /// Fewer different bytes than any secret has that was drawn at random.
@@ -43,14 +49,14 @@ pub(super) fn check(secret: &[u8]) -> Result<(), &'static str> {
     if is_key(secret) {
         return Err("a key or certificate is no secret; --jwt-keys takes a public key in PEM");
     }
+    if is_point(secret) {
+        return Err("a point of a curve is a public key, and no secret");
+    }
     if is_page(secret) {
         return Err("a page is no secret");
     }
-    let mut different = secret.to_vec();
-    different.sort_unstable();
-    different.dedup();
-    if different.len() < LEAST_DIFFERENT {
-        return Err("the same few characters again and again are no secret");
+    if is_guessable(secret) {
+        return Err("it looks like a placeholder, and not like a secret drawn at random");
     }
     // Other bytes that are no text may be anything.
     match std::str::from_utf8(secret) {
@@ -68,17 +74,19 @@ fn check_text(text: &str) -> Result<(), &'static str> {
         return Err("an address is no secret: it is the file that is named, and has to be there");
     }
     if is_path(text) {
-        return Err("a path is no secret: name the file that it leads to");
+        return Err("a path or an address is no secret: name the file that it leads to");
+    }
+    if lower.starts_with("eyj") && text.split('.').count() == 3 {
+        return Err("a token is no secret: others have it");
     }
     // What servers and proxies say in words when they fail is no secret either.
     if text.starts_with('\u{feff}') || text.contains(char::is_whitespace) {
         return Err("a secret is one word: no white space, no byte order mark");
     }
     if is_setting(text) {
-        return Err("a line NAME=value is no secret: the file holds the secret alone");
-    }
-    if PLACEHOLDERS.iter().any(|word| lower.contains(word)) {
-        return Err("it looks like a placeholder that was to be replaced by a secret");
+        return Err(
+            "a setting or a reference to one is no secret: the file holds the secret alone",
+        );
     }
     if holds_key(text, MOST_LAYERS) {
         return Err("a key in base64 or hex is no secret; --jwt-keys takes a public key in PEM");
@@ -86,13 +94,27 @@ fn check_text(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether it is a key, a set of keys, or a page, in whatever spelling.
+/// Whether it is what was to be replaced by a secret, or as easily tried.
+fn is_guessable(bytes: &[u8]) -> bool {
+    let mut different = bytes.to_vec();
+    different.sort_unstable();
+    different.dedup();
+    let lower = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+    let known = PLACEHOLDERS.iter().any(|word| lower.contains(word));
+    different.len() < LEAST_DIFFERENT || known
+}
+
+/// Whether it is a key, a set of keys, an address or a page, in whatever spelling, or
+/// can be guessed.
 pub(super) fn is_public(bytes: &[u8]) -> bool {
     let in_text = |text| holds_key(text, MOST_LAYERS);
     is_wide(bytes)
+        || is_guessable(bytes)
         || is_key(bytes)
+        || is_point(bytes)
+        || String::from_utf8_lossy(bytes).contains("://")
         || is_page(bytes)
-        || bytes.starts_with(b"{\"")
+        || is_json(bytes)
         || std::str::from_utf8(bytes).is_ok_and(in_text)
 }
 
@@ -102,11 +124,14 @@ fn holds_key(text: &str, layers: u32) -> bool {
     let is_public = |bytes: &[u8]| {
         is_key(bytes)
             || is_point(bytes)
-            || bytes.starts_with(b"{\"")
+            || is_page(bytes)
+            || is_json(bytes)
             || std::str::from_utf8(bytes)
                 .is_ok_and(|inner| layers > 0 && holds_key(inner, layers - 1))
     };
+    // Lines may be joined by what stands for their ends in a setting.
     let word: String = text
+        .replace("\\n", "")
         .chars()
         .filter(|c| !c.is_whitespace() && !matches!(c, '"' | '\''))
         .collect();
@@ -120,11 +145,18 @@ fn holds_key(text: &str, layers: u32) -> bool {
     in_base64 || from_hex(&word).is_some_and(|bytes| is_public(&bytes))
 }
 
-/// Pairs of digits, as tools print them: with or without colons between them.
+fn is_json(bytes: &[u8]) -> bool {
+    let is_object = bytes.trim_ascii_start().starts_with(b"{") || bytes.starts_with(b"[");
+    is_object && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+/// Pairs of digits, as tools print them: with or without something between them, and
+/// `0x` or `\x` before all or each.
 fn from_hex(word: &str) -> Option<Vec<u8>> {
+    let word = word.replace("0x", "").replace("\\x", "");
     let digits: Vec<u8> = word
         .bytes()
-        .filter(|b| *b != b':')
+        .filter(|b| !b":-_,".contains(b))
         .map(|b| char::from(b).to_digit(16).map(|digit| digit as u8))
         .collect::<Option<_>>()?;
     let pairs = digits.chunks_exact(2);
@@ -143,24 +175,46 @@ fn is_page(bytes: &[u8]) -> bool {
     opens || (lower.is_ascii() && lower.contains("</"))
 }
 
-/// Only small letters in one that begins at the root: base64 may begin with `/`.
+/// A path, or an address without its scheme. Base64 may hold `/`, but then no `-`,
+/// `_` or `.` beside it, and hardly small letters alone.
 fn is_path(text: &str) -> bool {
     let ends = [
-        ".pem", ".key", ".txt", ".der", ".crt", ".cer", ".jwk", ".jwks",
+        ".pem", ".key", ".pub", ".txt", ".der", ".crt", ".cer", ".jwk", ".jwks",
     ];
-    let at_root = text.starts_with('/') && !text.contains(|c: char| c.is_ascii_uppercase());
-    at_root
-        || ["./", "../", "~/"]
-            .iter()
-            .any(|head| text.starts_with(head))
+    let slashes = text.contains(['/', '\\']);
+    let is_small = !text.contains(|c: char| c.is_ascii_uppercase());
+    (slashes && (is_small || text.contains(['-', '_', '.', '~'])))
         || ends.iter().any(|end| text.ends_with(end))
 }
 
-/// A line of an environment file. The `=` at the end of base64 is none.
+/// A line of an environment file, or what stands for a value that is elsewhere. The
+/// `=` at the end of base64 is none.
 fn is_setting(text: &str) -> bool {
-    let (name, value) = text.split_once('=').unwrap_or_default();
-    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    name.len() > 2 && name.chars().all(is_name) && !value.trim_matches('=').is_empty()
+    let refers = [
+        "${", "$(", "{{", "ENC[", "vault:", "arn:", "data:", "base64:",
+    ];
+    let (name, value) = text.split_once(['=', ':']).unwrap_or_default();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named = name.len() > 2
+        && name.contains('_')
+        && name.chars().all(is_name)
+        && !value.trim_matches('=').is_empty();
+    named || refers.iter().any(|head| text.starts_with(head)) || is_bare_setting(text)
+}
+
+/// `SECRET=…` and `$SECRET`, with or without percent signs.
+fn is_bare_setting(text: &str) -> bool {
+    let is_name = |name: &str| {
+        let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        name.len() > 2 && name.chars().all(plain)
+    };
+    let variable = text
+        .strip_prefix(['$', '%'])
+        .map(|name| name.trim_end_matches('%'));
+    let set = text
+        .split_once('=')
+        .filter(|(_, value)| !value.trim_matches('=').is_empty());
+    variable.is_some_and(is_name) || set.is_some_and(|(name, _)| is_name(name))
 }
 
 /// A point of P-256, P-384 or P-521 in its long form (SEC 1, 2.3.3).

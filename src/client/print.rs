@@ -8,6 +8,8 @@ use std::{
 };
 
 use tonic::Status;
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
+use unicode_width::UnicodeWidthChar as _;
 
 use super::ClientError;
 use crate::proto;
@@ -21,7 +23,7 @@ pub(super) fn message(message: &proto::Message) -> String {
         "{}  {}  {}: {}",
         message.seq,
         time(message.created_at.as_ref()),
-        escape(&message.from),
+        name(&message.from),
         escape(&message.text)
     )
 }
@@ -71,6 +73,21 @@ fn is_dangerous(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A user's name, of which nothing is hidden: names that are older than the rule
+/// against invisible characters may hold some.
+pub(super) fn name(name: &str) -> Cow<'_, str> {
+    let is_mark = |c: char| c.general_category_group() == GeneralCategoryGroup::Mark;
+    let hidden = |c: char| c.width().unwrap_or(0) == 0 && !is_mark(c);
+    if !name.chars().any(hidden) {
+        return Cow::Borrowed(name);
+    }
+    let shown = name.chars().map(|c| match hidden(c) {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    });
+    Cow::Owned(shown.collect())
+}
+
 /// A moment as RFC 3339 has it, in UTC; a dash for one that it can't write.
 pub(super) fn time(stamp: Option<&prost_types::Timestamp>) -> String {
     let parts = stamp.and_then(|stamp| {
@@ -87,6 +104,15 @@ pub(super) fn time(stamp: Option<&prost_types::Timestamp>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_a_name_is_hidden() {
+        for plain in ["bob", "two words", "Zoe\u{308}", "李", "علي"] {
+            assert_eq!(name(plain), plain);
+        }
+        assert_eq!(name("\u{202e}eve"), "\\u{202e}eve");
+        assert_eq!(name("alice\u{200b}\u{7}"), "alice\\u{200b}\\u{7}");
+    }
 
     #[test]
     fn a_message_is_one_harmless_line() {

@@ -83,6 +83,10 @@ pub struct LimitConfig {
     pub user_streams: usize,
     /// A second; 0: any number.
     pub user_sends: u32,
+    /// Of chats and their members, a second; 0: any number.
+    pub user_changes: u32,
+    /// That one has made and that are there; 0: any number.
+    pub user_chats: usize,
     pub inflight: usize,
     /// In bytes.
     pub header: u32,
@@ -218,6 +222,8 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
         connection_streams: sources.need_number("max_connection_streams")?,
         user_streams: sources.need_number("max_user_streams")?,
         user_sends: sources.need_number("max_user_sends")?,
+        user_changes: sources.need_number("max_user_changes")?,
+        user_chats: sources.need_number("max_user_chats")?,
         inflight: sources.need_number("max_inflight")?,
         header: sources.need_number("max_header")?,
         handshake: sources.need_time("handshake_timeout")?,

@@ -1,4 +1,4 @@
-use super::{ChatId, ClientMessageId, Invalid, UserName};
+use super::{ChatId, ClientMessageId, Invalid, UserName, visible::has_visible};
 
 /// A message's place in its chat: 1, 2, 3 … without holes. 0 stands for "before
 /// the first".
@@ -48,6 +48,9 @@ impl Draft {
         if text.as_bytes().contains(&0) {
             return Err(Invalid::new("must not contain the NUL character"));
         }
+        if !has_visible(text) {
+            return Err(Invalid::new("must contain a visible character"));
+        }
         Ok(())
     }
 
@@ -93,5 +96,9 @@ mod tests {
         assert!(Draft::check_text(&"ü".repeat(11), 10).is_err());
         assert!(Draft::check_text("", 10).is_err());
         assert!(Draft::check_text("a\0b", 10).is_err());
+        for nothing in [" ", "\n\t ", "\u{200b}", "\u{2800}\u{3164}", "\u{fe0f}"] {
+            assert!(Draft::check_text(nothing, 10).is_err(), "{nothing:?}");
+        }
+        assert!(Draft::check_text("\u{202e}abc ❤\u{fe0f}", 10).is_ok());
     }
 }

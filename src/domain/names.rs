@@ -1,5 +1,7 @@
 use std::{fmt, ops::Deref, sync::Arc};
 
+use super::visible::{has_visible, is_invisible};
+
 /// Longest user name and longest client message id, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;
 
@@ -75,6 +77,24 @@ impl UserName {
         }
         Ok(Self(name.into()))
     }
+
+    /// What a name has to keep to besides where it enters a chat: it looks like no
+    /// other one and turns nothing that stands beside it. Names that are in a chat
+    /// already stay as they are. NFC and NFD are two names.
+    ///
+    /// # Errors
+    /// If it holds an invisible character, or no visible one.
+    pub fn check_new(&self) -> Result<(), Invalid> {
+        if self.chars().any(|c| c != ' ' && is_invisible(c)) {
+            return Err(Invalid::new(
+                "must not contain invisible characters, nor such as turn the direction of writing",
+            ));
+        }
+        if !has_visible(self) {
+            return Err(Invalid::new("must contain a visible character"));
+        }
+        Ok(())
+    }
 }
 
 impl Deref for UserName {
@@ -133,6 +153,42 @@ mod tests {
         let too_long = "x".repeat(MAX_NAME_BYTES + 1);
         for bad in ["", " a", "a ", "a\n", "a\u{0}b", too_long.as_str()] {
             assert!(UserName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_enter_a_chat_are_seen_as_they_are() {
+        for good in [
+            "a",
+            "Zoë",
+            "Zoe\u{308}",
+            "two words",
+            "bob!",
+            "😀",
+            "李",
+            "علي",
+            "ก้อง",
+            "_",
+        ] {
+            assert_eq!(UserName::new(good).unwrap().check_new(), Ok(()), "{good:?}");
+        }
+        for bad in [
+            "\u{202e}gnp.exe",
+            "alice\u{200b}",
+            "al\u{ad}ice",
+            "\u{200b}",
+            "bob\u{fe0f}",
+            "a\u{2066}b",
+            "a\u{a0}b",
+            "\u{3164}",
+            "a\u{2800}",
+            "\u{301}",
+            "a\u{e0061}",
+            "a\u{200d}b",
+            "a\u{2028}b",
+        ] {
+            let name = UserName::new(bad).unwrap_or_else(|_| panic!("{bad:?}"));
+            assert!(name.check_new().is_err(), "{bad:?}");
         }
     }
 

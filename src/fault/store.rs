@@ -155,16 +155,30 @@ impl Store for FaultyStore {
         self.inner.has_member(chat, users, deadline).await
     }
 
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
-        self.inner.delete_chat(chat).await
+    async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
+        self.inner.made_by(user, most, deadline).await
     }
 
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
-        self.inner.add_members(chat, users).await
+    async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {
+        self.inner.delete_chat(chat, as_of).await
     }
 
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
-        self.inner.remove_members(chat, users).await
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
+        self.inner.add_members(chat, users, as_of).await
+    }
+
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
+        self.inner.remove_members(chat, users, as_of).await
     }
 
     async fn chats_of(

@@ -16,12 +16,13 @@ use super::{
     calls::Call,
     connect::{ChatStream, Entry},
     gate::Place,
+    limit::Limit,
     measure::Measured,
     pass::Pass,
     peer::Peer,
     request::RequestBody,
     service::{Guards, Service, Shared},
-    status::{Limit, Problem},
+    status::Problem,
     timeout::grpc_timeout,
     unary::{refused, unary},
     validate::{bearer, size_of_headers, timeout},
@@ -151,6 +152,17 @@ impl Shared {
                 }
                 Err(problem) => admitted.refuse(&problem),
             };
+        }
+        let changes = [
+            Method::CREATE,
+            Method::DELETE,
+            Method::ADD_MEMBERS,
+            Method::REMOVE_MEMBERS,
+        ];
+        if changes.contains(&method)
+            && let Err(over) = self.guards.gate.change(&identity.user)
+        {
+            return admitted.refuse(&over);
         }
         let call = Call {
             identity,

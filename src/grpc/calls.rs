@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::TryFutureExt as _;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
@@ -25,6 +26,8 @@ pub struct Limits {
     pub max_text: usize,
     /// Members of a chat.
     pub max_members: usize,
+    /// Chats that one user has made and that are there; 0: any number.
+    pub max_user_chats: usize,
     /// How long a call may take; the caller's own deadline may be earlier.
     pub timeout: Duration,
     /// How long a stream may take to send its first frame and to join.
@@ -51,7 +54,12 @@ pub struct Calls {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     limits: Limits,
+    /// Whose chats are counted takes one of them, by the user's name.
+    turns: [Mutex<()>; TURNS],
+    turns_hash: ahash::RandomState,
 }
+
+const TURNS: usize = 64;
 
 /// Who calls, and until when the answer is wanted.
 #[derive(Debug, Clone)]
@@ -107,6 +115,8 @@ impl Calls {
             store,
             clock,
             limits,
+            turns: [const { Mutex::const_new(()) }; TURNS],
+            turns_hash: ahash::RandomState::new(),
         }
     }
 
@@ -133,6 +143,8 @@ impl Calls {
     ) -> Result<proto::CreateResponse, Problem> {
         let names = request.info.unwrap_or_default().usernames;
         let others = validate::users("info.usernames", &names, self.limits.max_members)?;
+        validate::new_names("info.usernames", &others)?;
+        validate::new_names("authorization", std::slice::from_ref(call.user()))?;
         let mut members = vec![call.user().clone()];
         members.extend(others.into_iter().filter(|user| user != call.user()));
         if members.len() > self.limits.max_members {
@@ -146,10 +158,29 @@ impl Calls {
             members,
         };
         let members = chat.members.len();
+        // Held until the chat is there, so that it is counted for the next one.
+        let _turn = self.room_for_a_chat(&call).await?;
         let id = call.asked(self.store.create_chat(chat)).await?;
         log_limited!(INFO, chat = %id, user = %call.user(), members, request_id = %call.id.request,
             trace_id = call.id.trace_id(), "chat created");
         Ok(proto::CreateResponse { id: id.get() })
+    }
+
+    /// Whether the caller may have one more chat. Chats are made one after the other by
+    /// users who share a turn, and by each user for sure.
+    async fn room_for_a_chat(&self, call: &Call) -> Result<Option<MutexGuard<'_, ()>>, Problem> {
+        let most = self.limits.max_user_chats;
+        if most == 0 {
+            return Ok(None);
+        }
+        let at = self.turns_hash.hash_one(call.user()) as usize % self.turns.len();
+        let turn = call.within(async { Ok::<_, Problem>(self.turns[at].lock().await) });
+        let turn = turn.await?;
+        let made = self.store.made_by(call.user(), most, call.deadline);
+        match call.asked(made).await? < most {
+            true => Ok(Some(turn)),
+            false => Err(Problem::too_many_chats(most)),
+        }
     }
 
     pub async fn get(
@@ -219,6 +250,7 @@ impl Calls {
     ) -> Result<proto::AddMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
+        validate::new_names("usernames", &users)?;
         let changed = self.shards.add_members(chat, call.caller(), users);
         let (record, count) = call.within(changed).await?;
         match count {

@@ -8,11 +8,12 @@ use hyper::body::Incoming;
 use super::{
     answer::{Answer, at_once},
     body::ResponseBody,
+    limit::Limit,
     open::{HEALTH, OpenService, REFLECTION, REFLECTION_ALPHA},
     peer::Peer,
     request::RequestBody,
     service::{CHAT, Service},
-    status::{Limit, Problem},
+    status::Problem,
     unary::refused,
     web::{self, Form},
 };

@@ -10,15 +10,25 @@
 //! The other frames without an end are bounded in h2 itself: resets, HEADERS that
 //! are refused, CONTINUATION, DATA with little in it and frames of streams that
 //! are no more. WINDOW_UPDATE, PRIORITY and unknown frames cost what reading them
-//! does, so that it is enough to bound how many are read in one turn.
+//! does. A client that sends so many of them that they fill its turn waits before it
+//! is read again, longer from turn to turn.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::status::Limit;
+use super::limit::Limit;
 
 /// Frames that a connection works off before others have their turn; as many more
 /// as the last read has brought, 900 at most. That is under half a millisecond.
 const MOST_A_TURN: u16 = 512;
+
+/// Of the frames of a turn, so many that bring nothing make it an idle one: a reader
+/// of thousands of streams may send a few hundred WINDOW_UPDATEs at once.
+const IDLE_A_TURN: u16 = MOST_A_TURN / 10 * 9;
+
+/// After an idle turn nothing is read for so long, and twice as long after each further
+/// one, [`MOST_DOUBLED`] times.
+const PAUSE: Duration = Duration::from_millis(5);
+const MOST_DOUBLED: u8 = 5;
 
 /// SETTINGS and GOAWAY, at once and a second. With the 16,384 streams that a
 /// connection has by default such a frame takes 0.2 ms. Clients send SETTINGS when
@@ -36,9 +46,13 @@ const PINGS_A_SECOND: f32 = 10.0;
 const PING_PIECE: f32 = 32.0;
 
 const HEAD: usize = 9;
+const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+/// The last that RFC 9113 knows.
+const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 
 /// HTTP/2's name for "too much" (RFC 9113, 7).
@@ -83,6 +97,10 @@ pub struct Frames {
     /// Bytes to come of the frame whose head has been seen.
     payload: u32,
     in_turn: u16,
+    /// Of these, such as bring nothing.
+    idle: u16,
+    /// Idle turns, one behind the other.
+    idle_turns: u8,
     /// The poll of the connection in which the last turn ended.
     over: Option<u32>,
     /// What may be sent at once, as of `since`.
@@ -98,6 +116,8 @@ impl Frames {
             heard: 0,
             payload: 0,
             in_turn: 0,
+            idle: 0,
+            idle_turns: 0,
             over: None,
             walks: WALKS,
             pings: PINGS,
@@ -135,6 +155,7 @@ impl Frames {
             let [a, b, c, kind, flags, ..] = self.head;
             self.payload = u32::from_be_bytes([0, a, b, c]);
             self.in_turn = self.in_turn.saturating_add(1);
+            self.idle = self.idle.saturating_add(u16::from(is_idle(kind, flags)));
             if let Some(flood) = counted(kind, flags) {
                 self.refill(clock());
                 self.count(flood).map_err(|flood| (begin, flood))?;
@@ -169,17 +190,46 @@ impl Frames {
     /// The turn is over for others to have theirs; asked before each read. `poll`
     /// says which poll of the connection this is: hyper asks h2 again behind each
     /// call that it has begun, and there is one turn in a poll.
-    pub fn end_turn(&mut self, poll: u32) -> bool {
-        if self.in_turn >= MOST_A_TURN {
-            self.in_turn = 0;
-            self.over = Some(poll);
+    pub fn end_turn(&mut self, poll: u32) -> Option<Turn> {
+        if self.over == Some(poll) {
+            return Some(Turn::Over);
         }
-        self.over == Some(poll)
+        if self.in_turn < MOST_A_TURN {
+            return None;
+        }
+        let was_idle = self.idle >= IDLE_A_TURN;
+        (self.in_turn, self.idle) = (0, 0);
+        self.over = Some(poll);
+        if !was_idle {
+            self.idle_turns = 0;
+            return Some(Turn::Over);
+        }
+        let doubled = self.idle_turns.min(MOST_DOUBLED);
+        self.idle_turns = self.idle_turns.saturating_add(1);
+        Some(Turn::Idle(PAUSE * (1 << doubled)))
     }
 
     /// There was nothing to read, which ends the turn as well.
     pub fn rest(&mut self) {
-        self.in_turn = 0;
+        (self.in_turn, self.idle, self.idle_turns) = (0, 0, 0);
+    }
+}
+
+/// How a turn has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Others have theirs before the next one.
+    Over,
+    /// The next one is not to come for so long.
+    Idle(Duration),
+}
+
+/// Whether a frame brings nothing by itself.
+fn is_idle(kind: u8, flags: u8) -> bool {
+    match kind {
+        PRIORITY | WINDOW_UPDATE => true,
+        SETTINGS => flags & ACK != 0,
+        _ => kind > CONTINUATION,
     }
 }
 
@@ -266,15 +316,47 @@ mod tests {
     #[test]
     fn a_turn_has_so_many_frames_and_a_poll_one_turn() {
         let mut frames = frames();
-        read(&mut frames, &frame(2, 0, 5).repeat(511)).unwrap();
-        assert!(!frames.end_turn(1));
-        read(&mut frames, &frame(2, 0, 5)).unwrap();
-        assert!(frames.end_turn(1) && frames.end_turn(1));
-        assert!(!frames.end_turn(2));
-        read(&mut frames, &frame(2, 0, 5).repeat(511)).unwrap();
+        read(&mut frames, &frame(1, 0, 5).repeat(511)).unwrap();
+        assert_eq!(frames.end_turn(1), None);
+        read(&mut frames, &frame(1, 0, 5)).unwrap();
+        assert_eq!(frames.end_turn(1), Some(Turn::Over));
+        assert_eq!(frames.end_turn(1), Some(Turn::Over));
+        assert_eq!(frames.end_turn(2), None);
+        read(&mut frames, &frame(1, 0, 5).repeat(511)).unwrap();
         frames.rest();
-        read(&mut frames, &frame(2, 0, 5)).unwrap();
-        assert!(!frames.end_turn(2));
+        read(&mut frames, &frame(1, 0, 5)).unwrap();
+        assert_eq!(frames.end_turn(2), None);
+    }
+
+    #[test]
+    fn p6_turns_that_bring_nothing_are_further_and_further_apart() {
+        for (kind, flags) in [
+            (PRIORITY, 0),
+            (WINDOW_UPDATE, 0),
+            (SETTINGS, ACK),
+            (0x33, 0),
+        ] {
+            let mut frames = frames();
+            let mut turn = |poll, idle: usize, busy: usize| {
+                let bytes = [
+                    frame(kind, flags, 4).repeat(idle),
+                    frame(1, 4, 9).repeat(busy),
+                ];
+                read(&mut frames, &bytes.concat()).unwrap();
+                frames.end_turn(poll)
+            };
+            let pauses = [5, 10, 20, 40, 80, 160, 160].map(Duration::from_millis);
+            for (poll, pause) in pauses.into_iter().enumerate() {
+                assert_eq!(turn(poll as u32, 512, 0), Some(Turn::Idle(pause)), "{kind}");
+            }
+            // Who works is not held up, and neither is who rests now and then.
+            assert_eq!(turn(10, 400, 112), Some(Turn::Over));
+            assert_eq!(turn(11, 512, 0), Some(Turn::Idle(PAUSE)));
+            frames.rest();
+            let bytes = frame(kind, flags, 4).repeat(512);
+            read(&mut frames, &bytes).unwrap();
+            assert_eq!(frames.end_turn(12), Some(Turn::Idle(PAUSE)));
+        }
     }
 
     /// However the bytes come, they are cut at the same place: less what had been

@@ -14,7 +14,7 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-use super::status::{Limit, Problem};
+use super::{limit::Limit, status::Problem};
 use crate::{
     domain::UserName,
     telemetry::{Metrics, log_limited},
@@ -39,6 +39,8 @@ pub struct GateSettings {
     pub user_streams: usize,
     /// A second; 0: any number.
     pub user_sends: u32,
+    /// Of chats and their members, a second; 0: any number.
+    pub user_changes: u32,
     pub inflight: usize,
 }
 
@@ -51,6 +53,7 @@ pub struct Gate {
     inflight: AtomicUsize,
     streams: Mutex<HashMap<UserName, usize, ahash::RandomState>>,
     sends: Option<DefaultKeyedRateLimiter<UserName>>,
+    changes: Option<DefaultKeyedRateLimiter<UserName>>,
     /// For the log; the metrics count what clients are told.
     refused: [AtomicU64; Limit::ALL.len()],
 }
@@ -87,7 +90,7 @@ impl Gate {
     /// `metrics` counts the connections refused; calls are counted where they
     /// are answered.
     pub fn new(settings: GateSettings, metrics: Arc<Metrics>) -> Self {
-        let quota = NonZeroU32::new(settings.user_sends).map(Quota::per_second);
+        let a_second = |most| NonZeroU32::new(most).map(Quota::per_second);
         Self {
             settings,
             metrics,
@@ -95,7 +98,8 @@ impl Gate {
             turned_away: AtomicUsize::new(0),
             inflight: AtomicUsize::new(0),
             streams: Mutex::default(),
-            sends: quota.map(RateLimiter::keyed),
+            sends: a_second(settings.user_sends).map(RateLimiter::keyed),
+            changes: a_second(settings.user_changes).map(RateLimiter::keyed),
             refused: Default::default(),
         }
     }
@@ -137,26 +141,42 @@ impl Gate {
 
     /// Leave for one message of `user`; if there is none, when there will be.
     pub fn send(&self, user: &UserName) -> Result<(), Duration> {
-        let Some(sends) = &self.sends else {
+        self.pace(self.sends.as_ref(), Limit::UserSends, user)
+    }
+
+    /// Leave for `user` to make, change or delete one chat.
+    pub fn change(&self, user: &UserName) -> Result<(), Problem> {
+        self.pace(self.changes.as_ref(), Limit::UserChanges, user)
+            .map_err(|retry| Problem::over(Limit::UserChanges, retry))
+    }
+
+    fn pace(
+        &self,
+        paced: Option<&DefaultKeyedRateLimiter<UserName>>,
+        limit: Limit,
+        user: &UserName,
+    ) -> Result<(), Duration> {
+        let Some(paced) = paced else {
             return Ok(());
         };
-        sends.check_key(user).map_err(|over| {
-            self.count(Limit::UserSends);
+        paced.check_key(user).map_err(|over| {
+            self.count(limit);
             let wait = over.wait_time_from(DefaultClock::default().now());
             wait.max(Duration::from_millis(1))
         })
     }
 
-    /// Lets go of what is known of users who have sent nothing of late, again
+    /// Lets go of what is known of users who have done nothing of late, again
     /// and again.
     pub async fn sweep(self: Arc<Self>) {
-        let Some(sends) = &self.sends else {
-            return;
-        };
-        loop {
+        let paced = [&self.sends, &self.changes];
+        let paced: Vec<_> = paced.into_iter().flatten().collect();
+        while !paced.is_empty() {
             tokio::time::sleep(SWEEP).await;
-            sends.retain_recent();
-            sends.shrink_to_fit();
+            for users in &paced {
+                users.retain_recent();
+                users.shrink_to_fit();
+            }
         }
     }
 
@@ -243,6 +263,7 @@ mod tests {
             connections,
             user_streams,
             user_sends,
+            user_changes: 0,
             inflight: 1,
         };
         Arc::new(Gate::new(settings, Metrics::new(1)))
@@ -275,7 +296,7 @@ mod tests {
         assert!(gate.streams().is_empty(), "idle users are forgotten");
 
         let refused = gate.refused.each_ref().map(|n| n.load(Ordering::Relaxed));
-        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 1, 0, 0]);
+        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 0, 1, 0, 0]);
     }
 
     #[test]

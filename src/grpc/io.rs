@@ -1,4 +1,5 @@
 use std::{
+    future::Future as _,
     io,
     pin::Pin,
     sync::Arc,
@@ -6,10 +7,13 @@ use std::{
     time::Instant,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
 
 use super::{
-    frames::{Flood, Frames},
+    frames::{Flood, Frames, Turn},
     peer::Peer,
 };
 
@@ -45,6 +49,8 @@ struct Watch {
     peer: Arc<Peer>,
     /// Why nothing more is read.
     flood: Option<Flood>,
+    /// Until when nothing is read.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + Unpin> Heard<S> {
@@ -83,6 +89,7 @@ impl<S: AsyncRead + Unpin> Heard<S> {
             frames: Frames::new(Instant::now()),
             peer,
             flood: None,
+            pause: None,
         });
         self
     }
@@ -126,11 +133,26 @@ impl Watch {
         if let Some(flood) = self.flood {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, flood)));
         }
-        if self.frames.end_turn(self.peer.polls()) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
         }
-        Poll::Ready(Ok(()))
+        match self.frames.end_turn(self.peer.polls()) {
+            None => Poll::Ready(Ok(())),
+            Some(Turn::Over) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Turn::Idle(time)) => {
+                let mut pause = Box::pin(tokio::time::sleep(time));
+                // Whatever time it is, others come first.
+                if pause.as_mut().poll(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+                self.pause = Some(pause);
+                Poll::Pending
+            }
+        }
     }
 
     /// Takes back what comes from a frame on that is one too many.

@@ -21,12 +21,8 @@ use http::{Request, Response};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    body::ResponseBody,
-    gate::take,
-    peer::Peer,
-    request::RequestBody,
-    status::{Limit, Problem},
-    unary::refused,
+    body::ResponseBody, gate::take, limit::Limit, peer::Peer, request::RequestBody,
+    status::Problem, unary::refused,
 };
 
 pub const HEALTH: &str = "/grpc.health.v1.Health/";

@@ -15,9 +15,10 @@ use super::{
     body::ResponseBody,
     calls::Calls,
     gate::{ConnectionPlace, Gate},
+    limit::Limit,
     open::{self, OpenCalls, OpenService},
     request::RequestBody,
-    status::{Limit, Problem},
+    status::Problem,
     unary::{refused, unary},
     web::Origins,
 };

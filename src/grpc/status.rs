@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::measure::Ended;
+use super::{limit::Limit, measure::Ended};
 use crate::{
     auth::AuthError,
     domain::Invalid,
@@ -23,53 +23,6 @@ pub const DOMAIN: &str = "chat.v1";
 const RETRY_BUSY: Duration = Duration::from_millis(100);
 /// … and after one for want of the store or another peer.
 const RETRY_AWAY: Duration = Duration::from_secs(1);
-
-/// What clients may have only so much of. A stable reason each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    Connections,
-    UserStreams,
-    UserSends,
-    Inflight,
-    /// Health, reflection and logins, which need no token.
-    OpenCalls,
-    /// Of HTTP/2, those that cost more than they bring.
-    Frames,
-}
-
-impl Limit {
-    pub const ALL: [Self; 6] = [
-        Self::Connections,
-        Self::UserStreams,
-        Self::UserSends,
-        Self::Inflight,
-        Self::OpenCalls,
-        Self::Frames,
-    ];
-
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Connections => "TOO_MANY_CONNECTIONS",
-            Self::UserStreams => "TOO_MANY_STREAMS",
-            Self::UserSends => "TOO_MANY_SENDS",
-            Self::Inflight => "TOO_MANY_CALLS",
-            Self::OpenCalls => "TOO_MANY_OPEN_CALLS",
-            Self::Frames => "TOO_MANY_FRAMES",
-        }
-    }
-
-    /// In the words of a message.
-    fn what(self) -> &'static str {
-        match self {
-            Self::Connections => "connections open at a time",
-            Self::UserStreams => "streams of one user open at a time",
-            Self::UserSends => "messages of one user a second",
-            Self::Inflight => "calls being answered at a time",
-            Self::OpenCalls => "calls without a token open at a time",
-            Self::Frames => "SETTINGS, GOAWAY or PING frames of a connection",
-        }
-    }
-}
 
 /// An error as a client sees it: the one source of both a `Status` with its
 /// details and a `Rejected` frame.
@@ -142,6 +95,12 @@ impl Problem {
     pub fn compressed() -> Self {
         let message = "compressed messages are not supported";
         Self::new(Code::Unimplemented, "COMPRESSED_MESSAGE", message)
+    }
+
+    /// Whoever has made so many chats has to delete one first.
+    pub fn too_many_chats(max: usize) -> Self {
+        let message = format!("a user may have made {max} chats at most");
+        Self::new(Code::ResourceExhausted, "TOO_MANY_CHATS", message)
     }
 
     pub fn no_such_method() -> Self {

@@ -120,6 +120,15 @@ pub fn users(field: &'static str, names: &[String], max: usize) -> Result<Vec<Us
     Ok(users)
 }
 
+/// What holds for names that enter a chat, and not for those that are in one.
+pub fn new_names(field: &'static str, users: &[UserName]) -> Result<(), Problem> {
+    for user in users {
+        user.check_new()
+            .map_err(|why| Problem::invalid(field, &Invalid(format!("{:?} {why}", &**user))))?;
+    }
+    Ok(())
+}
+
 pub fn some_users(names: &[String], max: usize) -> Result<Vec<UserName>, Problem> {
     let users = users("usernames", names, max)?;
     if users.is_empty() {

@@ -29,10 +29,19 @@ pub(super) enum Change {
         answer: Answer<(ChatRecord, usize)>,
     },
     /// Begins once nothing of the chat is with the writer any more.
-    Delete { begun: bool, answer: Answer<()> },
+    Delete {
+        begun: bool,
+        /// The store's lineage that the caller's right is known of.
+        as_of: u64,
+        answer: Answer<()>,
+    },
     /// The chat is read again: the outcome of a change was lost, or there is doubt
-    /// whether the store still has its messages, up to the one that is the newest now.
-    Reload { newest: Option<(Seq, MessageId)> },
+    /// (`doubted`) whether the store still has it with all its messages, up to the one
+    /// that is the newest now.
+    Reload {
+        doubted: bool,
+        newest: Option<(Seq, MessageId)>,
+    },
     /// The store has the chat no more, or has lost messages of it. It goes once
     /// nothing of it is with the writer.
     Gone(End),
@@ -57,12 +66,14 @@ pub(super) enum Next {
 }
 
 impl Active {
-    /// Checks a command that changes the chat, and begins it.
+    /// Checks a command that changes the chat, and begins it; what is known of the
+    /// chat is so as of this lineage of the store.
     pub fn begin(
         &mut self,
         command: ChatCommand,
         max_members: usize,
         store: &Arc<dyn Store>,
+        as_of: u64,
     ) -> Next {
         let chat = self.chat.id();
         let store = store.clone();
@@ -85,7 +96,9 @@ impl Active {
                     Ok(()) => {
                         let added = users.clone();
                         self.change = Some(Change::Add { users, answer });
-                        call(chat, async move { store.add_members(chat, added).await })
+                        call(chat, async move {
+                            store.add_members(chat, added, Some(as_of)).await
+                        })
                     }
                 }
             }
@@ -103,18 +116,20 @@ impl Active {
                     Ok(()) => {
                         let removed = users.clone();
                         self.change = Some(Change::Remove { users, answer });
-                        call(
-                            chat,
-                            async move { store.remove_members(chat, removed).await },
-                        )
+                        call(chat, async move {
+                            store.remove_members(chat, removed, Some(as_of)).await
+                        })
                     }
                 }
             }
             ChatCommand::Delete { caller, answer } => match self.check_may_change(&caller) {
                 Err(error) => self.answer(answer, Err(error)),
                 Ok(()) => {
-                    let begun = false;
-                    self.change = Some(Change::Delete { begun, answer });
+                    self.change = Some(Change::Delete {
+                        begun: false,
+                        as_of,
+                        answer,
+                    });
                     self.begin_deletion(&store)
                 }
             },
@@ -133,14 +148,12 @@ impl Active {
         if self.change.is_some() {
             return self.begin_deletion(store);
         }
-        let newest = match self.trust {
-            Trust::Doubted => {
-                self.trust = Trust::Asked;
-                self.chat.newest()
-            }
-            Trust::Sure | Trust::Asked => None,
-        };
-        self.change = Some(Change::Reload { newest });
+        let doubted = self.trust == Trust::Doubted;
+        let newest = doubted.then(|| self.chat.newest()).flatten();
+        if doubted {
+            self.trust = Trust::Asked;
+        }
+        self.change = Some(Change::Reload { doubted, newest });
         Next::Call(reread(self.chat.id(), newest, store.clone(), clock.clone()))
     }
 
@@ -155,13 +168,12 @@ impl Active {
                 self.feed.end(*end);
                 Next::Gone(*end)
             }
-            Some(Change::Delete { begun, .. }) if !*begun => {
+            Some(Change::Delete { begun, as_of, .. }) if !*begun => {
                 *begun = true;
-                let store = store.clone();
-                call(
-                    chat,
-                    async move { store.delete_chat(chat).await.map(|_| ()) },
-                )
+                let (store, as_of) = (store.clone(), Some(*as_of));
+                call(chat, async move {
+                    store.delete_chat(chat, as_of).await.map(|_| ())
+                })
             }
             _ => Next::Nothing,
         }
@@ -221,8 +233,19 @@ impl Active {
             metrics,
             ..
         } = history;
-        let asked = self.change.take();
+        let (doubted, newest) = match self.change.take() {
+            Some(Change::Reload { doubted, newest }) => (doubted, newest),
+            _ => (false, None),
+        };
+        // A server that has lost the chat may have given its id again.
+        let found = found.filter(|(record, _)| self.chat.is_made_as(record));
         let Some((record, rows)) = found else {
+            if doubted {
+                let lost = self.chat.last_seq();
+                log_limited!(ERROR, chat = %self.chat.id(), lost,
+                    "the store has lost a chat, or another server has deleted it");
+                metrics.messages_lost(lost as u64);
+            }
             self.trust = Trust::Sure;
             self.change = Some(Change::Gone(End::Deleted));
             return self.begin_deletion(store);
@@ -232,9 +255,7 @@ impl Active {
             return self.reload(store, clock);
         }
         self.trust = Trust::Sure;
-        if let Some(Change::Reload {
-            newest: Some(newest),
-        }) = asked
+        if let Some(newest) = newest
             && rows.first().is_none_or(|row| (row.seq, row.id) != newest)
         {
             // Others may have filled the places of some.
@@ -253,6 +274,11 @@ impl Active {
             .filter(|user| !record.members.contains(user))
             .cloned()
             .collect();
+        let new = self.chat.members().missing(&record.members);
+        if doubted && !(gone.is_empty() && new.is_empty()) {
+            log_limited!(ERROR, chat = %self.chat.id(), members = new.len(), no_members = gone.len(),
+                "the store has lost changes of a chat's members, or another server has made some");
+        }
         self.remove(&gone);
         self.chat.members_mut().add(&record.members);
         Next::Nothing

@@ -133,6 +133,15 @@ impl<R> Chat<R> {
         self.last_id.map(|id| (self.last_seq, id))
     }
 
+    pub fn made(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// Whether the record is of this chat, and not of another one with its id.
+    pub fn is_made_as(&self, record: &ChatRecord) -> bool {
+        (self.created_at, &self.created_by) == (record.created_at, &record.created_by)
+    }
+
     /// The chat as the store has it now.
     pub fn record(&self) -> ChatRecord {
         ChatRecord {

@@ -144,7 +144,16 @@ impl Store for MemoryStore {
         Ok(members.is_some_and(|members| members.iter().any(|user| users.contains(user))))
     }
 
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
+    async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
+        let state = self.state_by(deadline)?;
+        let made = state
+            .chats
+            .values()
+            .filter(|chat| chat.record.created_by == *user);
+        Ok(made.take(most).count())
+    }
+
+    async fn delete_chat(&self, chat: ChatId, _as_of: Option<u64>) -> StoreResult<bool> {
         let mut state = self.state()?;
         let Some(gone) = state.chats.remove(&chat) else {
             return Ok(false);
@@ -155,7 +164,12 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        _as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let state = &mut *self.state()?;
         if let Some(found) = state.chats.get_mut(&chat) {
             for user in users {
@@ -168,7 +182,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        _as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let mut state = self.state()?;
         if let Some(found) = state.chats.get_mut(&chat) {
             found

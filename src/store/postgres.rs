@@ -38,7 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, join, join_all};
+use futures_util::future::{BoxFuture, join_all, join3};
 use tokio::sync::{Notify, watch};
 
 use self::{
@@ -185,19 +185,26 @@ impl PostgresStore {
         })
     }
 
-    /// Removes the messages of deleted chats in the background, and gives up
-    /// connections that lanes have no place for, until the store is closed. To be
-    /// spawned once; any number of servers may be at it.
+    /// Removes the messages of deleted chats in the background, gives up connections
+    /// that lanes have no place for, and sees whether the server is still the same,
+    /// until the store is closed. To be spawned once; any number of servers may be at
+    /// it.
     pub async fn purge(&self) {
+        let purge = purge::purge(&self.connector, &self.purge_wake);
         tokio::select! {
-            _ = join(purge::purge(&self.connector, &self.purge_wake), self.pool.give_way()) => {}
+            _ = join3(purge, self.pool.give_way(), self.pool.watch()) => {}
             () = self.connector.closed() => {}
         }
     }
 
-    async fn write(&self, query: Query, params: Params<'_>) -> StoreResult<Answer> {
+    async fn write(
+        &self,
+        query: Query,
+        params: Params<'_>,
+        as_of: Option<u64>,
+    ) -> StoreResult<Answer> {
         let deadline = Instant::now() + self.write_timeout;
-        self.pool.write(deadline, query, params).await
+        self.pool.write(deadline, query, params, as_of).await
     }
 }
 
@@ -215,7 +222,11 @@ impl Store for PostgresStore {
         let members: Vec<&str> = chat.members.iter().map(|m| &**m).collect();
         let creator: &str = &chat.created_by;
         let made = self
-            .write(Query::CreateChat, &[&creator, &chat.created_at.0, &members])
+            .write(
+                Query::CreateChat,
+                &[&creator, &chat.created_at.0, &members],
+                None,
+            )
             .await?;
         let id = made.rows.first().and_then(|row| row.try_get(0).ok());
         // The id column's own sequence starts at 1.
@@ -241,24 +252,42 @@ impl Store for PostgresStore {
         self.pool.has_member(chat, users, deadline).await
     }
 
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
-        let deleted = self.write(Query::DeleteChat, &[&chat.get()]).await?.count > 0;
+    async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
+        self.pool.made_by(user, most, deadline).await
+    }
+
+    async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {
+        let deleted = self
+            .write(Query::DeleteChat, &[&chat.get()], as_of)
+            .await?
+            .count
+            > 0;
         if deleted {
             self.purge_wake.notify_one();
         }
         Ok(deleted)
     }
 
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let users: Vec<&str> = users.iter().map(|u| &**u).collect();
-        self.write(Query::AddMembers, &[&chat.get(), &users])
+        self.write(Query::AddMembers, &[&chat.get(), &users], as_of)
             .await?;
         Ok(())
     }
 
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let users: Vec<&str> = users.iter().map(|u| &**u).collect();
-        self.write(Query::RemoveMembers, &[&chat.get(), &users])
+        self.write(Query::RemoveMembers, &[&chat.get(), &users], as_of)
             .await?;
         Ok(())
     }

@@ -191,15 +191,33 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
+    async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
+        let user = user.clone();
+        read(&self.reads, deadline, move |conn| {
+            queries::made_by(conn, &user, most)
+        })
+        .await
+    }
+
+    async fn delete_chat(&self, chat: ChatId, _as_of: Option<u64>) -> StoreResult<bool> {
         Ok(self.write(Change::Delete(chat)).await? > 0)
     }
 
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        _as_of: Option<u64>,
+    ) -> StoreResult<()> {
         self.write(Change::AddMembers(chat, users)).await.map(drop)
     }
 
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        _as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let change = Change::RemoveMembers(chat, users);
         self.write(change).await.map(drop)
     }

@@ -10,6 +10,7 @@ use prometheus_client::{
 };
 
 use super::{
+    logs,
     metrics::Metrics,
     names::{self, AUTH_OUTCOMES, CODES, Kind, METHODS, REASONS},
     process,
@@ -131,6 +132,7 @@ impl Collector for Metrics {
                 names::DELIVERIES => count(p.deliveries),
                 names::READERS => gauge(p.readers),
                 names::KEYS_UNUSABLE => count(p.keys_unusable),
+                names::LOG_LINES_DROPPED => Shown::Count(logs::dropped_lines()),
                 names::RESUMES => count(p.resumes),
                 names::CHATS_ACTIVE => gauge(p.chats),
                 names::MEMORY_BUDGET => gauge(p.memory_budget),

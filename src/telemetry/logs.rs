@@ -1,7 +1,16 @@
 //! The log: on standard error, pretty on a terminal and JSON otherwise.
+//!
+//! A thread of its own writes it, so that whoever logs never waits for whoever
+//! reads: a pipe that nobody empties costs lines, and they are counted.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
@@ -17,6 +26,15 @@ const CHATTY: [&str; 7] = [
     "tokio_postgres",
     "mio",
 ];
+
+/// Lines that may wait to be written; one more is dropped. A line has some 300
+/// bytes.
+const WAITING_LINES: usize = 8_192;
+
+/// How long the end of the process waits for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(1_500);
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// How the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +75,48 @@ impl LogLevel {
     }
 }
 
+/// The log of this process. What still waits is written when it is dropped, unless
+/// nobody reads it.
+#[derive(Debug)]
+pub struct Log {
+    level: LogLevel,
+    writer: Option<WorkerGuard>,
+}
+
+impl Log {
+    pub fn level(&self) -> LogLevel {
+        self.level.clone()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let writer = self.writer.take();
+        let (written, told) = mpsc::sync_channel(1);
+        // It waits for the reader of the log, and may complain to one who does not
+        // read either.
+        let last = thread::Builder::new().spawn(move || {
+            drop(writer);
+            written.send(())
+        });
+        if last.is_ok() {
+            _ = told.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Lines that were not written because nobody read those before them.
+pub(super) fn dropped_lines() -> u64 {
+    DROPPED
+        .get()
+        .map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
 /// Sends the log to standard error. `level` is a level or a filter directive.
 ///
 /// # Errors
 /// If the filter cannot be read, or there is a log already.
-pub fn init_logs(level: &str, format: LogFormat) -> Result<LogLevel, LogError> {
+pub fn init_logs(level: &str, format: LogFormat) -> Result<Log, LogError> {
     let filter = EnvFilter::try_new(directives(level))?;
     let (filter, handle) = reload::Layer::new(filter);
     let pretty = match format {
@@ -69,7 +124,13 @@ pub fn init_logs(level: &str, format: LogFormat) -> Result<LogLevel, LogError> {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let (stderr, writer) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .lossy(true)
+        .thread_name("log")
+        .finish(io::stderr());
+    _ = DROPPED.set(stderr.error_counter());
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
     let registry = tracing_subscriber::registry().with(filter);
     if pretty {
         let lines = lines.with_ansi(io::stderr().is_terminal());
@@ -77,7 +138,10 @@ pub fn init_logs(level: &str, format: LogFormat) -> Result<LogLevel, LogError> {
     } else {
         registry.with(lines.json().flatten_event(true)).try_init()?;
     }
-    Ok(LogLevel(Some(handle)))
+    Ok(Log {
+        level: LogLevel(Some(handle)),
+        writer: Some(writer),
+    })
 }
 
 /// A plain level is meant for this service; who wants a library's lines as well

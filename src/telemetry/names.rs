@@ -37,6 +37,7 @@ metrics! {
     DELIVERIES: Counter "chat_deliveries" "Messages handed to readers' connections";
     READERS: Gauge "chat_readers" "Streams that read a chat";
     KEYS_UNUSABLE: Counter "chat_keys_unusable" "Times that a changed file of --jwt-keys or --jwt-secret-file could not be used; the last good keys count";
+    LOG_LINES_DROPPED: Counter "chat_log_lines_dropped" "Lines of the log that were dropped because nobody read those before them";
     RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
     MEMORY_BUDGET: Gauge "chat_memory_budget_bytes" "What --memory allows for chats, posts and pages of history";
@@ -103,7 +104,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 37] = [
+pub const REASONS: [&str; 39] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -137,6 +138,8 @@ pub const REASONS: [&str; 37] = [
     "TOO_MANY_CONNECTIONS",
     "TOO_MANY_STREAMS",
     "TOO_MANY_SENDS",
+    "TOO_MANY_CHANGES",
+    "TOO_MANY_CHATS",
     "TOO_MANY_CALLS",
     "TOO_MANY_OPEN_CALLS",
     "TOO_MANY_FRAMES",

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Front, Landed};
 use crate::{
-    domain::{ChatId, Clock, Row, Seq},
+    domain::{ChatId, Clock, Row, Seq, Timestamp},
     store::{Page, Store, StoreError, StoreResult, retry_delays},
     telemetry::{Metrics, chain, log_limited},
 };
@@ -173,8 +173,19 @@ impl<'a> Attempt<'a> {
     }
 
     async fn is_there(&self, chat: ChatId) -> bool {
+        self.made(chat).await.is_some()
+    }
+
+    /// Whether the chat is there, and not another one that has been given its id.
+    async fn is_same(&self, front: &Front) -> bool {
+        self.made(front.chat).await == Some(front.made)
+    }
+
+    /// When the chat was made, if it is there.
+    async fn made(&self, chat: ChatId) -> Option<Timestamp> {
         let load = |deadline| self.store.load_chat(chat, 0, deadline);
-        self.ask(chat, load).await.is_some()
+        let found = self.ask(chat, load).await;
+        found.map(|(record, _)| record.created_at)
     }
 
     /// Finds what the store refuses by halving. A message that is refused

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::{Landed, attempt::Attempt};
 use crate::{
-    domain::{ChatId, Clock, MessageId, Row, Seq},
+    domain::{ChatId, Clock, MessageId, Row, Seq, Timestamp},
     store::Store,
     telemetry::{SpanRef, Telemetry},
 };
@@ -14,12 +14,15 @@ use crate::{
 /// on with.
 pub const SHARD_BATCHES: usize = 2;
 
-/// The newest message of a chat, as its shard knows it.
+/// A chat as its shard knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Front {
     pub chat: ChatId,
-    pub seq: Seq,
-    pub id: MessageId,
+    /// When the chat was made, which tells it from another one with its id: a server
+    /// that has lost the chat gives the id again.
+    pub made: Timestamp,
+    /// The newest message, if there is one.
+    pub newest: Option<(Seq, MessageId)>,
 }
 
 /// One shard's batch. No two that are with the lane have a chat in common.
@@ -27,7 +30,7 @@ pub struct Front {
 pub struct Submission {
     /// Of one chat together, dense and ascending in seq.
     pub rows: Vec<Row>,
-    /// What the rows of each chat follow, if it has messages.
+    /// What the rows of each chat follow.
     pub fronts: Vec<Front>,
     /// The store's lineage that the shard's chats are known to agree with; `None`
     /// while there is doubt.

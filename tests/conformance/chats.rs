@@ -23,11 +23,11 @@ pub async fn members_stand_in_the_order_of_joining(store: &dyn Store) {
     let (z, a, m, b) = (user("z"), user("a"), user("m"), user("b"));
     let id = chat(store, &[&z, &a]).await;
     let more = vec![m.clone(), a.clone(), b.clone()];
-    store.add_members(id, more.clone()).await.unwrap();
+    store.add_members(id, more.clone(), None).await.unwrap();
     let expected = [z, a, m, b];
     assert_eq!(members(store, id).await, expected);
     // Who is a member already stays in his place.
-    store.add_members(id, more).await.unwrap();
+    store.add_members(id, more, None).await.unwrap();
     assert_eq!(members(store, id).await, expected);
 }
 
@@ -35,21 +35,27 @@ pub async fn a_member_who_returns_comes_last(store: &dyn Store) {
     let (a, b, c) = (user("a"), user("b"), user("c"));
     let id = chat(store, &[&a, &b, &c]).await;
     let gone = vec![a.clone(), user("nobody")];
-    store.remove_members(id, gone).await.unwrap();
+    store.remove_members(id, gone, None).await.unwrap();
     assert_eq!(members(store, id).await, [b.clone(), c.clone()]);
-    store.add_members(id, vec![a.clone()]).await.unwrap();
+    store.add_members(id, vec![a.clone()], None).await.unwrap();
     assert_eq!(members(store, id).await, [b.clone(), c.clone(), a.clone()]);
     // The same where the one who joined last leaves.
-    store.remove_members(id, vec![a.clone()]).await.unwrap();
+    store
+        .remove_members(id, vec![a.clone()], None)
+        .await
+        .unwrap();
     let back = vec![a.clone()];
-    store.add_members(id, back).await.unwrap();
+    store.add_members(id, back, None).await.unwrap();
     assert_eq!(members(store, id).await, [b, c, a]);
 }
 
 pub async fn members_of_one_chat_are_not_those_of_another(store: &dyn Store) {
     let (a, b) = (user("a"), user("b"));
     let (one, two) = (chat(store, &[&a, &b]).await, chat(store, &[&a, &b]).await);
-    store.remove_members(one, vec![b.clone()]).await.unwrap();
+    store
+        .remove_members(one, vec![b.clone()], None)
+        .await
+        .unwrap();
     assert_eq!(members(store, one).await, std::slice::from_ref(&a));
     assert_eq!(members(store, two).await, [a, b]);
 }
@@ -65,9 +71,12 @@ pub async fn membership_is_known_without_the_chat(store: &dyn Store) {
     assert!(asked(id, &[&c, &a]).await, "one of several");
     assert!(!asked(id, &[&c]).await, "a member of another chat");
     assert!(!asked(id, &[]).await);
-    store.remove_members(id, vec![b.clone()]).await.unwrap();
+    store
+        .remove_members(id, vec![b.clone()], None)
+        .await
+        .unwrap();
     assert!(!asked(id, &[&b]).await, "removed");
-    assert!(store.delete_chat(id).await.unwrap());
+    assert!(store.delete_chat(id, None).await.unwrap());
     assert!(!asked(id, &[&a]).await, "the chat is deleted");
     assert!(asked(other, &[&c]).await);
 }
@@ -78,7 +87,7 @@ pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
     let both = [rows(id, 1..=20), rows(other, 1..=3)].concat();
     append(store, both).await.unwrap();
 
-    assert!(store.delete_chat(id).await.unwrap());
+    assert!(store.delete_chat(id, None).await.unwrap());
     assert_eq!(store.load_chat(id, 5, soon()).await.unwrap(), None);
     assert_eq!(history(store, id).await, vec![]);
     assert_eq!(
@@ -91,8 +100,8 @@ pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
     assert_eq!(of_a.len(), 1);
     assert_eq!(of_a[0].1.id, other);
     assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), vec![]);
-    assert!(!store.delete_chat(id).await.unwrap(), "a second time");
-    store.add_members(id, vec![b.clone()]).await.unwrap();
+    assert!(!store.delete_chat(id, None).await.unwrap(), "a second time");
+    store.add_members(id, vec![b.clone()], None).await.unwrap();
     assert_eq!(store.load_chat(id, 5, soon()).await.unwrap(), None);
     assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), vec![]);
     assert_eq!(history(store, other).await.len(), 3);
@@ -101,19 +110,22 @@ pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
 pub async fn a_missing_chat_is_not_an_error(store: &dyn Store) {
     let missing = ChatId::new(i64::MAX - 1).unwrap();
     assert_eq!(store.load_chat(missing, 5, soon()).await.unwrap(), None);
-    assert!(!store.delete_chat(missing).await.unwrap());
+    assert!(!store.delete_chat(missing, None).await.unwrap());
     assert_eq!(history(store, missing).await, vec![]);
     assert_eq!(store.last_seqs(&[missing], soon()).await.unwrap(), [0]);
     let somebody = vec![user("somebody")];
-    store.add_members(missing, somebody.clone()).await.unwrap();
-    store.remove_members(missing, somebody).await.unwrap();
+    store
+        .add_members(missing, somebody.clone(), None)
+        .await
+        .unwrap();
+    store.remove_members(missing, somebody, None).await.unwrap();
     assert_eq!(store.load_chat(missing, 5, soon()).await.unwrap(), None);
     store.ping(soon()).await.unwrap();
 }
 
 pub async fn ids_are_not_given_twice(store: &dyn Store) {
     let first = chat_of_one(store).await;
-    assert!(store.delete_chat(first).await.unwrap());
+    assert!(store.delete_chat(first, None).await.unwrap());
     let second = chat_of_one(store).await;
     assert!(second > first);
 }

@@ -4,9 +4,12 @@ pub async fn a_restart_changes_nothing(backend: &mut impl Durable) {
     let (a, b, c) = (user("a"), user("b"), user("c"));
     let store = backend.store();
     let id = chat(&*store, &[&c, &a]).await;
-    store.add_members(id, vec![b.clone()]).await.unwrap();
-    store.remove_members(id, vec![c.clone()]).await.unwrap();
-    store.add_members(id, vec![c]).await.unwrap();
+    store.add_members(id, vec![b.clone()], None).await.unwrap();
+    store
+        .remove_members(id, vec![c.clone()], None)
+        .await
+        .unwrap();
+    store.add_members(id, vec![c], None).await.unwrap();
     append(&*store, rows(id, 1..=200)).await.unwrap();
     let before = store.load_chat(id, 50, soon()).await.unwrap();
     let all = history(&*store, id).await;
@@ -26,7 +29,7 @@ pub async fn a_restart_changes_nothing(backend: &mut impl Durable) {
 
 pub async fn ids_are_not_given_twice_over_a_restart(backend: &mut impl Durable) {
     let first = chat_of_one(&*backend.store()).await;
-    assert!(backend.store().delete_chat(first).await.unwrap());
+    assert!(backend.store().delete_chat(first, None).await.unwrap());
     backend.reopen().await;
     assert!(chat_of_one(&*backend.store()).await > first);
 }
@@ -35,7 +38,7 @@ pub async fn a_deleted_chat_stays_deleted(backend: &mut impl Durable) {
     let store = backend.store();
     let id = chat_of_one(&*store).await;
     append(&*store, rows(id, 1..=3_000)).await.unwrap();
-    assert!(store.delete_chat(id).await.unwrap());
+    assert!(store.delete_chat(id, None).await.unwrap());
     drop(store);
     backend.reopen().await;
     let store = backend.store();

@@ -100,8 +100,14 @@ pub async fn a_list_holds_only_chats_of_the_user(store: &dyn Store) {
     let mine = chat(store, &[&me]).await;
     let yours = chat(store, &[&you]).await;
     assert_eq!(listed(store, &me, 9).await, [(1_000, mine), (1_000, both)]);
-    store.remove_members(both, vec![me.clone()]).await.unwrap();
-    store.add_members(yours, vec![me.clone()]).await.unwrap();
+    store
+        .remove_members(both, vec![me.clone()], None)
+        .await
+        .unwrap();
+    store
+        .add_members(yours, vec![me.clone()], None)
+        .await
+        .unwrap();
     assert_eq!(listed(store, &me, 9).await, [(1_000, yours), (1_000, mine)]);
     assert_eq!(
         listed(store, &you, 9).await,

@@ -201,9 +201,9 @@ pub async fn a_closed_store_is_unavailable(store: &dyn Store) {
     let answers = [
         append(store, rows(id, 1..=1)).await,
         store.create_chat(new_chat(&[&owner[0]])).await.map(drop),
-        store.delete_chat(id).await.map(drop),
-        store.add_members(id, owner.clone()).await,
-        store.remove_members(id, owner).await,
+        store.delete_chat(id, None).await.map(drop),
+        store.add_members(id, owner.clone(), None).await,
+        store.remove_members(id, owner, None).await,
     ];
     for answer in answers {
         assert!(

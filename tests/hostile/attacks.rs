@@ -10,7 +10,7 @@ use super::{
     raw::{
         ACK, CONTINUATION, Connection, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
         PING, PRIORITY, SETTINGS, WINDOW_UPDATE, call, frame, head, hello, literal, message, open,
-        open_path, reset,
+        open_path, reset, window_update,
     },
 };
 
@@ -245,6 +245,33 @@ pub async fn walks(address: SocketAddr, chat: Option<i64>) -> Vec<Connection> {
         _ = connection.say(&changing_windows(20_000)).await;
     }
     connections
+}
+
+/// Opens a stream with a user's token on each of so many connections, and then sends
+/// nothing for a while but frames that bring nothing.
+pub async fn idle(address: SocketAddr, chat: i64, count: usize) {
+    const FOR: Duration = Duration::from_secs(2);
+    const UNKNOWN: u8 = 0x33;
+    let kinds = [
+        window_update(0, 1),
+        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
+        frame(UNKNOWN, 0, 0, &[]),
+    ];
+    let flooding = stream::iter(0..count).map(|at| {
+        let words = kinds[at % kinds.len()].repeat(4 * 1024);
+        async move {
+            let mut connection = Connection::open(address, 109).await.unwrap();
+            let begin = [
+                hello(),
+                open(1, "ConnectChat", MALLORY),
+                message(1, 0, &join(chat)),
+            ];
+            connection.say(&begin.concat()).await.unwrap();
+            while connection.say(&words).await.is_ok() {}
+        }
+    });
+    let flooding = flooding.buffer_unordered(count).for_each(|()| async {});
+    _ = tokio::time::timeout(FOR, flooding).await;
 }
 
 /// Sends one kind of frame without end for a while, on so many connections; who is

@@ -112,6 +112,20 @@ pub fn bad_fields() -> Vec<BadField> {
         let create = proto::CreateRequest { info };
         bad.push(("Create", "info.usernames", create.encode_to_vec()));
     }
+    for name in [
+        "\u{202e}gnp.exe",
+        "alice\u{200b}",
+        "\u{3164}",
+        "\u{301}",
+        "a\u{a0}b",
+    ] {
+        let usernames = vec!["bob".to_owned(), name.to_owned()];
+        let change = members(1, usernames.clone()).encode_to_vec();
+        bad.push(("AddMembers", "usernames", change));
+        let info = Some(proto::ChatInfo { usernames });
+        let create = proto::CreateRequest { info };
+        bad.push(("Create", "info.usernames", create.encode_to_vec()));
+    }
     // With the caller one too many.
     let info = Some(proto::ChatInfo {
         usernames: crowd[..20].to_vec(),
@@ -131,7 +145,7 @@ pub fn bad_fields() -> Vec<BadField> {
     };
     bad.push(("SendMessage", "message", no_message.encode_to_vec()));
     let long_text = "ü".repeat(4_097);
-    for text in ["", "\0", "a\0b", &long_text] {
+    for text in ["", "\0", "a\0b", &long_text, " \n", "\u{200b}\u{2800}"] {
         bad.push((
             "SendMessage",
             "message.text",
@@ -234,7 +248,7 @@ pub fn bad_posts() -> Vec<(&'static str, Vec<u8>)> {
         ("send", proto::ConnectChatRequest::default().encode_to_vec()),
         ("send", join("1").encode_to_vec()),
     ];
-    for text in ["", "\0", "a\0b", &long_text] {
+    for text in ["", "\0", "a\0b", &long_text, " \n", "\u{200b}\u{2800}"] {
         bad.push(("send.text", post(text, "id").encode_to_vec()));
     }
     for id in [&long_id, "é", "a\tb", "\0"] {

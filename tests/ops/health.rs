@@ -315,3 +315,40 @@ async fn p7_a_request_that_names_no_host_reads_in_http_1_0_and_changes_nothing()
     }
     app.drain(PATIENCE).await;
 }
+
+/// Requests whose body never comes hold places, and whoever comes then is new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_probes_are_answered_while_others_hold_requests_open() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = server(&[]).await;
+    let at = app.http_address().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let head = format!("PUT /log-level HTTP/1.1\r\nhost: {at}\r\ncontent-length: 9\r\n\r\ni");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    for probe in 0..100 {
+        // A probe that is a little slow, and one more connection behind it.
+        let mut slow = TcpStream::connect(at).await.unwrap();
+        held.push(TcpStream::connect(at).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let ask = format!("GET /live HTTP/1.1\r\nhost: {at}\r\n\r\n");
+        slow.write_all(ask.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        let answered = tokio::time::timeout(PATIENCE, slow.read_exact(&mut answer)).await;
+        answered
+            .unwrap()
+            .unwrap_or_else(|why| panic!("probe {probe}: {why}"));
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    // Nor do they hold them for long.
+    let (mut ended, mut answer) = (0, Vec::new());
+    for mut stream in held.drain(..256) {
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        ended += usize::from(end.is_ok());
+    }
+    assert_eq!(ended, 256);
+    app.drain(PATIENCE).await;
+}

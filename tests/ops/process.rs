@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::server::Server;
+use tonic::transport::Channel;
+
+use super::{PATIENCE, get, value};
+use crate::server::{Client, Server};
 
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
@@ -48,4 +51,59 @@ async fn p9_only_the_signals_that_mean_it_end_the_server() {
         alice.send(chat, "still here", "").await.unwrap();
     }
     assert_eq!(server.terminate().await, Some(0));
+}
+
+/// A collector of logs that hangs: the pipe is full, for errors and for all else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p9_a_log_that_nobody_reads_holds_nothing_up() {
+    use std::{net::SocketAddr, os::unix::process::ExitStatusExt as _, process::Stdio};
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    let (read, write) = std::io::pipe().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_chatd"))
+        .args(["serve", "--grpc-port", "0", "--http-port", "0"])
+        .args(["--log-level", "h2=trace,info", "--log-format", "json"])
+        .current_dir(dir.path())
+        .env_clear()
+        .stdout(write.try_clone().unwrap())
+        .stderr(write)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines =
+        BufReader::new(tokio::net::unix::pipe::Receiver::from_owned_fd(read.into()).unwrap())
+            .lines();
+    let mut addresses = Vec::<SocketAddr>::new();
+    while addresses.len() < 2 {
+        let line = lines.next_line().await.unwrap().unwrap();
+        let address = ["listening on ", "http on "]
+            .iter()
+            .find_map(|head| line.strip_prefix(head));
+        addresses.extend(address.map(|address| address.parse::<SocketAddr>().unwrap()));
+    }
+    let channel = Channel::from_shared(format!("http://{}", addresses[0])).unwrap();
+    let alice = Client::new(channel.connect().await.unwrap(), "alice");
+    let chat = alice.create(&[]).await;
+    let dropped = async || {
+        let (_, metrics) = get(addresses[1], "/metrics").await;
+        value(&metrics, "chat_log_lines_dropped_total")
+    };
+    let began = std::time::Instant::now();
+    while dropped().await == 0.0 {
+        for _ in 0..200 {
+            tokio::time::timeout(PATIENCE, alice.send(chat, "hi", ""))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        assert!(began.elapsed() < 4 * PATIENCE, "the pipe never fills");
+    }
+    assert_eq!(get(addresses[1], "/live").await.0, 200);
+    crate::pg::kill("-TERM", child.id().unwrap());
+    let ended = tokio::time::timeout(PATIENCE, child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((ended.code(), ended.signal()), (Some(0), None));
 }

@@ -197,7 +197,11 @@ async fn p10_text_and_names_are_text_whatever_they_look_like() {
     let title = page
         .eval("document.querySelector('main h1').textContent")
         .await;
-    assert_eq!(title, format!("{NAME}, dave"));
+    // Each name is isolated from those beside it.
+    assert_eq!(
+        title,
+        format!("\u{2068}{NAME}\u{2069}, \u{2068}dave\u{2069}")
+    );
     let made = "document.querySelectorAll('img, svg, script:not([src]), .row b b').length";
     assert_eq!(page.eval(made).await, 0);
     assert_eq!(page.eval("typeof hacked").await, "undefined");

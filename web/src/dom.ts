@@ -29,3 +29,13 @@ export function dialog(title: string, ...children: (Node | string)[]): HTMLDialo
   box.showModal();
   return box;
 }
+
+// A name with nothing in it hidden: names that are older than the rule against
+// invisible characters may hold some.
+const HIDDEN = /[\p{Default_Ignorable_Code_Point}\p{Cf}\u2800]/gu;
+const code = (c: string) => `\\u{${c.codePointAt(0)!.toString(16)}}`;
+
+export const shown = (name: string): string => name.replace(HIDDEN, code);
+
+/** A name among others in one text, which it does not turn. */
+export const isolated = (name: string): string => `\u2068${shown(name)}\u2069`;

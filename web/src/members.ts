@@ -1,6 +1,6 @@
 // The dialogs: a new chat, and the members of one.
 import { failure, type Api } from "./api";
-import { dialog, h } from "./dom";
+import { dialog, h, shown } from "./dom";
 import type { Chat } from "./gen/chat_v1/chat_pb";
 import type { Session } from "./session";
 
@@ -69,7 +69,7 @@ export function members(
     const people = chat.info?.usernames ?? [];
     list.replaceChildren(
       ...people.map((name) => {
-        const row = h("li", {}, h("span", { dir: "auto" }, name));
+        const row = h("li", {}, h("span", { dir: "auto" }, shown(name)));
         if (name === chat.createdBy) row.append(h("small", {}, "made the chat"));
         if (mayChange && name !== session.user) {
           const out = () => doing(async () => take((await remove([name])).chat));

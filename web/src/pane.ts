@@ -1,6 +1,6 @@
 // The open chat: its messages, what is on its way, and the field to type in.
 import type { Api } from "./api";
-import { h } from "./dom";
+import { h, isolated, shown } from "./dom";
 import type { Chat, Message } from "./gen/chat_v1/chat_pb";
 import { members } from "./members";
 import type { Outbox, Post } from "./outbox";
@@ -97,7 +97,7 @@ export class Pane implements Rows {
   setChat(chat: Chat): void {
     this.chat = chat;
     this.title.textContent = titleOf(chat, this.session.user);
-    this.title.title = `#${this.id}: ${chat.info?.usernames.join(", ")}`;
+    this.title.title = `#${this.id}: ${chat.info?.usernames.map(isolated).join(", ")}`;
   }
 
   focus(): void {
@@ -216,7 +216,7 @@ export class Pane implements Rows {
     const row = h("article", { className: "row", data: { seq: String(message.seq) } });
     if (newDay(message, before)) row.append(h("div", { className: "day" }, DAY.format(at)));
     if (heads(message, before)) {
-      row.append(h("div", { className: "head" }, h("b", { dir: "auto" }, message.from), " ", time(at)));
+      row.append(h("div", { className: "head" }, h("b", { dir: "auto" }, shown(message.from)), " ", time(at)));
     }
     const own = message.from === this.session.user;
     row.append(h("p", { className: own ? "text own" : "text", dir: "auto", title: at.toLocaleString() }, message.text));

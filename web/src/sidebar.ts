@@ -1,6 +1,6 @@
 // The caller's chats, newest activity first, with what is unread.
 import { Backoff, failure, type Api } from "./api";
-import { h, pause } from "./dom";
+import { h, isolated, pause } from "./dom";
 import type { Chat } from "./gen/chat_v1/chat_pb";
 
 const PAGE = 50;
@@ -147,5 +147,5 @@ export function titleOf(chat: Chat, user: string): string {
   const others = chat.info?.usernames.filter((name) => name !== user) ?? [];
   if (others.length === 0) return "Only you";
   const rest = others.length > 3 ? ` and ${others.length - 3} more` : "";
-  return others.slice(0, 3).join(", ") + rest;
+  return others.slice(0, 3).map(isolated).join(", ") + rest;
 }

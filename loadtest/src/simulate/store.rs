@@ -102,6 +102,24 @@ impl SimStore {
     }
 
     /// A change of a chat or its members.
+    /// A change by whoever knows the chat as of this lineage.
+    async fn change_as_of<T>(
+        &self,
+        as_of: Option<u64>,
+        what: &str,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> StoreResult<T> {
+        let fenced = |state: &mut State| {
+            let told = !matches!(state.mutation, Some(Mutation::HidesTakeovers));
+            let lineage = state.lineage.borrow().number;
+            match told && as_of.is_some_and(|known| known != lineage) {
+                true => Err(StoreError::Replaced),
+                false => Ok(change(state)),
+            }
+        };
+        self.change(what, fenced).await?
+    }
+
     async fn change<T>(&self, what: &str, change: impl FnOnce(&mut State) -> T) -> StoreResult<T> {
         let fate = self.fate(what);
         until(now() + fate.before).await;
@@ -221,21 +239,42 @@ impl Store for SimStore {
         .await
     }
 
-    async fn delete_chat(&self, chat: ChatId) -> StoreResult<bool> {
-        self.change(&format!("delete {chat}"), |state| {
+    async fn made_by(
+        &self,
+        _user: &UserName,
+        _most: usize,
+        _deadline: Instant,
+    ) -> StoreResult<usize> {
+        // The shards have no use for it.
+        Err(unavailable())
+    }
+
+    async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {
+        self.change_as_of(as_of, &format!("delete {chat}"), |state| {
             let found = state.disk.chat_mut(chat);
             found.is_some_and(|chat| !std::mem::replace(&mut chat.deleted, true))
         })
         .await
     }
 
-    async fn add_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
+    async fn add_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
         let add = |state: &mut State| state.disk.add_members(chat, &users);
-        self.change(&format!("add members {chat}"), add).await
+        self.change_as_of(as_of, &format!("add members {chat}"), add)
+            .await
     }
 
-    async fn remove_members(&self, chat: ChatId, users: Vec<UserName>) -> StoreResult<()> {
-        self.change(&format!("remove members {chat}"), |state| {
+    async fn remove_members(
+        &self,
+        chat: ChatId,
+        users: Vec<UserName>,
+        as_of: Option<u64>,
+    ) -> StoreResult<()> {
+        self.change_as_of(as_of, &format!("remove members {chat}"), |state| {
             if !state.mutated(Mutation::KeepsMembers) {
                 state.disk.remove_members(chat, &users);
             }

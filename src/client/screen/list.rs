@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::text;
-use crate::proto;
+use crate::{client::print, proto};
 
 /// Chats asked for at first, and more each time the end is reached.
 const STEP: i32 = 100;
@@ -141,7 +141,7 @@ impl Chat {
             members: members.len(),
             names: members
                 .iter()
-                .map(|name| text::width(name))
+                .map(|name| text::width(&print::name(name)))
                 .max()
                 .unwrap_or(0),
             last_seq: chat.last_seq,
@@ -151,10 +151,10 @@ impl Chat {
 
 /// A chat goes by its other members.
 fn title(members: &[String], me: &str) -> String {
-    let others: Vec<&str> = members
+    let others: Vec<_> = members
         .iter()
-        .map(|name| &name[..])
         .filter(|name| *name != me)
+        .map(|name| print::name(name))
         .collect();
     let named = others[..others.len().min(NAMES)].join(", ");
     match others.len() {

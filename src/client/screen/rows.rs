@@ -124,8 +124,9 @@ impl<'a> Pane<'a> {
         }
         let time = if says.minute { &moment.time[..] } else { "" };
         let name = if says.who { &message.from[..] } else { "" };
+        let name = print::name(name);
         let time = Span::from(time.to_owned()).dim();
-        self.body(&mut lines, (time, name), &message.text, Style::new());
+        self.body(&mut lines, (time, &name), &message.text, Style::new());
         lines
     }
 

@@ -17,7 +17,8 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "max_connections" => Count(1, 1_000_000),
         "max_connection_streams" => Count(1, 1_000_000),
         "max_user_streams" => Count(1, 1_000_000),
-        "max_user_sends" => Count(0, 1_000_000),
+        "max_user_sends" | "max_user_changes" => Count(0, 1_000_000),
+        "max_user_chats" => Count(0, 1_000_000_000),
         "max_inflight" => Count(1, 10_000_000),
         "max_header" => Size(KIB, 1024 * KIB),
         "max_pending_resets" => Count(1, 10_000),
@@ -145,6 +146,14 @@ pub(super) struct Guard {
     /// Messages a second, per user; 0: any number
     #[arg(long, value_name = "N", default_value = "0")]
     max_user_sends: String,
+
+    /// Chats made, changed or deleted a second, per user; 0: any number
+    #[arg(long, value_name = "N", default_value = "0")]
+    max_user_changes: String,
+
+    /// Chats that a user has made and not deleted; 0: any number
+    #[arg(long, value_name = "N", default_value = "0")]
+    max_user_chats: String,
 
     /// Calls being answered at a time, without ConnectChat streams
     #[arg(long, value_name = "N", default_value = "65536")]

@@ -80,11 +80,11 @@ impl Shard {
             let in_turn = room.is_left();
             let (before, newest) = (rows.len(), active.chat.newest());
             active.chat.take(&mut rows, &mut room, wall);
-            if let Some((seq, message)) = newest.filter(|_| rows.len() > before) {
+            if rows.len() > before {
                 fronts.push(Front {
                     chat: id,
-                    seq,
-                    id: message,
+                    made: active.chat.made(),
+                    newest,
                 });
             }
             sampled.extend(active.chat.sampled());

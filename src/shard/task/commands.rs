@@ -89,7 +89,7 @@ impl Shard {
                 let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
                     return;
                 };
-                let next = active.begin(command, max, &store);
+                let next = active.begin(command, max, &store, self.state.lineage.number);
                 if active.is_ending() {
                     let before = active.chat.load();
                     let effects = &mut self.state.effects;

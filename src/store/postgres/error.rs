@@ -94,6 +94,7 @@ pub(super) fn unchanged(error: tokio_postgres::Error) -> StoreError {
         return StoreError::Conflict;
     }
     match code.code().get(..2) {
+        Some(_) if is_another_server(&error) => StoreError::Unavailable(error.into()),
         // Data exceptions, broken constraints, program limits: the data's fault,
         // today and tomorrow. All else (resources, shutdown, a standby, missing
         // permissions, a deadlock) may be better the next time.
@@ -114,6 +115,12 @@ pub(super) fn spoils_session(error: &tokio_postgres::Error) -> bool {
             "25006" | "0A000" | "26000" | "42P05" | "57P01" | "57P02" | "57P03" | "57P05"
         )
     })
+}
+
+/// What [`super::sql::is_server`] says of another server. Nothing else that is
+/// asked divides.
+pub(super) fn is_another_server(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::DIVISION_BY_ZERO)
 }
 
 /// An error of a statement that commits by itself.

@@ -30,6 +30,7 @@ macro_rules! migrations {
 /// In order. What has been released is never changed.
 const MIGRATIONS: &[Migration] = migrations![
     1 "0001_chats_and_messages",
+    2 "0002_chats_by_creator",
 ];
 
 /// Any number will do as long as it is ours in this database ("chatd" in ASCII).

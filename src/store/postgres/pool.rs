@@ -1,9 +1,10 @@
 mod lease;
+mod locks;
 
 use std::{
     ops::Deref,
     pin::pin,
-    sync::RwLock,
+    sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use self::lease::Lease;
+use self::{lease::Lease, locks::Locks};
 use super::{
     Settings,
     connect::Connector,
@@ -31,6 +32,9 @@ pub(super) use self::lease::missing;
 /// between two attempts, so that a database that is back is found soon.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
+/// Between two looks at whose server answers.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// Between two connections that are given up so that a lane can have one.
 const GIVE_WAY: Duration = Duration::from_millis(50);
 
@@ -39,6 +43,7 @@ const GIVE_WAY: Duration = Duration::from_millis(50);
 pub(super) struct Pool {
     inner: RwLock<Option<bb8::Pool<Readers>>>,
     connector: Connector,
+    locks: Arc<Locks>,
 }
 
 /// What a pooled connection can be asked.
@@ -48,6 +53,7 @@ pub(super) enum Query {
     PageBefore,
     Chat,
     HasMember,
+    MadeBy,
     ChatsOf,
     LastSeqs,
     CreateChat,
@@ -57,11 +63,12 @@ pub(super) enum Query {
 }
 
 /// Each [`Query`], and the types of what it is asked with.
-const STATEMENTS: [(&str, &[Type]); 10] = [
+const STATEMENTS: [(&str, &[Type]); 11] = [
     (sql::PAGE_AFTER, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::PAGE_BEFORE, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::CHAT, &[Type::INT8]),
     (sql::HAS_MEMBER, &[Type::INT8, Type::TEXT_ARRAY]),
+    (sql::MADE_BY, &[Type::TEXT, Type::INT8]),
     (
         sql::CHATS_OF,
         &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
@@ -96,6 +103,7 @@ impl Pool {
         Ok(Self {
             inner: RwLock::new(Some(pool)),
             connector,
+            locks: Arc::default(),
         })
     }
 
@@ -115,22 +123,26 @@ impl Pool {
         self.lease(deadline).await?.read(&asked).await
     }
 
-    /// Changes something in a transaction of its own. A session that has answered
-    /// that it is of no use any more has changed nothing.
+    /// Changes something in a transaction of its own, of the lineage `as_of`. A
+    /// session that has answered that it is of no use any more has changed nothing.
     pub async fn write(
         &self,
         deadline: Instant,
         query: Query,
         params: Params<'_>,
+        as_of: Option<u64>,
     ) -> StoreResult<Answer> {
         let lease = self.lease(deadline).await?;
-        let first = lease.write(query, params).await;
+        let first = lease.write(query, params, as_of).await;
         if !lease.is_worth_another() || matches!(first, Ok(_) | Err(StoreError::OutcomeUnknown(_)))
         {
             return first;
         }
         drop(lease);
-        self.lease(deadline).await?.write(query, params).await
+        self.lease(deadline)
+            .await?
+            .write(query, params, as_of)
+            .await
     }
 
     /// Whether reads and changes would go through.
@@ -163,7 +175,8 @@ impl Pool {
                 None => StoreError::Unavailable(Stalled.into()),
             })?
             .map_err(|e| StoreError::Unavailable(e.into()))?;
-        Ok(Lease::new(conn, deadline, self.connector.clone()))
+        let (connector, locks) = (self.connector.clone(), self.locks.clone());
+        Ok(Lease::new(conn, deadline, connector, locks))
     }
 
     fn pool(&self) -> Option<bb8::Pool<Readers>> {
@@ -181,6 +194,16 @@ impl Pool {
                 conn.settled = false;
             }
             tokio::time::sleep(GIVE_WAY).await;
+        }
+    }
+
+    /// Asks whose server answers, again and again: behind a pooler no connection
+    /// ends that would tell of a failover. Otherwise nothing is asked.
+    pub async fn watch(&self) {
+        loop {
+            tokio::time::sleep(WATCH).await;
+            // What fails is logged by whoever needs it.
+            _ = self.read(Instant::now() + ATTEMPT, []).await;
         }
     }
 

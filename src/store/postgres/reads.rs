@@ -48,6 +48,19 @@ impl Pool {
         Ok(found.map_err(unreadable)?.unwrap_or(false))
     }
 
+    pub async fn made_by(
+        &self,
+        user: &UserName,
+        most: usize,
+        deadline: Instant,
+    ) -> StoreResult<usize> {
+        let (user, most): (&str, i64) = (user, count(most));
+        let asked: Params<'_> = &[&user, &most];
+        let [rows] = self.read(deadline, [(Query::MadeBy, asked)]).await?;
+        let made = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose();
+        Ok(made.map_err(unreadable)?.unwrap_or(0) as usize)
+    }
+
     pub async fn page(
         &self,
         chat: ChatId,

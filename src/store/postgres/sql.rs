@@ -19,9 +19,11 @@ pub(super) fn is_server(server: &str) -> String {
 /// planner then takes a bitmap scan and a sort for a page of a large chat; there
 /// is an index for every read here, so it is told so. Plans are generic: with a
 /// plan per execution, planning 16 partitions costs more than reading a page.
-/// The statement timeout is the net below the callers' deadlines.
+/// The statement timeout is the net below the callers' deadlines. Who waits for a lock
+/// for longer asks again with [`BEGIN_AROUND`].
 pub const SESSION: &str = "
     SET statement_timeout = '60s';
+    SET lock_timeout = '250ms';
     SET default_transaction_isolation = 'read committed';
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;
@@ -51,6 +53,10 @@ pub const CHAT: &str = "
 /// a chat that does not exist.
 pub const HAS_MEMBER: &str = "
     SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_name = ANY($2))";
+
+/// `$1` user, `$2` most that are counted.
+pub const MADE_BY: &str = "
+    SELECT count(*) FROM (SELECT FROM chats WHERE created_by = $1 LIMIT $2) AS made";
 
 /// `$1` user, `$2` and `$3` the activity that the list goes on behind, `$4`
 /// limit. One probe of the newest message for each of the user's chats (7 µs a
@@ -87,6 +93,13 @@ pub(super) const BEGIN_READ: &str = "
     SET LOCAL enable_bitmapscan = off;
     SET LOCAL jit = off";
 
+/// Opens a read that takes the locks of those partitions alone that it needs, and
+/// waits for them.
+pub(super) const BEGIN_AROUND: &str = "
+    BEGIN;
+    SET LOCAL lock_timeout = 0;
+    SET LOCAL plan_cache_mode = force_custom_plan";
+
 /// What the role must be allowed and is not, a row each. To lock a chat's row
 /// against its deletion takes UPDATE.
 pub(super) const RIGHTS: &str = "
@@ -120,6 +133,7 @@ pub(super) const READY: &str = "
 /// that far, may be what is found.
 pub(super) const BEGIN_CHANGE: &str = "
     BEGIN;
+    SET LOCAL lock_timeout = 0;
     SELECT set_config('synchronous_commit', 'on', true)
      WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
     SELECT pg_logical_emit_message(true, 'chatd', '')";

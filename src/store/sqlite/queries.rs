@@ -88,6 +88,15 @@ pub(super) fn has_member(conn: &Connection, chat: ChatId, users: &[UserName]) ->
     Ok(false)
 }
 
+pub(super) fn made_by(conn: &Connection, user: &UserName, most: usize) -> Result<usize> {
+    let mut count = conn.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM chats WHERE created_by = ?1 LIMIT ?2)",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let made: i64 = count.query_row((&**user, most), |row| row.get(0))?;
+    Ok(made as usize)
+}
+
 /// Messages of a deleted chat may still be there, so all begins at the chat. The
 /// cross join keeps SQLite from beginning elsewhere.
 pub(super) fn page(conn: &Connection, chat: ChatId, page: Page, limit: usize) -> Result<Vec<Row>> {

@@ -11,9 +11,10 @@ use super::Settings;
 
 /// In order; a database's `user_version` is how many of them it has had. A
 /// migration that has been released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!(
-    "../../../migrations/sqlite/0001_chats_and_messages.sql"
-)];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_chats_and_messages.sql"),
+    include_str!("../../../migrations/sqlite/0002_chats_by_creator.sql"),
+];
 
 /// The lock keeps other servers out, so what makes SQLite busy is a checkpoint
 /// or somebody's `sqlite3` shell.

@@ -96,16 +96,21 @@ impl Attempt<'_> {
         let fronts = self.fronts.iter().map(|front| (front.chat, *front));
         let fronts: AHashMap<ChatId, Front> = fronts.collect();
         for ((chat, next), last) in next.into_iter().zip(last) {
-            let front = fronts.get(&chat).filter(|front| front.seq + 1 == next);
-            let stands = match front {
+            let front = fronts.get(&chat);
+            let stands = match front.map(|front| (front, front.newest)) {
                 _ if last + 1 < next || lost.contains_key(&chat) => false,
-                Some(front) => self.has(chat, (front.seq, front.id)).await,
-                None => true,
+                Some((_, Some(newest))) if newest.0 + 1 == next => self.has(chat, newest).await,
+                Some((front, None)) if next == 1 => self.is_same(front).await,
+                _ => true,
             };
             if stands {
                 continue;
             }
-            match self.is_there(chat).await {
+            let is_there = match front {
+                Some(front) => self.is_same(front).await,
+                None => self.is_there(chat).await,
+            };
+            match is_there {
                 true => self.end(chat, Vec::new(), |chat, id| Landed::Lost { chat, id }),
                 false => self.end(chat, Vec::new(), |chat, id| Landed::NoChat { chat, id }),
             }

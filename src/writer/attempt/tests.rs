@@ -359,7 +359,7 @@ async fn p5_p8_a_lost_answer_and_a_chat_deleted_by_another_server() {
             _ => Fault::None,
         };
         if matches!(op, Op::Page(_)) {
-            let deleted = deleting.delete_chat(gone).now_or_never();
+            let deleted = deleting.delete_chat(gone, None).now_or_never();
             deleted.expect("memory does not wait").unwrap();
         }
         Box::pin(std::future::ready(fault))
@@ -405,7 +405,7 @@ async fn conflict_unseen(deleted: bool) -> Vec<Landed> {
     new_chats(&memory);
     let gone = chat_id(2);
     if deleted {
-        memory.delete_chat(gone).await.unwrap();
+        memory.delete_chat(gone, None).await.unwrap();
     }
     let calls = AtomicUsize::new(0);
     let store = ScriptStore::new(memory.clone(), move |op| {

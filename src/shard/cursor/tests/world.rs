@@ -408,7 +408,7 @@ impl World {
             End::Deleted
         };
         if !draining {
-            now(self.memory.delete_chat(self.chat)).unwrap();
+            now(self.memory.delete_chat(self.chat, None)).unwrap();
         }
         // A drain lets a reader have what the ring holds for it.
         let in_ring = |w: &Watcher| {

@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     pin::pin,
     sync::{
         Arc,
@@ -12,15 +13,16 @@ use futures_util::future::{join, join3, try_join_all};
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::{Error, Row, SimpleQueryMessage, error::SqlState};
 
-use super::{Answer, Params, Query, Reader, Readers};
+use super::{Answer, Locks, Params, Query, Reader, Readers};
 use crate::store::{
     StoreError, StoreResult,
     postgres::{
         connect::Connector,
         error::{
-            Closed, RightsMissing, Stalled, WaitGivenUp, is_answer, spoils_session, unchanged,
-            written,
+            Closed, RightsMissing, Stalled, WaitGivenUp, is_another_server, is_answer,
+            spoils_session, unchanged, written,
         },
+        session::Session,
         sql,
     },
 };
@@ -45,6 +47,7 @@ pub(super) struct Lease {
     /// Worth a second try: nothing was done.
     again: AtomicBool,
     connector: Connector,
+    locks: Arc<Locks>,
 }
 
 impl Lease {
@@ -52,6 +55,7 @@ impl Lease {
         conn: PooledConnection<'static, Readers>,
         deadline: Instant,
         connector: Connector,
+        locks: Arc<Locks>,
     ) -> Self {
         Self {
             conn: Some(conn),
@@ -60,6 +64,7 @@ impl Lease {
             spoiled: AtomicBool::new(false),
             again: AtomicBool::new(false),
             connector,
+            locks,
         }
     }
 
@@ -74,11 +79,16 @@ impl Lease {
                 .map(|(query, params)| reader.ask(*query, params)),
         );
         let session = &reader.session;
-        let answers = if session.is_direct {
+        let around = self.locks.are_recent();
+        let answers = if session.is_direct && !around {
             self.bounded(answers).await
         } else {
+            let begin = match session.is_direct {
+                true => Cow::Borrowed(sql::BEGIN_AROUND),
+                false => self.of_this_server(sql::BEGIN_READ, session),
+            };
             let transaction = join3(
-                session.batch_execute(sql::BEGIN_READ),
+                session.batch_execute(&begin),
                 answers,
                 session.batch_execute("COMMIT"),
             );
@@ -102,12 +112,21 @@ impl Lease {
 
     /// Runs a statement in a transaction whose commit is as durable as a lane's.
     /// All of it goes out at once, so it takes one round trip.
-    pub async fn write(&self, query: Query, params: Params<'_>) -> StoreResult<Answer> {
+    pub async fn write(
+        &self,
+        query: Query,
+        params: Params<'_>,
+        as_of: Option<u64>,
+    ) -> StoreResult<Answer> {
         let reader = self.reader()?;
         let session = &reader.session;
+        if as_of.is_some_and(|known| known != session.lineage) {
+            return Err(StoreError::Replaced);
+        }
+        let begin = self.of_this_server(sql::BEGIN_CHANGE, session);
         let before = session.waits_given_up();
         let transaction = join3(
-            session.batch_execute(sql::BEGIN_CHANGE),
+            session.batch_execute(&begin),
             reader.ask(query, params),
             session.batch_execute("COMMIT"),
         );
@@ -116,6 +135,7 @@ impl Lease {
             self.look_at(error);
         }
         match ended {
+            Ok((Err(e), _, _)) if is_another_server(&e) => Err(StoreError::Unavailable(e.into())),
             // The statement may have committed by itself.
             Ok((Err(e), _, _)) => Err(StoreError::OutcomeUnknown(e.into())),
             Ok((_, Err(e), _)) => Err(written(e)),
@@ -131,10 +151,11 @@ impl Lease {
 
     pub async fn ping(&self) -> StoreResult<()> {
         let session = &self.reader()?.session;
+        let ready = self.of_this_server(sql::READY, session);
         // What ends the transaction goes out with it: an error or a cancellation
         // would leave it open.
         let ready = join(
-            session.simple_query(sql::READY),
+            session.simple_query(&ready),
             session.batch_execute("COMMIT"),
         );
         match self
@@ -163,12 +184,25 @@ impl Lease {
         Ok(answer)
     }
 
+    /// What opens a transaction, with the question whether it is still with the
+    /// session's server: a pooler may go on with another, which may have less.
+    fn of_this_server<'s>(&self, begin: &'s str, session: &Session) -> Cow<'s, str> {
+        match session.is_direct {
+            true => Cow::Borrowed(begin),
+            false => format!("{begin}; {}", sql::is_server(&session.server)).into(),
+        }
+    }
+
     fn look_at(&self, error: &Error) {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && !self.locks.are_recent() {
+            self.locks.met();
+            self.again.store(true, Ordering::Relaxed);
+        }
         // The cancellation of a query before that one came late.
         if error.code() == Some(&SqlState::QUERY_CANCELED) {
             self.again.store(true, Ordering::Relaxed);
         }
-        if spoils_session(error) {
+        if spoils_session(error) || is_another_server(error) {
             self.spoil();
             self.again.store(true, Ordering::Relaxed);
             self.connector.doubt();

@@ -73,14 +73,14 @@ async fn p2_p5_nothing_is_written_behind_a_place_that_others_have_filled() {
         .collect();
     let fronts = before.iter().map(|row| Front {
         chat: row.chat,
-        seq: row.seq,
-        id: row.id,
+        made: Timestamp(0),
+        newest: Some((row.seq, row.id)),
     });
     let fronts: Vec<Front> = fronts.collect();
     let theirs = row(chat_id(1), 1, "eve", "after");
     let [_, gone, kept] = before.try_into().unwrap();
     assert!(memory_append(&memory, vec![theirs, gone, kept]));
-    memory.delete_chat(chat_id(2)).await.unwrap();
+    memory.delete_chat(chat_id(2), None).await.unwrap();
     let ours = (1..=3).map(|n| row(chat_id(n), 2, "bob", "ours"));
     let clock = TestClock::default();
     let metrics = Metrics::new(1);
