@@ -55,6 +55,7 @@ impl Core {
             created_by: alice.clone(),
             created_at: Timestamp(0),
             members: vec![alice.clone()],
+            member_count: 1,
             last_seq: 0,
         };
         Self {

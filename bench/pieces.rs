@@ -86,6 +86,7 @@ fn chat(c: &mut Criterion) {
         created_by: user("alice"),
         created_at: Timestamp(0),
         members: vec![user("alice")],
+        member_count: 1,
         last_seq: 0,
     };
     let mut chat = Chat::new(record, &[], RING.messages);

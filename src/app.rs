@@ -182,7 +182,14 @@ impl App {
         let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
         let writers = plan::writers(&config)?;
-        let guards = plan::guards(&config, &clock, cores.spawner(0), &telemetry.metrics)?;
+        let memory = plan::memory(&config)?;
+        let guards = plan::guards(
+            &config,
+            &clock,
+            cores.spawner(0),
+            &telemetry.metrics,
+            memory,
+        )?;
         let guards = plan::for_pages(guards, &config, http.address(), cores.spawner(0))?;
         let spawn = Arc::new(cores.spawner_here());
         let plan::Opened {
@@ -196,7 +203,6 @@ impl App {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
 
-        let memory = plan::memory(&config)?;
         telemetry.metrics.memory_allowed(memory.0);
         let lanes_on = writers.as_ref().unwrap_or(&cores);
         let lanes = shards::start_lanes(&config, lanes_on, &store, &clock, &telemetry);

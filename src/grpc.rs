@@ -28,6 +28,7 @@ mod measure;
 mod open;
 mod pass;
 mod peer;
+mod place;
 mod request;
 mod seat;
 mod server;
@@ -37,6 +38,7 @@ mod status;
 mod timeout;
 mod turns;
 mod unary;
+mod untaken;
 mod validate;
 mod web;
 

@@ -65,8 +65,9 @@ pub struct ChatRecord {
     pub id: ChatId,
     pub created_by: UserName,
     pub created_at: Timestamp,
-    /// In the order of joining.
+    /// In the order of joining. In a list there may be fewer than there are.
     pub members: Vec<UserName>,
+    pub member_count: usize,
     /// 0 while there is no message.
     pub last_seq: Seq,
 }
@@ -78,6 +79,15 @@ pub struct ChatRecord {
 pub struct Activity {
     pub at: Timestamp,
     pub chat: ChatId,
+}
+
+/// Which of a user's chats a page holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// From the newest activity down, those that come behind this place, or all.
+    Down(Option<Activity>),
+    /// Up to the newest activity, those that come in front of this place.
+    Up(Activity),
 }
 
 /// Which messages of a chat a page holds. Pages are in ascending order of seq.
@@ -152,13 +162,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         as_of: Option<u64>,
     ) -> StoreResult<()>;
 
-    /// The user's chats that come behind `behind` (from the start if `None`),
-    /// newest activity first, at most `limit`.
+    /// The user's chats in the order of the walk, at most `limit`, with at most so
+    /// many `names` of members each.
     async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>>;
 

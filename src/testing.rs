@@ -19,7 +19,8 @@ use fastrand::Rng;
 use crate::{
     domain::{ChatId, ClientMessageId, Clock, MessageId, Row, Seq, Timestamp, UserName},
     store::{
-        Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, memory::MemoryStore,
+        Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk,
+        memory::MemoryStore,
     },
 };
 
@@ -215,11 +216,14 @@ impl Store for ScriptStore {
     async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
-        self.memory.chats_of(user, behind, limit, deadline).await
+        self.memory
+            .chats_of(user, walk, limit, names, deadline)
+            .await
     }
 
     async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {

@@ -17,7 +17,7 @@ use std::{
 
 use chat_service::{
     domain::{ChatId, MessageId, Row, Seq, Timestamp, UserName},
-    store::{NewChat, Page, Store, StoreResult},
+    store::{NewChat, Page, Store, StoreResult, Walk},
 };
 
 /// A backend and whatever lives as long as its store: a folder, a database.
@@ -68,6 +68,7 @@ macro_rules! conformance {
             conformance!(@store $backend, lists:
                 the_newest_activity_comes_first,
                 a_list_is_read_in_pages,
+                a_list_is_read_upwards,
                 chats_of_one_instant_are_in_the_order_of_ids,
                 a_list_holds_only_chats_of_the_user,
                 a_list_shows_a_chat_as_it_is,

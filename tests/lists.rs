@@ -1,6 +1,9 @@
 //! Pages of chats and of messages.
 
-use chat_service::proto::ListMessagesRequest;
+use std::collections::BTreeSet;
+
+use chat_service::proto::{ListChatsRequest, ListMessagesRequest};
+use prost::Message as _;
 use tonic::Code;
 
 use crate::server::{Client, Server};
@@ -146,4 +149,91 @@ async fn p10_a_page_of_long_messages_ends_early() {
         }
     }
     assert_eq!(seen, (1..=300).collect::<Vec<_>>());
+}
+
+/// While the list is read, chats that have not come yet become active and go to its
+/// front, where the reader has been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_chat_gets_away_from_who_reads_the_list() {
+    const CHATS: usize = 30;
+    let server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let mut left = BTreeSet::new();
+    let mut chats = Vec::new();
+    for _ in 0..CHATS {
+        let chat = alice.create(&[]).await;
+        chats.push(chat);
+        left.insert(chat);
+    }
+    let (mut token, mut pages) = (String::new(), 0);
+    loop {
+        let page = alice.chats(4, &token).await.unwrap();
+        for chat in page.chats {
+            left.remove(&chat.id);
+        }
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+        pages += 1;
+        assert!(pages < 3 * CHATS, "the list has no end");
+        // The oldest first: those are still to come.
+        if let Some(chat) = chats.get(pages - 1) {
+            alice.send(*chat, "x", "").await.unwrap();
+        }
+    }
+    assert!(left.is_empty(), "{left:?} have not come");
+}
+
+/// Of large chats a page has some names, and ends before a client would refuse it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_large_chats_fits_into_an_answer() {
+    const CHATS: usize = 40;
+    let server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let names: Vec<String> = (0..999).map(|n| format!("{n:0>64}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for _ in 0..CHATS {
+        alice.create(&names).await;
+    }
+    let page = alice.chats(1000, "").await.unwrap();
+    assert_eq!(
+        (page.chats.len(), page.next_page_token.as_str()),
+        (CHATS, "")
+    );
+    let chat = &page.chats[0];
+    assert_eq!(
+        (
+            chat.member_count,
+            chat.info.as_ref().unwrap().usernames.len()
+        ),
+        (1_000, 100)
+    );
+    let (mut token, mut listed) = (String::new(), 0);
+    loop {
+        let request = ListChatsRequest {
+            page_size: 1_000,
+            page_token: token,
+            max_usernames: Some(1_000),
+        };
+        let page = alice
+            .grpc
+            .clone()
+            .list_chats(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(page.encoded_len() < 1_100_000, "{}", page.encoded_len());
+        assert!(
+            page.chats
+                .iter()
+                .all(|chat| chat.info.as_ref().unwrap().usernames.len() == 1_000)
+        );
+        listed += page.chats.len();
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, CHATS);
 }

@@ -44,4 +44,5 @@ mod supply;
 mod takeover;
 mod terminal;
 mod tls;
+mod untaken;
 mod web;

@@ -36,6 +36,7 @@ pub fn guards(
     clock: &Arc<dyn Clock>,
     spawner: &Spawner,
     metrics: &Arc<Metrics>,
+    memory: Budget,
 ) -> Result<Guards, AppError> {
     let limits = &config.limits;
     let settings = GateSettings {
@@ -43,6 +44,7 @@ pub fn guards(
         user_streams: limits.user_streams,
         user_sends: limits.user_sends,
         user_changes: limits.user_changes,
+        untaken: memory.answers(),
         inflight: limits.inflight,
     };
     let gate = Arc::new(Gate::new(settings, metrics.clone()));
@@ -278,10 +280,15 @@ pub fn lane(config: &ServeConfig) -> LaneSettings {
 pub struct Budget(pub u64);
 
 impl Budget {
-    /// Chats and posts have three quarters of it, pages of history the rest.
+    /// Chats and posts have five eighths of it, pages of history a quarter, answers that
+    /// nobody has read yet the rest.
     fn of_shard(self, config: &ServeConfig) -> usize {
         let shards = config.shards as u64;
-        usize::try_from(self.0 / 4 * 3 / shards).unwrap_or(usize::MAX)
+        usize::try_from(self.0 / 8 * 5 / shards).unwrap_or(usize::MAX)
+    }
+
+    fn answers(self) -> usize {
+        usize::try_from(self.0 / 8).unwrap_or(usize::MAX)
     }
 
     pub fn pages(self) -> Pages {
@@ -303,7 +310,7 @@ pub fn memory(config: &ServeConfig) -> Result<Budget, AppError> {
     };
     tracing::info!(
         bytes = budget,
-        "the memory for chats, posts and pages of history"
+        "the memory for chats, posts, pages of history and answers"
     );
     Ok(Budget(budget))
 }

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use super::{Fault, is_on, strikes, switched_on};
 use crate::{
     domain::{ChatId, Row, Seq, UserName},
-    store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult},
+    store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk},
 };
 
 /// How long a commit takes under a fault that shows only if the server is killed
@@ -184,11 +184,14 @@ impl Store for FaultyStore {
     async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
-        self.inner.chats_of(user, behind, limit, deadline).await
+        self.inner
+            .chats_of(user, walk, limit, names, deadline)
+            .await
     }
 
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {

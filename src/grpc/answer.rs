@@ -24,11 +24,14 @@ use super::{
     service::{Guards, Service, Shared},
     status::Problem,
     timeout::grpc_timeout,
-    unary::{refused, unary},
+    unary::{Kept, Reply, refused, unary},
+    untaken::Untaken,
     validate::{bearer, size_of_headers, timeout},
 };
 use crate::{
     auth::{Ask, AuthResult, Identity, Token},
+    domain::UserName,
+    proto::{ListChatsRequest, ListMessagesRequest},
     telemetry::{Method, SpanRef, TRACEPARENT},
 };
 
@@ -45,6 +48,12 @@ struct Admitted {
     /// Until there is an answer, or a stream.
     place: Place,
     body: RequestBody,
+}
+
+/// Where an answer has its room until it is taken.
+struct Keep {
+    untaken: Arc<Untaken>,
+    user: UserName,
 }
 
 /// What a call shows of who makes it.
@@ -169,14 +178,33 @@ impl Shared {
             deadline: admitted.deadline,
             id: id.clone(),
         };
+        let keep = Keep {
+            untaken: self.guards.gate.untaken.clone(),
+            user: call.identity.user.clone(),
+        };
+        let largest = calls.limits().largest();
         match method {
             Method::CREATE => admitted.answer(max_list, |q| calls.create(call, q)),
-            Method::GET => admitted.answer(max, |q| calls.get(call, q)),
+            Method::GET => {
+                admitted.answer_kept(max, keep, move |_| largest.chat, |q| calls.get(call, q))
+            }
             Method::DELETE => admitted.answer(max, |q| calls.delete(call, q)),
-            Method::LIST_MESSAGES => admitted.answer(max, |q| calls.list_messages(call, q)),
-            Method::LIST_CHATS => admitted.answer(max, |q| calls.list_chats(call, q)),
-            Method::ADD_MEMBERS => admitted.answer(max_list, |q| calls.add_members(call, q)),
-            Method::REMOVE_MEMBERS => admitted.answer(max_list, |q| calls.remove_members(call, q)),
+            Method::LIST_MESSAGES => {
+                let weigh = move |q: &ListMessagesRequest| largest.messages(q.page_size);
+                admitted.answer_kept(max, keep, weigh, |q| calls.list_messages(call, q))
+            }
+            Method::LIST_CHATS => {
+                let weigh = move |q: &ListChatsRequest| largest.chats(q.page_size);
+                admitted.answer_kept(max, keep, weigh, |q| calls.list_chats(call, q))
+            }
+            Method::ADD_MEMBERS => {
+                let add = |q| calls.add_members(call, q);
+                admitted.answer_kept(max_list, keep, move |_| largest.chat, add)
+            }
+            Method::REMOVE_MEMBERS => {
+                let remove = |q| calls.remove_members(call, q);
+                admitted.answer_kept(max_list, keep, move |_| largest.chat, remove)
+            }
             _ => admitted.refuse(&Problem::no_such_method()),
         }
     }
@@ -218,13 +246,37 @@ impl Admitted {
     fn answer<Q, A, F>(self, max: usize, answer: impl FnOnce(Q) -> F + Send + 'static) -> Answer
     where
         Q: Message + Default + 'static,
-        A: Message + 'static,
+        A: Reply + 'static,
         F: Future<Output = Result<A, Problem>> + Send + 'static,
     {
         Box::pin(async move {
             let response = unary(self.body, max, self.deadline, answer).await;
             drop(self.place);
             self.measured.ended(response)
+        })
+    }
+}
+
+impl Admitted {
+    /// The same for an answer that may be large: it has room before it is asked for.
+    fn answer_kept<Q, A, F>(
+        self,
+        max: usize,
+        keep: Keep,
+        weigh: impl FnOnce(&Q) -> usize + Send + 'static,
+        answer: impl FnOnce(Q) -> F + Send + 'static,
+    ) -> Answer
+    where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Future<Output = Result<A, Problem>> + Send + 'static,
+    {
+        let deadline = self.deadline.into();
+        self.answer(max, move |request: Q| async move {
+            let room = keep.untaken.room(&keep.user, weigh(&request));
+            let room = tokio::time::timeout_at(deadline, room).await;
+            let room = room.map_err(|_| Problem::untaken())?;
+            Ok(Kept(answer(request).await?, room))
         })
     }
 }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
-use super::{connect::ChatStream, open::Held, status::Problem, unary::ok_trailers, web::WebBody};
+use super::{
+    connect::ChatStream, open::Held, status::Problem, unary::ok_trailers, untaken::Room,
+    web::WebBody,
+};
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -17,8 +20,9 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub enum ResponseBody {
     /// The status is in the headers.
     Empty,
-    /// One message, then the trailers of success.
-    Message(Box<[u8]>),
+    /// One message, then the trailers of success. It may have room that it keeps
+    /// until the socket has it.
+    Message(Box<[u8]>, Option<Box<Room>>),
     Trailers,
     /// The messages of a chat.
     Chat(Box<ChatStream>),
@@ -50,10 +54,14 @@ impl Body for ResponseBody {
         match body {
             Self::Web(web) => web.poll_data(cx),
             Self::Empty => Poll::Ready(None),
-            Self::Message(message) => {
+            Self::Message(message, room) => {
                 let message = mem::take(message);
+                let message = match room.take() {
+                    None => message.into(),
+                    Some(room) => Bytes::from_owner(Roomy(message, room)),
+                };
                 *body = Self::Trailers;
-                Poll::Ready(Some(Ok(Frame::data(message.into()))))
+                Poll::Ready(Some(Ok(Frame::data(message))))
             }
             Self::Trailers => {
                 *body = Self::Empty;
@@ -78,10 +86,22 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Message(_) | Self::Trailers | Self::Chat(_) => false,
+            Self::Message(..) | Self::Trailers | Self::Chat(_) => false,
             Self::Tonic(_, body) => body.is_end_stream(),
             Self::Web(web) => web.is_end_stream(),
         }
+    }
+}
+
+/// A message with its room, for as long as a slice of it is kept.
+struct Roomy(
+    Box<[u8]>,
+    #[expect(dead_code, reason = "dropped with it")] Box<Room>,
+);
+
+impl AsRef<[u8]> for Roomy {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

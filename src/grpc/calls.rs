@@ -41,9 +41,38 @@ impl Limits {
         4 * self.max_text + 1024
     }
 
+    pub fn largest(&self) -> Largest {
+        Largest {
+            chat: self.max_list_bytes(),
+            message: self.max_bytes(),
+        }
+    }
+
     /// … and of those that hold a list of users: a name for every member.
     pub fn max_list_bytes(&self) -> usize {
         (crate::domain::MAX_NAME_BYTES + 2) * self.max_members + 1024
+    }
+}
+
+/// The most bytes that answers may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Largest {
+    /// A chat with all its members.
+    pub chat: usize,
+    message: usize,
+}
+
+impl Largest {
+    /// A page of messages, of this size if it is a good one.
+    pub fn messages(self, size: i32) -> usize {
+        let size = validate::page_size(size).unwrap_or(1);
+        (size * self.message).min(lists::MAX_PAGE_BYTES + self.message)
+    }
+
+    /// A page of chats.
+    pub fn chats(self, size: i32) -> usize {
+        let size = validate::page_size(size).unwrap_or(1);
+        (size * self.chat).min(lists::MAX_LIST_BYTES + self.chat)
     }
 }
 
@@ -288,6 +317,7 @@ fn to_chat(record: ChatRecord) -> proto::Chat {
         info: Some(proto::ChatInfo {
             usernames: usernames.collect(),
         }),
+        member_count: i32::try_from(record.member_count).unwrap_or(i32::MAX),
         created_by: record.created_by.to_string(),
         created_at: Some(to_timestamp(record.created_at)),
         last_seq: record.last_seq,

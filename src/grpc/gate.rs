@@ -14,7 +14,7 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-use super::{limit::Limit, status::Problem};
+use super::{limit::Limit, status::Problem, untaken::Untaken};
 use crate::{
     domain::UserName,
     telemetry::{Metrics, log_limited},
@@ -42,6 +42,8 @@ pub struct GateSettings {
     /// Of chats and their members, a second; 0: any number.
     pub user_changes: u32,
     pub inflight: usize,
+    /// Bytes of answers that clients have not taken.
+    pub untaken: usize,
 }
 
 /// Counts what is open, and refuses what would be too much (P6).
@@ -54,6 +56,7 @@ pub struct Gate {
     streams: Mutex<HashMap<UserName, usize, ahash::RandomState>>,
     sends: Option<DefaultKeyedRateLimiter<UserName>>,
     changes: Option<DefaultKeyedRateLimiter<UserName>>,
+    pub untaken: Arc<Untaken>,
     /// For the log; the metrics count what clients are told.
     refused: [AtomicU64; Limit::ALL.len()],
 }
@@ -93,6 +96,7 @@ impl Gate {
         let a_second = |most| NonZeroU32::new(most).map(Quota::per_second);
         Self {
             settings,
+            untaken: Untaken::new(settings.untaken, metrics.clone()),
             metrics,
             connections: AtomicUsize::new(0),
             turned_away: AtomicUsize::new(0),
@@ -265,6 +269,7 @@ mod tests {
             user_sends,
             user_changes: 0,
             inflight: 1,
+            untaken: 0,
         };
         Arc::new(Gate::new(settings, Metrics::new(1)))
     }

@@ -135,6 +135,11 @@ impl Problem {
         Self::new(Code::ResourceExhausted, limit.reason(), message).retry(retry)
     }
 
+    /// Answers that were asked for before are in the way.
+    pub fn untaken() -> Self {
+        busy("answers that have not been read")
+    }
+
     /// What a call that ends so is counted as.
     pub fn ended(&self) -> Ended {
         Ended {

@@ -10,6 +10,7 @@ use super::{
     deframe::{Broken, Deframer},
     request::RequestBody,
     status::{GRPC_STATUS, Problem},
+    untaken::Room,
 };
 use crate::domain::PREFIX_LEN;
 
@@ -24,7 +25,7 @@ pub fn unary<Q, A, F>(
 ) -> impl Future<Output = Response<ResponseBody>>
 where
     Q: Message + Default,
-    A: Message,
+    A: Reply,
     F: Future<Output = Result<A, Problem>>,
 {
     let mut messages = Deframer::new(body, max);
@@ -34,9 +35,32 @@ where
             Err(problem) => Err(problem),
         };
         match result {
-            Ok(message) => ok(ResponseBody::Message(encode(&message))),
+            Ok(answer) => ok(answer.into_body()),
             Err(problem) => refused(&problem),
         }
+    }
+}
+
+/// What a call is answered with.
+pub trait Reply {
+    fn into_body(self) -> ResponseBody;
+}
+
+impl<M: Message> Reply for M {
+    fn into_body(self) -> ResponseBody {
+        ResponseBody::Message(encode(&self), None)
+    }
+}
+
+/// An answer that has room of its own until it has been taken.
+pub struct Kept<M>(pub M, pub Room);
+
+impl<M: Message> Reply for Kept<M> {
+    fn into_body(self) -> ResponseBody {
+        let Self(message, mut room) = self;
+        let message = encode(&message);
+        room.shrink(message.len());
+        ResponseBody::Message(message, Some(Box::new(room)))
     }
 }
 

@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
 use super::{calls::Limits, status::Problem};
 use crate::{
-    domain::{ChatId, ClientMessageId, Draft, Invalid, Seq, Timestamp, UserName},
+    domain::{ChatId, ClientMessageId, Draft, Invalid, Seq, UserName},
     proto,
-    store::{Activity, Page},
+    store::Page,
 };
 
 /// Names in one request are bounded before they are looked at one by one.
@@ -138,6 +138,20 @@ pub fn some_users(names: &[String], max: usize) -> Result<Vec<UserName>, Problem
     Ok(users)
 }
 
+/// How many names of members each chat of a list is to have.
+pub fn names(asked: Option<i32>) -> Result<usize, Problem> {
+    match asked {
+        None => Ok(DEFAULT_PAGE as usize),
+        Some(names @ 0..=MAX_PAGE) => Ok(names as usize),
+        Some(_) => {
+            let why = Invalid(format!(
+                "must be 0 to {MAX_PAGE}, or not set for {DEFAULT_PAGE}"
+            ));
+            Err(Problem::invalid("max_usernames", &why))
+        }
+    }
+}
+
 pub fn page_size(size: i32) -> Result<usize, Problem> {
     match size {
         0 => Ok(DEFAULT_PAGE as usize),
@@ -168,35 +182,6 @@ pub fn page(request: &proto::ListMessagesRequest) -> Result<Page, Problem> {
         (None, Some(after)) => Ok(Page::After(after)),
         (None, None) => Ok(Page::Before(Seq::MAX)),
     }
-}
-
-/// The place in a list of chats that a page token stands for: `<micros>.<id>`,
-/// both in hexadecimal. Clients are not to look into it.
-pub fn page_token(token: &str) -> Result<Option<Activity>, Problem> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let parse = |text: &str| {
-        let plain = text.bytes().all(|b| b.is_ascii_hexdigit()) && text.len() == 16;
-        let bits = plain
-            .then(|| u64::from_str_radix(text, 16).ok())
-            .flatten()?;
-        Some(bits as i64)
-    };
-    let place = token.split_once('.').and_then(|(at, chat)| {
-        Some(Activity {
-            at: Timestamp(parse(at)?),
-            chat: ChatId::new(parse(chat)?).ok()?,
-        })
-    });
-    place.map(Some).ok_or_else(|| {
-        let why = Invalid("must be empty or the next_page_token of a page".into());
-        Problem::invalid("page_token", &why)
-    })
-}
-
-pub fn to_page_token(place: Activity) -> String {
-    format!("{:016x}.{:016x}", place.at.0, place.chat.get())
 }
 
 /// As HTTP/2 counts them: names, values and 32 bytes each (RFC 9113, 6.5.2).
@@ -230,22 +215,6 @@ mod tests {
     use crate::testing::fuzz;
 
     #[test]
-    fn p10_fuzz_page_tokens() {
-        fuzz("page_tokens", |input| {
-            let Ok(token) = std::str::from_utf8(input) else {
-                return;
-            };
-            if let Ok(Some(place)) = page_token(token) {
-                let written = to_page_token(place);
-                assert!(written.eq_ignore_ascii_case(token), "{token:?}");
-                assert_eq!(page_token(&written), Ok(Some(place)));
-            } else {
-                assert_eq!(page_token(token).is_ok(), token.is_empty());
-            }
-        });
-    }
-
-    #[test]
     fn p10_fuzz_authorization() {
         fuzz("authorization", |input| {
             let Ok(value) = HeaderValue::from_bytes(input) else {
@@ -267,20 +236,6 @@ mod tests {
         assert_eq!(bearer(&headers), Some("x"));
         headers.append(AUTHORIZATION, one);
         assert_eq!(bearer(&headers), None);
-    }
-
-    #[test]
-    fn page_tokens_round_trip_and_nothing_else_passes() {
-        let place = Activity {
-            at: Timestamp(-5),
-            chat: ChatId::new(12).unwrap(),
-        };
-        assert_eq!(page_token(&to_page_token(place)), Ok(Some(place)));
-        assert_eq!(page_token(""), Ok(None));
-        let zero = format!("{:016x}.{:016x}", 1, 0);
-        for bad in ["x", "1.2", ".", "é.é", zero.as_str()] {
-            assert!(page_token(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[test]

@@ -149,6 +149,7 @@ impl<R> Chat<R> {
             created_by: self.created_by.clone(),
             created_at: self.created_at,
             members: self.members.in_order().to_vec(),
+            member_count: self.members.in_order().len(),
             last_seq: self.last_seq,
         }
     }

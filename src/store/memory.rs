@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
+use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk};
 use crate::domain::{ChatId, Row, Seq, UserName};
 
 #[derive(Default)]
@@ -44,6 +44,7 @@ impl Chat {
     fn record(&self) -> ChatRecord {
         ChatRecord {
             last_seq: self.last_seq(),
+            member_count: self.record.members.len(),
             ..self.record.clone()
         }
     }
@@ -114,6 +115,7 @@ impl Store for MemoryStore {
             id,
             created_by: chat.created_by,
             created_at: chat.created_at,
+            member_count: chat.members.len(),
             members: chat.members,
             last_seq: 0,
         };
@@ -204,8 +206,9 @@ impl Store for MemoryStore {
     async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
         let state = self.state_by(deadline)?;
@@ -214,14 +217,22 @@ impl Store for MemoryStore {
             .iter()
             .filter_map(|id| state.chats.get(id))
             .map(|chat| (chat.activity(), chat))
-            .filter(|(activity, _)| behind.is_none_or(|behind| *activity < behind))
+            .filter(|(activity, _)| match walk {
+                Walk::Down(behind) => behind.is_none_or(|behind| *activity < behind),
+                Walk::Up(above) => *activity > above,
+            })
             .collect();
-        found.sort_unstable_by_key(|(activity, _)| std::cmp::Reverse(*activity));
+        found.sort_unstable_by_key(|(activity, _)| *activity);
+        if matches!(walk, Walk::Down(_)) {
+            found.reverse();
+        }
         found.truncate(limit);
-        Ok(found
-            .into_iter()
-            .map(|(a, chat)| (a, chat.record()))
-            .collect())
+        let listed = found.into_iter().map(|(at, chat)| {
+            let mut record = chat.record();
+            record.members.truncate(names);
+            (at, record)
+        });
+        Ok(listed.collect())
     }
 
     async fn append(&self, _lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {

@@ -47,7 +47,7 @@ use self::{
     lane::Lane,
     pool::{Answer, Params, Pool, Query},
 };
-use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult};
+use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk};
 use crate::domain::{ChatId, Row, Seq, UserName};
 
 pub use error::{ConnectError, OpenError};
@@ -295,11 +295,12 @@ impl Store for PostgresStore {
     async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
-        self.pool.chats_of(user, behind, limit, deadline).await
+        self.pool.chats_of(user, walk, limit, names, deadline).await
     }
 
     async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()> {

@@ -42,7 +42,7 @@ use self::{
     reader::{Read, read},
     writer::{Change, Job, Writer},
 };
-use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult};
+use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk};
 use crate::domain::{ChatId, Row, Seq, UserName};
 
 #[derive(Debug, Clone)]
@@ -225,13 +225,14 @@ impl Store for SqliteStore {
     async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
         let user = user.clone();
         read(&self.reads, deadline, move |conn| {
-            queries::chats_of(conn, &user, behind, limit)
+            queries::chats_of(conn, &user, walk, limit, names)
         })
         .await
     }

@@ -76,6 +76,7 @@ pub(super) struct Places {
     pub memory_budget: Sum,
     pub memory_held: Sum,
     pub pages_held: Sum,
+    pub answers_held: Sum,
     pub rings_cut: Sum,
     pub lane_depth: Sum,
     pub stored: Sum,
@@ -111,6 +112,7 @@ impl Metrics {
             memory_budget: l.counter(),
             memory_held: l.counter(),
             pages_held: l.counter(),
+            answers_held: l.counter(),
             rings_cut: l.counter(),
             lane_depth: l.counter(),
             stored: l.counter(),
@@ -248,6 +250,11 @@ impl Metrics {
     /// A reader's page of history held `before` and holds `now`, in bytes.
     pub fn page_held(&self, before: usize, now: usize) {
         self.change(self.places.pages_held, before, now);
+    }
+
+    /// An answer that is not taken holds so many bytes now, where it had `before`.
+    pub fn answer_held(&self, before: usize, now: usize) {
+        self.change(self.places.answers_held, before, now);
     }
 
     fn change(&self, gauge: Sum, before: usize, now: usize) {

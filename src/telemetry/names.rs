@@ -43,6 +43,7 @@ metrics! {
     MEMORY_BUDGET: Gauge "chat_memory_budget_bytes" "What --memory allows for chats, posts and pages of history";
     MEMORY_HELD: Gauge "chat_memory_held_bytes" "What chats hold of it, about";
     PAGES_HELD: Gauge "chat_memory_pages_bytes" "What readers hold of it in pages of history, about";
+    ANSWERS_HELD: Gauge "chat_memory_answers_bytes" "What answers hold of it that clients have asked for and not read, or may hold when they are there";
     RINGS_CUT: Counter "chat_rings_cut" "Times that a chat's newest messages were dropped from memory to keep to the budget; its readers are fed from the store";
     MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";
     LANE_DEPTH: Gauge "chat_lane_depth" "Batches that wait for their writer lane or are with it, all lanes together";

@@ -96,14 +96,29 @@ pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
     );
     let last = store.last_seqs(&[id, other], soon()).await.unwrap();
     assert_eq!(last, [0, 3]);
-    let of_a = store.chats_of(&a, None, 10, soon()).await.unwrap();
+    let of_a = store
+        .chats_of(&a, Walk::Down(None), 10, 1_000, soon())
+        .await
+        .unwrap();
     assert_eq!(of_a.len(), 1);
     assert_eq!(of_a[0].1.id, other);
-    assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), vec![]);
+    assert_eq!(
+        store
+            .chats_of(&b, Walk::Down(None), 10, 1_000, soon())
+            .await
+            .unwrap(),
+        vec![]
+    );
     assert!(!store.delete_chat(id, None).await.unwrap(), "a second time");
     store.add_members(id, vec![b.clone()], None).await.unwrap();
     assert_eq!(store.load_chat(id, 5, soon()).await.unwrap(), None);
-    assert_eq!(store.chats_of(&b, None, 10, soon()).await.unwrap(), vec![]);
+    assert_eq!(
+        store
+            .chats_of(&b, Walk::Down(None), 10, 1_000, soon())
+            .await
+            .unwrap(),
+        vec![]
+    );
     assert_eq!(history(store, other).await.len(), 3);
 }
 
@@ -138,6 +153,9 @@ pub async fn many_chats_are_made_at_once(store: &dyn Store) {
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), made.len());
-    let found = store.chats_of(&owner, None, 1_000, soon()).await.unwrap();
+    let found = store
+        .chats_of(&owner, Walk::Down(None), 1_000, 1_000, soon())
+        .await
+        .unwrap();
     assert_eq!(found.len(), made.len());
 }

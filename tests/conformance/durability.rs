@@ -13,7 +13,10 @@ pub async fn a_restart_changes_nothing(backend: &mut impl Durable) {
     append(&*store, rows(id, 1..=200)).await.unwrap();
     let before = store.load_chat(id, 50, soon()).await.unwrap();
     let all = history(&*store, id).await;
-    let list = store.chats_of(&a, None, 9, soon()).await.unwrap();
+    let list = store
+        .chats_of(&a, Walk::Down(None), 9, 1_000, soon())
+        .await
+        .unwrap();
     assert_eq!((all.len(), list.len()), (200, 1));
     drop(store);
 
@@ -21,7 +24,10 @@ pub async fn a_restart_changes_nothing(backend: &mut impl Durable) {
     let store = backend.store();
     assert_eq!(store.load_chat(id, 50, soon()).await.unwrap(), before);
     assert_eq!(history(&*store, id).await, all);
-    let again = store.chats_of(&a, None, 9, soon()).await.unwrap();
+    let again = store
+        .chats_of(&a, Walk::Down(None), 9, 1_000, soon())
+        .await
+        .unwrap();
     assert_eq!(again, list);
     append(&*store, rows(id, 201..=201)).await.unwrap();
     assert!(append(&*store, rows(id, 200..=200)).await.is_err());

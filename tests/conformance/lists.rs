@@ -7,7 +7,10 @@ async fn listed(store: &dyn Store, user: &UserName, limit: usize) -> Vec<(i64, C
     let mut all = Vec::new();
     let mut behind: Option<Activity> = None;
     loop {
-        let page = store.chats_of(user, behind, limit, soon()).await.unwrap();
+        let page = store
+            .chats_of(user, Walk::Down(behind), limit, 1_000, soon())
+            .await
+            .unwrap();
         assert!(page.len() <= limit);
         let Some((last, _)) = page.last() else {
             return all;
@@ -50,6 +53,40 @@ pub async fn the_newest_activity_comes_first(store: &dyn Store) {
     assert_eq!(listed(store, &me, 9).await, [(50, b), (40, a), (30, c)]);
 }
 
+/// The other way round, in front of a place; and with no more names than are wanted.
+pub async fn a_list_is_read_upwards(store: &dyn Store) {
+    let me = user("me");
+    let mut chats = Vec::new();
+    for at in 1..=6 {
+        chats.push(chat_at(store, &me, at).await);
+    }
+    let place = |at: usize| Activity {
+        at: Timestamp(at as i64),
+        chat: chats[at - 1],
+    };
+    let up = async |above, limit| -> Vec<i64> {
+        let walk = Walk::Up(place(above));
+        let page = store.chats_of(&me, walk, limit, 10, soon()).await.unwrap();
+        page.iter().map(|(activity, _)| activity.at.0).collect()
+    };
+    assert_eq!(up(3, 9).await, [4, 5, 6]);
+    assert_eq!(up(3, 2).await, [4, 5]);
+    assert_eq!(up(6, 9).await, [] as [i64; 0]);
+    message_at(store, chats[0], 1, 7).await;
+    assert_eq!(up(5, 9).await, [6, 7]);
+
+    let all = [me.clone(), user("a"), user("b"), user("c")];
+    let others = all[1..].to_vec();
+    store.add_members(chats[5], others, None).await.unwrap();
+    for names in [0, 2, 9] {
+        let walk = Walk::Up(place(5));
+        let page = store.chats_of(&me, walk, 1, names, soon()).await.unwrap();
+        let (_, record) = &page[0];
+        assert_eq!(record.member_count, 4);
+        assert_eq!(record.members, all[..names.min(4)]);
+    }
+}
+
 pub async fn a_list_is_read_in_pages(store: &dyn Store) {
     let me = user("me");
     let mut expected = Vec::new();
@@ -82,7 +119,10 @@ pub async fn chats_of_one_instant_are_in_the_order_of_ids(store: &dyn Store) {
         at: Timestamp(7),
         chat: ids[2],
     };
-    let page = store.chats_of(&me, Some(between), 9, soon()).await.unwrap();
+    let page = store
+        .chats_of(&me, Walk::Down(Some(between)), 9, 1_000, soon())
+        .await
+        .unwrap();
     let found: Vec<_> = page.iter().map(|(a, _)| a.chat).collect();
     assert_eq!(found, [ids[1], ids[0]]);
     // A place that no chat has.
@@ -90,7 +130,10 @@ pub async fn chats_of_one_instant_are_in_the_order_of_ids(store: &dyn Store) {
         at: Timestamp(6),
         chat: ids[3],
     };
-    let page = store.chats_of(&me, Some(older), 9, soon()).await.unwrap();
+    let page = store
+        .chats_of(&me, Walk::Down(Some(older)), 9, 1_000, soon())
+        .await
+        .unwrap();
     assert_eq!(page, vec![]);
 }
 
@@ -120,7 +163,10 @@ pub async fn a_list_shows_a_chat_as_it_is(store: &dyn Store) {
     let (me, you) = (user("me"), user("you"));
     let id = chat(store, &[&you, &me]).await;
     append(store, rows(id, 1..=3)).await.unwrap();
-    let list = store.chats_of(&me, None, 9, soon()).await.unwrap();
+    let list = store
+        .chats_of(&me, Walk::Down(None), 9, 1_000, soon())
+        .await
+        .unwrap();
     let (record, _) = store.load_chat(id, 0, soon()).await.unwrap().unwrap();
     assert_eq!(record.members, [you, me]);
     assert_eq!(record.last_seq, 3);

@@ -170,7 +170,10 @@ async fn assert_unavailable(store: &dyn Store, id: ChatId, deadline: Instant) {
     let owner = user("owner");
     let answers = [
         store.load_chat(id, 1, deadline).await.map(drop),
-        store.chats_of(&owner, None, 1, deadline).await.map(drop),
+        store
+            .chats_of(&owner, Walk::Down(None), 1, 1_000, deadline)
+            .await
+            .map(drop),
         store.page(id, Page::After(0), 1, deadline).await.map(drop),
         store.last_seqs(&[id], deadline).await.map(drop),
         store.ping(deadline).await,

@@ -202,6 +202,13 @@ pub fn bad_fields() -> Vec<BadField> {
         };
         bad.push(("ListChats", "page_size", list.encode_to_vec()));
     }
+    for max_usernames in [-1, 1_001, i32::MIN] {
+        let list = proto::ListChatsRequest {
+            max_usernames: Some(max_usernames),
+            ..Default::default()
+        };
+        bad.push(("ListChats", "max_usernames", list.encode_to_vec()));
+    }
     for (field, before_seq, after_seq) in [
         ("before_seq", Some(0), None),
         ("before_seq", Some(-1), None),
@@ -233,6 +240,7 @@ pub fn bad_fields() -> Vec<BadField> {
         let list = proto::ListChatsRequest {
             page_size: 0,
             page_token: token.into(),
+            ..Default::default()
         };
         bad.push(("ListChats", "page_token", list.encode_to_vec()));
     }

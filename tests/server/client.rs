@@ -110,6 +110,7 @@ impl Client {
         let request = ListChatsRequest {
             page_size: size,
             page_token: token.to_owned(),
+            ..Default::default()
         };
         let page = self.grpc.clone().list_chats(request).await?;
         Ok(page.into_inner())

@@ -146,6 +146,9 @@ export class Sidebar {
 export function titleOf(chat: Chat, user: string): string {
   const others = chat.info?.usernames.filter((name) => name !== user) ?? [];
   if (others.length === 0) return "Only you";
-  const rest = others.length > 3 ? ` and ${others.length - 3} more` : "";
+  // Of a large chat the list names some.
+  const named = chat.info?.usernames.length ?? 0;
+  const count = others.length + Math.max(0, chat.memberCount - named);
+  const rest = count > 3 ? ` and ${count - 3} more` : "";
   return others.slice(0, 3).map(isolated).join(", ") + rest;
 }

@@ -59,6 +59,7 @@ impl DiskChat {
     pub fn record(&self) -> ChatRecord {
         ChatRecord {
             last_seq: self.last_seq(),
+            member_count: self.record.members.len(),
             ..self.record.clone()
         }
     }
@@ -78,6 +79,7 @@ impl Disk {
             id,
             created_by: chat.created_by,
             created_at: chat.created_at,
+            member_count: chat.members.len(),
             members: chat.members,
             last_seq: 0,
         };

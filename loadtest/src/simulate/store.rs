@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use chat_service::{
     domain::{ChatId, Row, Seq, UserName},
-    store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult},
+    store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk},
 };
 
 use tokio::sync::watch;
@@ -285,8 +285,9 @@ impl Store for SimStore {
     async fn chats_of(
         &self,
         _user: &UserName,
-        _behind: Option<Activity>,
+        _walk: Walk,
         _limit: usize,
+        _names: usize,
         _deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
         // The shards have no use for it.

@@ -140,6 +140,7 @@ async fn chats(peer: &mut Peer, size: i32) -> Result<(Vec<proto::Chat>, bool), C
     let request = peer.request(proto::ListChatsRequest {
         page_size: size,
         page_token: String::new(),
+        max_usernames: None,
     });
     let reply = peer.client.list_chats(request).await;
     let reply = reply.map_err(|status| peer.explain(status))?.into_inner();

@@ -135,10 +135,12 @@ impl List {
 impl Chat {
     fn new(chat: proto::Chat, me: &str) -> Self {
         let members = chat.info.unwrap_or_default().usernames;
+        // An older server does not say how many there are, and names all.
+        let count = members.len().max(chat.member_count.try_into().unwrap_or(0));
         Self {
             id: chat.id,
-            title: title(&members, me),
-            members: members.len(),
+            title: title(&members, count, me),
+            members: count,
             names: members
                 .iter()
                 .map(|name| text::width(&print::name(name)))
@@ -149,15 +151,15 @@ impl Chat {
     }
 }
 
-/// A chat goes by its other members.
-fn title(members: &[String], me: &str) -> String {
+/// A chat goes by its other members; of `count` some are named.
+fn title(members: &[String], count: usize, me: &str) -> String {
     let others: Vec<_> = members
         .iter()
         .filter(|name| *name != me)
         .map(|name| print::name(name))
         .collect();
     let named = others[..others.len().min(NAMES)].join(", ");
-    match others.len() {
+    match others.len() + count.saturating_sub(members.len()) {
         0 => "only you".into(),
         n if n > NAMES => format!("{named} and {} more", n - NAMES),
         _ => named,
@@ -217,10 +219,10 @@ mod tests {
     #[test]
     fn a_chat_goes_by_its_other_members() {
         let names = |names: &[&str]| -> Vec<String> { names.iter().map(|n| (*n).into()).collect() };
-        assert_eq!(title(&names(&["al"]), "al"), "only you");
-        assert_eq!(title(&names(&["bo", "al", "cy"]), "al"), "bo, cy");
+        assert_eq!(title(&names(&["al"]), 1, "al"), "only you");
+        assert_eq!(title(&names(&["bo", "al", "cy"]), 3, "al"), "bo, cy");
         assert_eq!(
-            title(&names(&["a", "b", "c", "d", "e"]), "al"),
+            title(&names(&["a", "b", "c", "d", "e"]), 5, "al"),
             "a, b, c and 2 more"
         );
     }

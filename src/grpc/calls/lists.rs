@@ -6,16 +6,20 @@ use super::{Call, Calls, to_chat, to_timestamp};
 use crate::{
     domain::{ChatId, Row, UserName},
     grpc::{
+        place::Place,
         status::Problem,
-        validate::{self, page_size, to_page_token},
+        validate::{self, page_size},
     },
     proto,
-    store::Page,
+    store::{Activity, ChatRecord, Page, Walk},
 };
 
 /// Most bytes of messages in one page of history: gRPC clients refuse answers
 /// above 4 MiB unless told otherwise.
-const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+pub const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+
+/// The same of a list of chats, whose names most clients have no use for.
+pub const MAX_LIST_BYTES: usize = 1024 * 1024;
 
 impl Calls {
     pub async fn list_messages(
@@ -74,21 +78,61 @@ impl Calls {
         request: proto::ListChatsRequest,
     ) -> Result<proto::ListChatsResponse, Problem> {
         let size = page_size(request.page_size)?;
-        let behind = validate::page_token(&request.page_token)?;
-        let chats = self
-            .store
-            .chats_of(call.user(), behind, size + 1, call.deadline);
-        let mut chats = call.asked(chats).await?;
-        let more = chats.len() > size;
-        chats.truncate(size);
-        let last = chats.last().filter(|_| more);
-        let next_page_token = last.map_or_else(String::new, |(place, _)| to_page_token(*place));
+        let names = validate::names(request.max_usernames)?;
+        let place = Place::from_token(&request.page_token)?;
+        // One more than is wanted tells whether there is more.
+        let mut chats = self.chats(&call, place.walk, size + 1, names).await?;
+        let fitting = fitting_chats(&chats, size);
+        let more = chats.len() > fitting;
+        chats.truncate(fitting);
+        let next = match (chats.first(), chats.last(), place.since) {
+            (Some((first, _)), Some((last, _)), _) if more => Some(place.behind(*first, *last)),
+            (.., Some(since)) => self.moved_up(&call, since).await?,
+            _ => None,
+        };
         let chats = chats.into_iter().map(|(_, record)| to_chat(record));
         Ok(proto::ListChatsResponse {
             chats: chats.collect(),
-            next_page_token,
+            next_page_token: next.map_or_else(String::new, Place::to_token),
         })
     }
+
+    async fn chats(
+        &self,
+        call: &Call,
+        walk: Walk,
+        limit: usize,
+        names: usize,
+    ) -> Result<Vec<(Activity, ChatRecord)>, Problem> {
+        let store = &self.store;
+        call.asked(store.chats_of(call.user(), walk, limit, names, call.deadline))
+            .await
+    }
+
+    /// Where to go on behind the last chat, if some have become active since.
+    async fn moved_up(&self, call: &Call, since: Activity) -> Result<Option<Place>, Problem> {
+        let place = Place {
+            walk: Walk::Up(since),
+            since: None,
+        };
+        let moved = self.chats(call, place.walk, 1, 0).await?;
+        Ok((!moved.is_empty()).then_some(place))
+    }
+}
+
+/// How many of the chats fit into one answer. At least one.
+fn fitting_chats(chats: &[(Activity, ChatRecord)], size: usize) -> usize {
+    /// Of a chat besides its names, and of a name besides its text, about.
+    const CHAT: usize = 160;
+    const NAME: usize = 2;
+    let mut room = MAX_LIST_BYTES;
+    let fits = |(_, chat): &&(Activity, ChatRecord)| {
+        let names = chat.members.iter().map(|name| name.len() + NAME);
+        room = room.saturating_sub(CHAT + names.sum::<usize>());
+        room > 0
+    };
+    let count = chats.iter().take_while(fits).count();
+    count.clamp(1, size).min(chats.len())
 }
 
 /// How many of the rows that a page asked for fit into one answer, counted from

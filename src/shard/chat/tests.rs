@@ -60,6 +60,7 @@ impl Model {
             created_by: user("alice"),
             created_at: Timestamp(1_000),
             members: vec![user("alice"), user("bob")],
+            member_count: 2,
             last_seq: 0,
         };
         Self {

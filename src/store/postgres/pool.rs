@@ -55,6 +55,7 @@ pub(super) enum Query {
     HasMember,
     MadeBy,
     ChatsOf,
+    ChatsAbove,
     LastSeqs,
     CreateChat,
     AddMembers,
@@ -62,17 +63,17 @@ pub(super) enum Query {
     DeleteChat,
 }
 
+const LISTED: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
+
 /// Each [`Query`], and the types of what it is asked with.
-const STATEMENTS: [(&str, &[Type]); 11] = [
+const STATEMENTS: [(&str, &[Type]); 12] = [
     (sql::PAGE_AFTER, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::PAGE_BEFORE, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::CHAT, &[Type::INT8]),
     (sql::HAS_MEMBER, &[Type::INT8, Type::TEXT_ARRAY]),
     (sql::MADE_BY, &[Type::TEXT, Type::INT8]),
-    (
-        sql::CHATS_OF,
-        &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
-    ),
+    (sql::CHATS_OF, LISTED),
+    (sql::CHATS_ABOVE, LISTED),
     (sql::LAST_SEQS, &[Type::INT8_ARRAY]),
     (
         sql::CREATE_CHAT,

@@ -5,7 +5,7 @@ use tokio_postgres::Row as PgRow;
 use super::pool::{Params, Pool, Query};
 use crate::{
     domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
-    store::{Activity, ChatRecord, Page, StoreError, StoreResult},
+    store::{Activity, ChatRecord, Page, StoreError, StoreResult, Walk},
 };
 
 impl Pool {
@@ -86,18 +86,23 @@ impl Pool {
     pub async fn chats_of(
         &self,
         user: &UserName,
-        behind: Option<Activity>,
+        walk: Walk,
         limit: usize,
+        names: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
-        let (at, id) = behind.map_or((i64::MAX, i64::MAX), |b| (b.at.0, b.chat.get()));
-        let (user, limit): (&str, i64) = (user, count(limit));
-        let asked: Params<'_> = &[&user, &at, &id, &limit];
-        let [rows] = self.read(deadline, [(Query::ChatsOf, asked)]).await?;
+        let (query, place) = match walk {
+            Walk::Down(behind) => (Query::ChatsOf, behind),
+            Walk::Up(above) => (Query::ChatsAbove, Some(above)),
+        };
+        let (at, id) = place.map_or((i64::MAX, i64::MAX), |p| (p.at.0, p.chat.get()));
+        let (user, limit, names): (&str, i64, i64) = (user, count(limit), count(names));
+        let asked: Params<'_> = &[&user, &at, &id, &limit, &names];
+        let [rows] = self.read(deadline, [(query, asked)]).await?;
         rows.iter()
             .map(|row| {
                 let record = chat_record(row)?;
-                let at = Timestamp(row.try_get(5).map_err(unreadable)?);
+                let at = Timestamp(row.try_get(6).map_err(unreadable)?);
                 let chat = record.id;
                 Ok((Activity { at, chat }, record))
             })
@@ -130,6 +135,7 @@ fn chat_record(row: &PgRow) -> StoreResult<ChatRecord> {
                 .map(UserName::new)
                 .collect::<Result<_, _>>()?,
             last_seq: row.try_get(4)?,
+            member_count: row.try_get::<_, i64>(5)? as usize,
         })
     };
     read().map_err(unreadable)

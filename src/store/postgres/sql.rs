@@ -30,6 +30,23 @@ pub const SESSION: &str = "
     SET enable_bitmapscan = off;
     SET jit = off";
 
+/// A user's chats with their activity.
+macro_rules! listed {
+    () => {
+        "
+    SELECT id, created_by, created_at,
+           ARRAY(SELECT user_name FROM members WHERE chat_id = a.id ORDER BY position LIMIT $5),
+           last_seq, (SELECT count(*) FROM members WHERE chat_id = a.id), active_at
+      FROM (SELECT c.id, c.created_by, c.created_at, coalesce(newest.seq, 0) AS last_seq,
+                   coalesce(newest.created_at, c.created_at) AS active_at
+              FROM members
+              JOIN chats c ON c.id = members.chat_id
+              LEFT JOIN LATERAL (SELECT seq, created_at FROM messages
+                                  WHERE chat_id = c.id ORDER BY seq DESC LIMIT 1) newest ON true
+             WHERE members.user_name = $1) a "
+    };
+}
+
 /// `$1` chat, `$2` seq, `$3` limit.
 pub const PAGE_AFTER: &str = "
     SELECT seq, id, sender, text, client_message_id, created_at FROM messages
@@ -46,7 +63,8 @@ pub const PAGE_BEFORE: &str = "
 pub const CHAT: &str = "
     SELECT id, created_by, created_at,
            ARRAY(SELECT user_name FROM members WHERE chat_id = $1 ORDER BY position),
-           coalesce((SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq DESC LIMIT 1), 0)
+           coalesce((SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq DESC LIMIT 1), 0),
+           (SELECT count(*) FROM members WHERE chat_id = $1)
       FROM chats WHERE id = $1";
 
 /// `$1` chat, `$2` users. One probe of the primary key a user, and the same one for
@@ -58,24 +76,21 @@ pub const HAS_MEMBER: &str = "
 pub const MADE_BY: &str = "
     SELECT count(*) FROM (SELECT FROM chats WHERE created_by = $1 LIMIT $2) AS made";
 
-/// `$1` user, `$2` and `$3` the activity that the list goes on behind, `$4`
-/// limit. One probe of the newest message for each of the user's chats (7 µs a
-/// chat: 1 ms for a user of 100, 70 ms for one of 10,000) is what
-/// it costs to have no row of the chat to update for each message; the members
-/// are only read for the chats that are returned.
-pub const CHATS_OF: &str = "
-    SELECT id, created_by, created_at,
-           ARRAY(SELECT user_name FROM members WHERE chat_id = a.id ORDER BY position),
-           last_seq, active_at
-      FROM (SELECT c.id, c.created_by, c.created_at, coalesce(newest.seq, 0) AS last_seq,
-                   coalesce(newest.created_at, c.created_at) AS active_at
-              FROM members
-              JOIN chats c ON c.id = members.chat_id
-              LEFT JOIN LATERAL (SELECT seq, created_at FROM messages
-                                  WHERE chat_id = c.id ORDER BY seq DESC LIMIT 1) newest ON true
-             WHERE members.user_name = $1) a
-     WHERE (active_at, id) < ($2, $3)
-     ORDER BY active_at DESC, id DESC LIMIT $4";
+/// `$1` user, `$2` and `$3` the activity that the list goes on behind, `$4` limit, `$5`
+/// names. One probe of the newest message for each of the user's chats (7 µs a chat:
+/// 1 ms for a user of 100, 70 ms for one of 10,000) is what it costs to have no row of
+/// the chat to update for each message; the members are only read for the chats that
+/// are returned.
+pub const CHATS_OF: &str = concat!(
+    listed!(),
+    "WHERE (active_at, id) < ($2, $3) ORDER BY active_at DESC, id DESC LIMIT $4"
+);
+
+/// The same in the other direction.
+pub const CHATS_ABOVE: &str = concat!(
+    listed!(),
+    "WHERE (active_at, id) > ($2, $3) ORDER BY active_at, id LIMIT $4"
+);
 
 /// `$1` chats.
 pub const LAST_SEQS: &str = "

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row as SqlRow, types::Type
 
 use crate::{
     domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
-    store::{Activity, ChatRecord, Page},
+    store::{Activity, ChatRecord, Page, Walk},
 };
 
 pub(super) fn load_chat(
@@ -21,11 +21,13 @@ pub(super) fn load_chat(
     let Some((created_by, created_at)) = chat else {
         return Ok(None);
     };
+    let members = members(conn, id, usize::MAX)?;
     let record = ChatRecord {
         id,
         created_by,
         created_at,
-        members: members(conn, id)?,
+        member_count: members.len(),
+        members,
         last_seq: last_seq(conn, id)?,
     };
     let rows = page(conn, id, Page::Before(Seq::MAX), newest)?;
@@ -37,27 +39,38 @@ pub(super) fn load_chat(
 pub(super) fn chats_of(
     conn: &Connection,
     user: &UserName,
-    behind: Option<Activity>,
+    walk: Walk,
     limit: usize,
+    names: usize,
 ) -> Result<Vec<(Activity, ChatRecord)>> {
-    let behind = behind.map(|behind| (behind.at.0, behind.chat.get()));
-    let (at, id) = behind.unzip();
-    let mut select = conn.prepare_cached(
-        "SELECT chat.id, chat.created_by, chat.created_at, newest.seq, \
-                coalesce(newest.created_at, chat.created_at) AS active_at \
+    const LISTED: &str = "SELECT chat.id, chat.created_by, chat.created_at, newest.seq, \
+                coalesce(newest.created_at, chat.created_at) AS active_at, \
+                (SELECT count(*) FROM members WHERE chat_id = chat.id) \
          FROM members AS member \
          JOIN chats AS chat ON chat.id = member.chat_id \
          LEFT JOIN messages AS newest ON newest.chat_id = chat.id AND newest.seq = \
               (SELECT max(seq) FROM messages WHERE chat_id = chat.id) \
-         WHERE member.user_name = ?1 AND (?2 IS NULL OR (active_at, chat.id) < (?2, ?3)) \
-         ORDER BY active_at DESC, chat.id DESC LIMIT ?4",
-    )?;
+         WHERE member.user_name = ?1";
+    let (place, rest) = match walk {
+        Walk::Down(behind) => (
+            behind,
+            "AND (?2 IS NULL OR (active_at, chat.id) < (?2, ?3)) \
+             ORDER BY active_at DESC, chat.id DESC LIMIT ?4",
+        ),
+        Walk::Up(above) => (
+            Some(above),
+            "AND (active_at, chat.id) > (?2, ?3) ORDER BY active_at, chat.id LIMIT ?4",
+        ),
+    };
+    let (at, id) = place.map(|place| (place.at.0, place.chat.get())).unzip();
+    let mut select = conn.prepare_cached(&format!("{LISTED} {rest}"))?;
     let found = select.query_map((&**user, at, id, sql_limit(limit)), |row| {
         let record = ChatRecord {
             id: chat_id(row, 0)?,
             created_by: user_name(row, 1)?,
             created_at: Timestamp(row.get(2)?),
             members: Vec::new(),
+            member_count: row.get::<_, i64>(5)? as usize,
             last_seq: row.get::<_, Option<Seq>>(3)?.unwrap_or(0),
         };
         let activity = Activity {
@@ -68,7 +81,7 @@ pub(super) fn chats_of(
     })?;
     let mut found = found.collect::<Result<Vec<_>>>()?;
     for (_, record) in &mut found {
-        record.members = members(conn, record.id)?;
+        record.members = members(conn, record.id, names)?;
     }
     Ok(found)
 }
@@ -153,10 +166,13 @@ pub(super) fn ping(conn: &Connection) -> Result<()> {
         .query_row([], |_| Ok(()))
 }
 
-fn members(conn: &Connection, chat: ChatId) -> Result<Vec<UserName>> {
-    conn.prepare_cached("SELECT user_name FROM members WHERE chat_id = ?1 ORDER BY position")?
-        .query_map([chat.get()], |row| user_name(row, 0))?
-        .collect()
+/// The first so many who have joined.
+fn members(conn: &Connection, chat: ChatId, most: usize) -> Result<Vec<UserName>> {
+    conn.prepare_cached(
+        "SELECT user_name FROM members WHERE chat_id = ?1 ORDER BY position LIMIT ?2",
+    )?
+    .query_map([chat.get(), sql_limit(most)], |row| user_name(row, 0))?
+    .collect()
 }
 
 fn sql_limit(limit: usize) -> i64 {

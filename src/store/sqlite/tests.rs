@@ -184,7 +184,10 @@ async fn a_store_that_is_dropped_still_writes_what_it_took() {
             Err(error) => panic!("{error}"),
         }
     };
-    let chats = again.chats_of(&alice(), None, 10, soon()).await.unwrap();
+    let chats = again
+        .chats_of(&alice(), crate::store::Walk::Down(None), 10, 10, soon())
+        .await
+        .unwrap();
     assert_eq!(chats.len(), 1);
     again.close().await;
 }
