@@ -3,6 +3,7 @@
 mod doctor;
 mod http;
 mod plan;
+mod room;
 mod shards;
 
 use std::{
@@ -70,6 +71,7 @@ pub enum AppError {
 /// # Errors
 /// If it can't start, or a second signal cuts the drain short.
 pub fn run(config: ServeConfig, log_level: LogLevel) -> Result<(), AppError> {
+    runtime::raise_file_limit();
     let drain_timeout = config.drain_timeout;
     let main = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -182,7 +184,7 @@ impl App {
         let telemetry = plan::telemetry(&config, http.spawner())?;
         let cores = Cores::start(config.cores)?;
         let writers = plan::writers(&config)?;
-        let memory = plan::memory(&config)?;
+        let memory = room::memory(&config)?;
         let guards = plan::guards(
             &config,
             &clock,
@@ -203,6 +205,7 @@ impl App {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
 
+        memory.say();
         telemetry.metrics.memory_allowed(memory.0);
         let lanes_on = writers.as_ref().unwrap_or(&cores);
         let lanes = shards::start_lanes(&config, lanes_on, &store, &clock, &telemetry);

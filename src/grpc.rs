@@ -19,6 +19,7 @@ mod connect;
 mod connection;
 mod deframe;
 mod dispatch;
+mod encoding;
 mod frames;
 mod gate;
 mod gather;

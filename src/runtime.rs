@@ -8,6 +8,7 @@
 //!    and a restart is better than a half-dead server.
 
 mod clock;
+mod files;
 mod heap;
 mod listen;
 mod memory;
@@ -32,6 +33,7 @@ use tokio_util::{
 };
 
 pub use clock::SystemClock;
+pub use files::{file_limit, raise_file_limit};
 pub use heap::{Heap, trim_heap};
 pub use listen::{BindError, bind};
 pub use memory::{NoLimit, memory_limit};
@@ -150,8 +152,11 @@ impl Spawner {
     /// Runs `work` on a thread where it may block; true once it has ended, false
     /// if it panicked.
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
-    pub async fn block(&self, work: impl FnOnce() + Send + 'static) -> bool {
-        self.0.handle.spawn_blocking(work).await.is_ok()
+    pub async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.0.handle.spawn_blocking(work).await.ok()
     }
 
     /// What `make` makes belongs to this core's runtime.

@@ -1,7 +1,11 @@
 //! Limits on what clients may have: over one, the answer is RESOURCE_EXHAUSTED
 //! and when to try again.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use chat_service::{
     app::App,
@@ -361,4 +365,52 @@ async fn p6_every_refusal_is_counted_by_its_reason() {
     }
     drop((second, stream));
     stop(app).await;
+}
+
+/// A process that may have few files open, and whose limit is to begin with lower
+/// still, as a shell's mostly is.
+#[tokio::test]
+async fn p6_p10_a_low_limit_of_open_files_leaves_room_for_probes_and_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = "ulimit -Sn 100 && ulimit -Hn 600 && exec \"$0\" serve --grpc-port 0 --auth dev";
+    let mut child = std::process::Command::new("bash")
+        .args(["-c", serve, env!("CARGO_BIN_EXE_chatd")])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let lines: Vec<String> = stdout.lines().take(2).map(Result::unwrap).collect();
+    let at = |line: &str, head| line.strip_prefix(head).unwrap().parse::<SocketAddr>();
+    let address = at(&lines[0], "listening on ").unwrap();
+    let http = at(&lines[1], "http on ").unwrap();
+
+    let mut connections = Vec::new();
+    for _ in 0..700 {
+        let mut connection = Connection::open(address, 1).await.unwrap();
+        // It may have been closed already.
+        _ = connection.say(&hello()).await;
+        connections.push(connection);
+    }
+    let (status, _) = get(http, "/live").await;
+    assert_eq!(status, 200);
+    assert_eq!(get(http, "/ready").await.0, 200);
+    let (_, metrics) = get(http, "/metrics").await;
+    let refused = value(
+        &metrics,
+        "chat_refusals_total{reason=\"TOO_MANY_CONNECTIONS\"}",
+    );
+    // Half of the files.
+    assert!(refused >= 400.0, "{refused}");
+    let open = value(&metrics, "process_open_fds");
+    assert!((300.0..450.0).contains(&open), "{open}");
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let warned = "fewer connections than --max-connections";
+    assert_eq!(log.matches(warned).count(), 1, "{log}");
+    assert!(!log.contains("can't be accepted"), "{log}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -9,6 +9,7 @@ mod auth_service;
 mod blocked;
 mod cli;
 mod client;
+mod compression;
 mod conformance;
 mod crash;
 mod delivery;

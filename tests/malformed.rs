@@ -3,7 +3,7 @@
 
 mod cases;
 mod random;
-mod wire;
+pub mod wire;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -272,7 +272,7 @@ async fn p10_every_call_says_what_is_wrong_with_its_frames() {
             (vec![], Code::InvalidArgument),
             (vec![cut], Code::InvalidArgument),
             (vec![broken], Code::InvalidArgument),
-            (vec![zipped], Code::Unimplemented),
+            (vec![zipped], Code::Internal),
             (vec![flags], Code::InvalidArgument),
             (vec![huge], Code::ResourceExhausted),
         ] {

@@ -1,8 +1,11 @@
 //! Answers that are asked for and not read (P6): who does so waits, and nobody else.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use chat_service::proto::{GetRequest, ListChatsRequest, ListMessagesRequest};
+use chat_service::proto::{ConnectChatRequest, GetRequest, ListChatsRequest, ListMessagesRequest};
 
 use crate::{
     hostile::raw::{Connection, DATA, END_STREAM, hello, message, open},
@@ -116,4 +119,67 @@ async fn p6_answers_that_nobody_reads_are_bounded() {
         }
     };
     soon("all is given back", given_back).await;
+}
+
+/// Bytes that the kernel has of what was written to the other end of this connection
+/// and not taken there: `tx_queue` of proc(5)'s /proc/net/tcp.
+fn kept(server: SocketAddr, client: SocketAddr) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok();
+    let line = table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let ends = (port(columns.get(1)?)?, port(columns.get(2)?)?);
+        (ends == (server.port(), client.port())).then_some(columns)
+    });
+    let columns = line.expect("the connection");
+    u64::from_str_radix(columns[4].split(':').next().unwrap(), 16).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_the_kernel_keeps_little_for_who_does_not_read() {
+    const MESSAGES: usize = 4_000;
+    const MOST: u64 = 512 * 1024;
+    let server = Server::start(&[]).await;
+    let mallory = server.client("mallory").await;
+    let chat = mallory.create(&[]).await;
+    let text = "x".repeat(4_096);
+    for _ in 0..MESSAGES {
+        mallory.send(chat, &text, "").await.unwrap();
+    }
+    let mut connection = Connection::open(server.address(), 111).await.unwrap();
+    let join = ConnectChatRequest {
+        chat_id: chat.to_string(),
+        after_seq: Some(0),
+        ..Default::default()
+    };
+    let words = [
+        hello(),
+        open(1, "ConnectChat", "mallory"),
+        message(1, 0, &join),
+    ];
+    connection.say(&words.concat()).await.unwrap();
+    let client = connection.0.local_addr().unwrap();
+    // What the client's own kernel takes has gone; then nothing moves any more.
+    let (mut most, mut before) = (0, None);
+    let still = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = kept(server.address(), client);
+            most = most.max(now);
+            if now > 0 && before.replace(now) == Some(now) {
+                return;
+            }
+        }
+    };
+    soon("it is stuck", still).await;
+    assert!(most < MOST, "{most}");
+    // And all of it comes to who reads after all.
+    let mut bytes = 0;
+    while bytes < MESSAGES * text.len() {
+        bytes += soon("more", connection.hear_of(DATA))
+            .await
+            .unwrap()
+            .payload
+            .len();
+    }
 }

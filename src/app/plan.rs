@@ -8,18 +8,21 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::AppError;
+use super::{
+    AppError,
+    room::{self, Budget},
+};
 use crate::{
     admin::{self, ChatPage, ChatPageConfig},
     auth::{
         AccessClient, AccessSettings, Authenticator, Cache, CacheSettings, DevAuth, JwtAuth,
         JwtSettings, KeyFile, Logins,
     },
-    config::{AccessConfig, AuthChoice, JwtKeys, MemoryChoice, ServeConfig, StoreChoice},
+    config::{AccessConfig, AuthChoice, JwtKeys, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
     grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
     runtime::{self, Cores, Spawner, Tls, TlsFiles},
-    shard::{Load, Pages, RingBound, Room, ShardSettings},
+    shard::{Load, RingBound, Room, ShardSettings},
     store::{
         Store,
         memory::MemoryStore,
@@ -40,7 +43,7 @@ pub fn guards(
 ) -> Result<Guards, AppError> {
     let limits = &config.limits;
     let settings = GateSettings {
-        connections: limits.connections,
+        connections: room::connections(config, runtime::file_limit()),
         user_streams: limits.user_streams,
         user_sends: limits.user_sends,
         user_changes: limits.user_changes,
@@ -273,46 +276,6 @@ pub fn lane(config: &ServeConfig) -> LaneSettings {
         batch_rows: config.batch_rows,
         batch_bytes: config.batch_bytes,
     }
-}
-
-/// What `--memory` comes to, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct Budget(pub u64);
-
-impl Budget {
-    /// Chats and posts have five eighths of it, pages of history a quarter, answers that
-    /// nobody has read yet the rest.
-    fn of_shard(self, config: &ServeConfig) -> usize {
-        let shards = config.shards as u64;
-        usize::try_from(self.0 / 8 * 5 / shards).unwrap_or(usize::MAX)
-    }
-
-    fn answers(self) -> usize {
-        usize::try_from(self.0 / 8).unwrap_or(usize::MAX)
-    }
-
-    pub fn pages(self) -> Pages {
-        Pages::new(usize::try_from(self.0 / 4).unwrap_or(usize::MAX))
-    }
-}
-
-/// Says what it is.
-///
-/// # Errors
-/// If a share of the machine's memory is asked for and nobody says how much it has.
-pub fn memory(config: &ServeConfig) -> Result<Budget, AppError> {
-    let budget = match config.memory {
-        MemoryChoice::Size(bytes) => bytes,
-        MemoryChoice::Share(percent) => {
-            let all = runtime::memory_limit().map_err(AppError::Memory)?;
-            all / 100 * u64::from(percent)
-        }
-    };
-    tracing::info!(
-        bytes = budget,
-        "the memory for chats, posts, pages of history and answers"
-    );
-    Ok(Budget(budget))
 }
 
 pub fn shard(config: &ServeConfig, memory: Budget) -> ShardSettings {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::plan::{self, Budget};
+use super::{plan, room::Budget};
 use crate::{
     config::ServeConfig,
     domain::Clock,

@@ -8,13 +8,14 @@
 use std::{borrow::Cow, future::ready, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, request::Parts};
 use prost::Message;
 
 use super::{
     body::ResponseBody,
     calls::Call,
     connect::{ChatStream, Entry},
+    encoding,
     gate::Place,
     limit::Limit,
     measure::Measured,
@@ -24,7 +25,7 @@ use super::{
     service::{Guards, Service, Shared},
     status::Problem,
     timeout::grpc_timeout,
-    unary::{Kept, Reply, refused, unary},
+    unary::{Kept, Reply, encode, refused, unary},
     untaken::Untaken,
     validate::{bearer, size_of_headers, timeout},
 };
@@ -32,6 +33,7 @@ use crate::{
     auth::{Ask, AuthResult, Identity, Token},
     domain::UserName,
     proto::{ListChatsRequest, ListMessagesRequest},
+    runtime::Spawner,
     telemetry::{Method, SpanRef, TRACEPARENT},
 };
 
@@ -54,6 +56,8 @@ struct Admitted {
 struct Keep {
     untaken: Arc<Untaken>,
     user: UserName,
+    /// The client reads gzip, and this compresses elsewhere.
+    gzip: Option<Spawner>,
 }
 
 /// What a call shows of who makes it.
@@ -61,6 +65,7 @@ struct Shown<'a> {
     token: Token<'a>,
     method: &'a str,
     trace: Option<Cow<'a, str>>,
+    headers: &'a HeaderMap,
 }
 
 impl Service {
@@ -86,7 +91,7 @@ impl Service {
             Err(problem) => return call.refuse(&problem),
         };
         match shared.guards.auth.known(shown.ask()) {
-            Some(known) => shared.answer_caller(known, shown.token, call, peer),
+            Some(known) => shared.answer_caller(known, &shown, call, peer),
             None => Box::pin(self.clone().ask_and_answer(head, call, peer.clone())),
         }
     }
@@ -104,7 +109,7 @@ impl Service {
             Err(problem) => return call.refuse(&problem).await,
         };
         let found = shared.guards.auth.check(shown.ask()).await;
-        let answer = shared.answer_caller(found, shown.token, call, &peer);
+        let answer = shared.answer_caller(found, &shown, call, &peer);
         answer.await
     }
 }
@@ -129,7 +134,7 @@ impl Shared {
     fn answer_caller(
         &self,
         checked: AuthResult,
-        token: Token<'_>,
+        shown: &Shown<'_>,
         admitted: Admitted,
         peer: &Arc<Peer>,
     ) -> Answer {
@@ -152,7 +157,7 @@ impl Shared {
             };
         }
         if method == Method::CONNECT {
-            return match self.entry(token, identity, id.span) {
+            return match self.entry(shown.token, identity, id.span) {
                 Ok(entry) => {
                     let Admitted { measured, body, .. } = admitted;
                     let stream =
@@ -181,6 +186,7 @@ impl Shared {
         let keep = Keep {
             untaken: self.guards.gate.untaken.clone(),
             user: call.identity.user.clone(),
+            gzip: encoding::reads_gzip(shown.headers).then(|| peer.spawner.clone()),
         };
         let largest = calls.limits().largest();
         match method {
@@ -276,7 +282,17 @@ impl Admitted {
             let room = keep.untaken.room(&keep.user, weigh(&request));
             let room = tokio::time::timeout_at(deadline, room).await;
             let room = room.map_err(|_| Problem::untaken())?;
-            Ok(Kept(answer(request).await?, room))
+            let message = encode(&answer(request).await?);
+            let Some(spawner) = keep.gzip.filter(|_| encoding::is_worth_it(&message)) else {
+                return Ok(Kept::new(message, room));
+            };
+            // A large page takes milliseconds.
+            let compress = move || encoding::compressed(&message).unwrap_or(message);
+            let message = spawner
+                .block(compress)
+                .await
+                .ok_or_else(Problem::draining)?;
+            Ok(Kept::new(message, room))
         })
     }
 }
@@ -294,6 +310,7 @@ impl<'a> Shown<'a> {
             token: Token(bearer(&head.headers).ok_or_else(Problem::no_token)?),
             method: head.uri.path(),
             trace: span.or_else(|| given().map(Cow::Borrowed)),
+            headers: &head.headers,
         })
     }
 

@@ -241,7 +241,8 @@ async fn join(
     body: RequestBody,
     core: usize,
 ) -> Result<(Join, Reader, Deframer), Problem> {
-    let mut frames = Deframer::new(body, calls.limits().max_bytes());
+    let encoding = body.encoding();
+    let mut frames = Deframer::new(body, calls.limits().max_bytes(), encoding);
     let first = match frames.next().await {
         Ok(Some(first)) => decode(first)?,
         Ok(None) | Err(Broken::Gone) => {

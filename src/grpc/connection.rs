@@ -57,7 +57,7 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Headers this many times the limit are refused by HTTP/2 alone (status 431),
 /// and the connection closed if they go on; below, the call is told.
-const HEADER_ROOM: u32 = 2;
+const HEADER_ROOM: u32 = 4;
 
 /// How long a connection that is one too many stays open, to be told so.
 const TURN_AWAY: Duration = Duration::from_secs(1);
@@ -65,6 +65,11 @@ const TURN_AWAY: Duration = Duration::from_secs(1);
 /// hyper's HTTP/1.1 works with no smaller one, in bytes. It holds a request's
 /// head, and what waits for a slow reader.
 const LEAST_BUFFER: usize = 8 * 1024;
+
+/// Bytes that the kernel keeps for a client and has not sent. Without a bound it keeps
+/// some four megabytes for one that has wide windows and does not read: what it is
+/// sent comes behind all that in any case. Twice what a connection writes at a time.
+const UNSENT: u32 = 256 * 1024;
 
 /// HTTP/1.1 has no PING: the kernel asks whether the other side is still there,
 /// so often, and so often without an answer before the connection ends.
@@ -207,9 +212,13 @@ impl Connection {
         }
     }
 
-    /// Has the kernel end an HTTP/1.1 connection whose other side is gone, and
-    /// with it its stream. HTTP/2 sees to that itself.
+    /// Bounds what the kernel keeps of what it has not sent, and has it end an HTTP/1.1
+    /// connection whose other side is gone, and with it its stream. HTTP/2 sees to that
+    /// itself.
     fn keep_alive(&self, protocol: Protocol, stream: &TcpStream) {
+        if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT) {
+            log_limited!(DEBUG, %error, "no bound on what the kernel keeps of a connection");
+        }
         if protocol == Protocol::Http2 {
             return;
         }

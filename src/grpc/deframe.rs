@@ -2,7 +2,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 
-use super::{request::RequestBody, status::Problem};
+use super::{encoding::Encoding, request::RequestBody, status::Problem};
 use crate::domain::PREFIX_LEN;
 
 /// Takes the messages of a request body out of their gRPC frames. A message
@@ -12,7 +12,8 @@ pub struct Deframer<B = RequestBody> {
     body: B,
     /// What has been received and not taken.
     rest: Bytes,
-    max: usize,
+    max: u32,
+    encoding: Encoding,
 }
 
 /// Why there is no next message.
@@ -31,12 +32,13 @@ impl From<Problem> for Broken {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Deframer<B> {
-    /// `max` bounds a message, in bytes.
-    pub fn new(body: B, max: usize) -> Self {
+    /// `max` bounds a message, in bytes, before and after it is decompressed.
+    pub fn new(body: B, max: usize, encoding: Encoding) -> Self {
         Self {
             body,
             rest: Bytes::new(),
-            max,
+            max: u32::try_from(max).unwrap_or(u32::MAX),
+            encoding,
         }
     }
 
@@ -86,19 +88,22 @@ impl<B: Body<Data = Bytes> + Unpin> Deframer<B> {
         };
         let [flags, length @ ..] = *prefix;
         let length = u32::from_be_bytes(length) as usize;
-        match flags {
-            0 => {}
-            1 => return Err(Problem::compressed().into()),
-            _ => return Err(Problem::malformed("unknown flags before a message").into()),
+        let max = self.max as usize;
+        if flags > 1 {
+            return Err(Problem::malformed("unknown flags before a message").into());
         }
-        if length > self.max {
-            return Err(Problem::too_large(self.max).into());
+        if length > max {
+            return Err(Problem::too_large(max).into());
         }
         if rest.len() < length {
             return Ok(None);
         }
         self.rest.advance(PREFIX_LEN);
-        Ok(Some(self.rest.split_to(length)))
+        let message = self.rest.split_to(length);
+        Ok(Some(match flags {
+            0 => message,
+            _ => self.encoding.decode(&message, max)?,
+        }))
     }
 }
 
@@ -122,7 +127,7 @@ mod tests {
             Ok::<_, Infallible>(Frame::data(data))
         });
         let body = StreamBody::new(stream::iter(frames.collect::<Vec<_>>()));
-        let mut deframer = Deframer::new(body, MAX);
+        let mut deframer = Deframer::new(body, MAX, Encoding::Identity);
         let mut messages = Vec::new();
         loop {
             let next = deframer.next().now_or_never();

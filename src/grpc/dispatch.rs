@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use super::{
     answer::{Answer, at_once},
     body::ResponseBody,
+    encoding::Encoding,
     limit::Limit,
     open::{HEALTH, OpenService, REFLECTION, REFLECTION_ALPHA},
     peer::Peer,
@@ -28,7 +29,9 @@ impl Service {
             if let Err(problem) = self.0.guards.origins.check(request.headers()) {
                 return at_once(refused(&problem));
             }
-            return self.call(request.map(RequestBody::plain), peer);
+            let encoding = Encoding::of(request.headers());
+            let request = request.map(|body| RequestBody::plain(body, encoding));
+            return self.call(request, peer);
         }
         Box::pin(self.clone().answer_web(request, peer.clone()))
     }
@@ -55,9 +58,10 @@ impl Service {
             Ok(origin) => origin,
             Err(problem) => return web::respond(refused(&problem), form, None),
         };
-        let request = request.map(match form {
-            Form::Binary => RequestBody::plain,
-            Form::Text => RequestBody::base64,
+        let encoding = Encoding::of(request.headers());
+        let request = request.map(|body| match form {
+            Form::Binary => RequestBody::plain(body, encoding),
+            Form::Text => RequestBody::base64(body),
         });
         let response = self.call(request, &peer).await;
         web::respond(response, form, origin)

@@ -9,29 +9,51 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
-use super::body::BodyError;
+use super::{body::BodyError, encoding::Encoding};
 
 /// The body of every request.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// The body is base64; here is what does not make whole bytes yet.
-    text: Option<Box<BytesMut>>,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Plain,
+    /// Its compressed messages are in gzip …
+    Gzip,
+    /// … or in something that is not known.
+    Unknown,
+    /// The body is base64, and nothing in it compressed; here is what does not make
+    /// whole bytes yet.
+    Text(Box<BytesMut>),
 }
 
 impl RequestBody {
-    pub fn plain(incoming: Incoming) -> Self {
-        Self {
-            incoming,
-            text: None,
-        }
+    /// A body whose messages may be compressed as the headers say.
+    pub fn plain(incoming: Incoming, encoding: Encoding) -> Self {
+        let form = match encoding {
+            Encoding::Identity => Form::Plain,
+            Encoding::Gzip => Form::Gzip,
+            Encoding::Unknown => Form::Unknown,
+        };
+        Self { incoming, form }
     }
 
     /// A body in base64, as gRPC-Web's text form has it.
     pub fn base64(incoming: Incoming) -> Self {
         Self {
             incoming,
-            text: Some(Box::default()),
+            form: Form::Text(Box::default()),
+        }
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        match self.form {
+            Form::Plain | Form::Text(_) => Encoding::Identity,
+            Form::Gzip => Encoding::Gzip,
+            Form::Unknown => Encoding::Unknown,
         }
     }
 }
@@ -46,7 +68,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
         let frame = ready!(Pin::new(&mut body.incoming).poll_frame(cx));
-        let Some(text) = &mut body.text else {
+        let Form::Text(text) = &mut body.form else {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         };
         Poll::Ready(match frame {
@@ -67,8 +89,8 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let whole = self.text.as_ref().is_none_or(|text| text.is_empty());
-        whole && self.incoming.is_end_stream()
+        let rest = matches!(&self.form, Form::Text(text) if !text.is_empty());
+        !rest && self.incoming.is_end_stream()
     }
 }
 

@@ -92,8 +92,14 @@ impl Problem {
         Self::new(Code::ResourceExhausted, "HEADERS_TOO_LARGE", message)
     }
 
+    /// As gRPC has it in "Compression": the flag alone says nothing.
+    pub fn flag_without_encoding() -> Self {
+        let message = "a message is compressed, and grpc-encoding does not say how";
+        Self::new(Code::Internal, "MALFORMED_MESSAGE", message)
+    }
+
     pub fn compressed() -> Self {
-        let message = "compressed messages are not supported";
+        let message = "grpc-encoding: of compressed messages only those in gzip are read";
         Self::new(Code::Unimplemented, "COMPRESSED_MESSAGE", message)
     }
 

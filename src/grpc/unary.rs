@@ -8,6 +8,7 @@ use prost::Message;
 use super::{
     body::ResponseBody,
     deframe::{Broken, Deframer},
+    encoding::{ACCEPTED, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GZIP},
     request::RequestBody,
     status::{GRPC_STATUS, Problem},
     untaken::Room,
@@ -28,14 +29,15 @@ where
     A: Reply,
     F: Future<Output = Result<A, Problem>>,
 {
-    let mut messages = Deframer::new(body, max);
+    let encoding = body.encoding();
+    let mut messages = Deframer::new(body, max, encoding);
     async move {
         let result = match read_by(deadline, &mut messages).await {
             Ok(request) => answer(request).await,
             Err(problem) => Err(problem),
         };
         match result {
-            Ok(answer) => ok(answer.into_body()),
+            Ok(answer) => answer.respond(),
             Err(problem) => refused(&problem),
         }
     }
@@ -43,24 +45,39 @@ where
 
 /// What a call is answered with.
 pub trait Reply {
-    fn into_body(self) -> ResponseBody;
+    fn respond(self) -> Response<ResponseBody>;
 }
 
 impl<M: Message> Reply for M {
-    fn into_body(self) -> ResponseBody {
-        ResponseBody::Message(encode(&self), None)
+    fn respond(self) -> Response<ResponseBody> {
+        ok(ResponseBody::Message(encode(&self), None))
     }
 }
 
-/// An answer that has room of its own until it has been taken.
-pub struct Kept<M>(pub M, pub Room);
+/// An answer, in its frame, that has room of its own until it has been taken.
+pub struct Kept {
+    message: Box<[u8]>,
+    room: Room,
+}
 
-impl<M: Message> Reply for Kept<M> {
-    fn into_body(self) -> ResponseBody {
-        let Self(message, mut room) = self;
-        let message = encode(&message);
+impl Kept {
+    pub fn new(message: Box<[u8]>, mut room: Room) -> Self {
         room.shrink(message.len());
-        ResponseBody::Message(message, Some(Box::new(room)))
+        Self { message, room }
+    }
+}
+
+impl Reply for Kept {
+    fn respond(self) -> Response<ResponseBody> {
+        let is_compressed = self.message.first() == Some(&1);
+        let mut response = ok(ResponseBody::Message(
+            self.message,
+            Some(Box::new(self.room)),
+        ));
+        if is_compressed {
+            response.headers_mut().insert(&GRPC_ENCODING, GZIP);
+        }
+        response
     }
 }
 
@@ -118,6 +135,9 @@ pub fn ok(body: ResponseBody) -> Response<ResponseBody> {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+        .headers_mut()
+        .insert(&GRPC_ACCEPT_ENCODING, ACCEPTED);
     response
 }
 

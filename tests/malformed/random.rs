@@ -87,6 +87,8 @@ pub fn random_case(rng: &mut Rng) -> Case {
         }
         6 => {
             raw.body = vec![prefixed(1, 0, &good(call, chat))];
+            let unknown = http::HeaderValue::from_static("br");
+            raw.headers.insert("grpc-encoding", unknown);
             "compressed"
         }
         7 => {

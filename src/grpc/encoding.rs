@@ -1,0 +1,144 @@
+//! How a message is compressed (gRPC over HTTP/2, "Message-Encoding").
+
+use std::io::{Read as _, Write as _};
+
+use bytes::Bytes;
+use flate2::{Compression, bufread::MultiGzDecoder, write::GzEncoder};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::status::Problem;
+use crate::domain::PREFIX_LEN;
+
+pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// What requests may be in.
+pub const ACCEPTED: HeaderValue = HeaderValue::from_static("identity,gzip");
+pub const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+/// Shorter messages are hardly worth it, in bytes.
+const LEAST: usize = 4 * 1024;
+
+/// What a client says that its compressed messages are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// It said nothing, or that there are none.
+    Identity,
+    Gzip,
+    Unknown,
+}
+
+impl Encoding {
+    pub fn of(headers: &HeaderMap) -> Self {
+        match headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => Self::Identity,
+            Some(b"gzip") => Self::Gzip,
+            Some(_) => Self::Unknown,
+        }
+    }
+
+    /// A compressed message, which may have `max` bytes afterwards.
+    ///
+    /// # Errors
+    /// If it is larger, or in something else.
+    pub fn decode(self, message: &[u8], max: usize) -> Result<Bytes, Problem> {
+        match self {
+            Self::Identity => Err(Problem::flag_without_encoding()),
+            Self::Unknown => Err(Problem::compressed()),
+            Self::Gzip => {
+                let mut plain = Vec::new();
+                let mut reader = MultiGzDecoder::new(message).take(max as u64 + 1);
+                let read = reader.read_to_end(&mut plain);
+                if plain.len() > max {
+                    return Err(Problem::too_large(max));
+                }
+                read.map_err(|_| Problem::malformed("a message is no gzip"))?;
+                Ok(plain.into())
+            }
+        }
+    }
+}
+
+/// Whether a client reads gzip.
+pub fn reads_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(&GRPC_ACCEPT_ENCODING).iter();
+    let mut all = accepted.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    all.any(|one| one.trim_ascii() == b"gzip")
+}
+
+/// Whether a framed message is long enough to be compressed.
+pub fn is_worth_it(framed: &[u8]) -> bool {
+    framed.len() >= LEAST
+}
+
+/// A framed message compressed, in its new frame; `None` if it would not get shorter.
+pub fn compressed(framed: &[u8]) -> Option<Box<[u8]>> {
+    let message = framed.get(PREFIX_LEN..)?;
+    let mut out = Vec::with_capacity(PREFIX_LEN + message.len() / 2);
+    out.extend_from_slice(&[1, 0, 0, 0, 0]);
+    let mut encoder = GzEncoder::new(out, Compression::fast());
+    encoder.write_all(message).ok()?;
+    let mut out = encoder.finish().ok()?;
+    let length = (out.len() - PREFIX_LEN) as u32;
+    out[1..PREFIX_LEN].copy_from_slice(&length.to_be_bytes());
+    (out.len() < framed.len()).then(|| out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let length = (message.len() as u32).to_be_bytes();
+        [&[0][..], &length, message].concat()
+    }
+
+    #[test]
+    fn what_is_compressed_comes_back_and_nothing_grows() {
+        let text = b"a message of some length, again and again. ".repeat(400);
+        let short = compressed(&framed(&text)).unwrap();
+        assert!(short.len() < text.len() / 10);
+        assert_eq!(short[0], 1);
+        let plain = Encoding::Gzip.decode(&short[PREFIX_LEN..], text.len());
+        assert_eq!(plain.unwrap(), text);
+        let noise: Vec<u8> = (0..8_192).map(|_| fastrand::u8(..)).collect();
+        assert_eq!(compressed(&framed(&noise)), None);
+        assert!(!is_worth_it(&framed(b"short")) && is_worth_it(&framed(&text)));
+    }
+
+    #[test]
+    fn p6_p10_what_is_too_large_or_no_gzip_is_refused() {
+        let bomb = compressed(&framed(&vec![0; 1024 * 1024])).unwrap();
+        let bomb = &bomb[PREFIX_LEN..];
+        assert!(bomb.len() < 16 * 1024);
+        let max = 1024 * 1024 - 1;
+        assert_eq!(
+            Encoding::Gzip.decode(bomb, max),
+            Err(Problem::too_large(max))
+        );
+        for (encoding, bytes) in [
+            (Encoding::Gzip, &b"no gzip"[..]),
+            (Encoding::Gzip, &bomb[..100]),
+            (Encoding::Gzip, b""),
+            (Encoding::Identity, bomb),
+            (Encoding::Unknown, bomb),
+        ] {
+            assert!(encoding.decode(bytes, 1 << 21).is_err(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn clients_say_what_they_read() {
+        for (accepted, reads) in [
+            ("gzip", true),
+            ("identity, deflate, gzip", true),
+            ("identity", false),
+            ("gzippo", false),
+        ] {
+            let value = HeaderValue::from_static(accepted);
+            let headers = HeaderMap::from_iter([(GRPC_ACCEPT_ENCODING.clone(), value)]);
+            assert_eq!(reads_gzip(&headers), reads, "{accepted}");
+        }
+        assert!(!reads_gzip(&HeaderMap::new()));
+    }
+}
