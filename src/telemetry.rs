@@ -9,6 +9,7 @@
 //! 3. Without an exporter, or for a call that is not sampled, tracing costs a
 //!    look at two words; trouble with the exporter is counted and goes no further.
 
+mod ahead;
 mod chain;
 mod exposition;
 mod limit;

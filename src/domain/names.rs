@@ -1,6 +1,6 @@
 use std::{fmt, ops::Deref, sync::Arc};
 
-use super::visible::{has_visible, is_invisible};
+use super::visible::{has_odd_marks, has_visible, is_invisible};
 
 /// Longest user name and longest client message id, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -92,6 +92,14 @@ impl UserName {
         }
         if !has_visible(self) {
             return Err(Invalid::new("must contain a visible character"));
+        }
+        if has_odd_marks(self) {
+            return Err(Invalid::new(
+                "must not begin with a combining mark, nor have more than 4 of them in a row",
+            ));
+        }
+        if self.contains("  ") {
+            return Err(Invalid::new("must not contain two spaces in a row"));
         }
         Ok(())
     }
@@ -186,6 +194,15 @@ mod tests {
             "a\u{e0061}",
             "a\u{200d}b",
             "a\u{2028}b",
+            "\u{301}a",
+            "a\u{301}\u{301}\u{301}\u{301}\u{301}",
+            "a  b",
+            "bob\u{1d159}",
+            "bob\u{378}",
+            "bob\u{ffff}",
+            "bob\u{e000}",
+            "\u{fffc}",
+            "bob\u{2d7f}",
         ] {
             let name = UserName::new(bad).unwrap_or_else(|_| panic!("{bad:?}"));
             assert!(name.check_new().is_err(), "{bad:?}");

@@ -13,8 +13,26 @@ pub(super) fn is_invisible(c: char) -> bool {
     }
     let category = c.general_category();
     c.is_whitespace()
-        || matches!(category, GeneralCategory::Control | GeneralCategory::Format)
+        || matches!(
+            category,
+            GeneralCategory::Control
+                | GeneralCategory::Format
+                | GeneralCategory::Unassigned
+                | GeneralCategory::PrivateUse
+        )
         || is_ignorable(c)
+}
+
+/// Whether a combining mark has nothing of the text to stand on, or more than four
+/// stand on one character.
+pub(super) fn has_odd_marks(text: &str) -> bool {
+    const MOST: u32 = 4;
+    let mut marks = MOST;
+    text.chars().any(|c| {
+        let is_mark = c.general_category_group() == GeneralCategoryGroup::Mark;
+        marks = if is_mark { marks + 1 } else { 0 };
+        marks > MOST
+    })
 }
 
 /// Whether anything of the text can be seen.
@@ -27,8 +45,9 @@ pub(super) fn has_visible(text: &str) -> bool {
     text.chars().any(stands)
 }
 
-/// Those default-ignorable characters that are not format characters, and the
-/// Braille pattern without a dot.
+/// Those default-ignorable characters that are not format characters, and others
+/// without ink: the Braille pattern without a dot, joiners, a filler, a null notehead,
+/// and what stands for an object.
 fn is_ignorable(c: char) -> bool {
     matches!(
         c,
@@ -38,6 +57,11 @@ fn is_ignorable(c: char) -> bool {
             | '\u{180b}'..='\u{180f}'
             | '\u{2065}'
             | '\u{2800}'
+            | '\u{2d7f}'
+            | '\u{fffc}'
+            | '\u{1107f}'
+            | '\u{16fe4}'
+            | '\u{1d159}'
             | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{ffa0}'

@@ -283,16 +283,20 @@ impl Admitted {
             let room = tokio::time::timeout_at(deadline, room).await;
             let room = room.map_err(|_| Problem::untaken())?;
             let message = encode(&answer(request).await?);
-            let Some(spawner) = keep.gzip.filter(|_| encoding::is_worth_it(&message)) else {
+            let spawner = keep.gzip.filter(|_| encoding::is_worth_it(&message));
+            // A large page takes tens of milliseconds. Where others are at it already, it
+            // goes out as it is.
+            let turn = keep.untaken.compressing.clone().try_acquire_owned();
+            let (Some(spawner), Ok(turn)) = (spawner, turn) else {
                 return Ok(Kept::new(message, room));
             };
-            // A large page takes milliseconds.
-            let compress = move || encoding::compressed(&message).unwrap_or(message);
-            let message = spawner
-                .block(compress)
-                .await
-                .ok_or_else(Problem::draining)?;
-            Ok(Kept::new(message, room))
+            // It goes on when the caller is gone, and has its room and its turn till then.
+            let compress = move || {
+                let message = encoding::compressed(&message).unwrap_or(message);
+                drop(turn);
+                Kept::new(message, room)
+            };
+            spawner.block(compress).await.ok_or_else(Problem::draining)
         })
     }
 }

@@ -18,6 +18,9 @@ use crate::{domain::UserName, telemetry::Metrics};
 /// Room is counted in pieces of so many bytes.
 const PIECE: usize = 1024;
 
+/// Answers that are compressed at a time, each on a thread of its own.
+const COMPRESSING: usize = 2;
+
 /// What one user may have open, in pieces: five of the largest pages.
 const OF_USER: u32 = 16 * 1024;
 
@@ -28,6 +31,8 @@ pub struct Untaken {
     most: u32,
     users: Mutex<HashMap<UserName, Arc<Semaphore>, ahash::RandomState>>,
     metrics: Arc<Metrics>,
+    /// Turns of those that compress.
+    pub compressing: Arc<Semaphore>,
 }
 
 /// The room of one answer, until it is dropped.
@@ -50,6 +55,7 @@ impl Untaken {
             most,
             users: Mutex::default(),
             metrics,
+            compressing: Arc::new(Semaphore::new(COMPRESSING)),
         })
     }
 

@@ -133,6 +133,13 @@ impl<R> Chat<R> {
         self.last_id.map(|id| (self.last_seq, id))
     }
 
+    /// The time of the newest message, if a clock that was ahead has left it so far
+    /// ahead of this one: those that follow have it too, until the clock is there.
+    pub fn time_ahead(&self, wall: Timestamp) -> Option<Timestamp> {
+        const NOTABLE: i64 = 1_000_000;
+        (self.last_time.0 - wall.0 > NOTABLE).then_some(self.last_time)
+    }
+
     pub fn made(&self) -> Timestamp {
         self.created_at
     }

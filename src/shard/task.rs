@@ -199,6 +199,11 @@ impl Shard {
     }
 
     fn take_in(&mut self, mail: &mut Mail) {
+        // What is asked after another server has taken over is not answered by what was
+        // known before.
+        if let Some(lineage) = takeover::has_changed(&mut self.lineage) {
+            self.meet(lineage);
+        }
         mail.commands
             .drain(..)
             .for_each(|command| self.command(command));

@@ -132,6 +132,7 @@ impl Collector for Metrics {
                 names::DELIVERIES => count(p.deliveries),
                 names::READERS => gauge(p.readers),
                 names::KEYS_UNUSABLE => count(p.keys_unusable),
+                names::CLOCK_AHEAD => Shown::Gauge(self.ahead.seconds()),
                 names::LOG_LINES_DROPPED => Shown::Count(logs::dropped_lines()),
                 names::RESUMES => count(p.resumes),
                 names::CHATS_ACTIVE => gauge(p.chats),

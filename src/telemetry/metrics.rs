@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{
+    ahead::Ahead,
     method::Method,
     names::{AUTH_OUTCOMES, CODES, METHODS, REASONS},
     sheet::{Counts, Histogram, Layout, Sheet, Sum},
@@ -52,6 +53,7 @@ pub struct Metrics {
     /// When each lane took its batch up, in microseconds since `epoch`, or 0.
     lanes: Box<[AtomicU64]>,
     depths: OnceLock<DepthsProbe>,
+    pub ahead: Ahead,
 }
 
 struct DepthsProbe(Box<dyn Fn() -> Depths + Send + Sync>);
@@ -137,6 +139,7 @@ impl Metrics {
             epoch: Instant::now(),
             lanes: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
             depths: OnceLock::new(),
+            ahead: Ahead::default(),
         })
     }
 

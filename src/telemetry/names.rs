@@ -37,6 +37,7 @@ metrics! {
     DELIVERIES: Counter "chat_deliveries" "Messages handed to readers' connections";
     READERS: Gauge "chat_readers" "Streams that read a chat";
     KEYS_UNUSABLE: Counter "chat_keys_unusable" "Times that a changed file of --jwt-keys or --jwt-secret-file could not be used; the last good keys count";
+    CLOCK_AHEAD: Gauge "chat_clock_ahead_seconds" "How far the newest time of a message is ahead of this machine's clock: the clock was ahead, and new messages of the chat have that time until it is there";
     LOG_LINES_DROPPED: Counter "chat_log_lines_dropped" "Lines of the log that were dropped because nobody read those before them";
     RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";

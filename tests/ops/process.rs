@@ -107,3 +107,30 @@ async fn p9_a_log_that_nobody_reads_holds_nothing_up() {
         .unwrap();
     assert_eq!((ended.code(), ended.signal()), (Some(0), None));
 }
+
+/// The machine's clock was a day ahead when a message came. Its chat's times stay there
+/// until then, since they never run back (P2), and that is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_clock_that_was_ahead_is_said() {
+    const DAY: i64 = 86_400;
+    let mut server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&[]).await;
+    alice.send(chat, "from tomorrow", "").await.unwrap();
+    let (_, metrics) = get(server.http_address(), "/metrics").await;
+    assert_eq!(value(&metrics, "chat_clock_ahead_seconds"), 0.0);
+    assert_eq!(server.terminate().await, Some(0));
+    let file = rusqlite::Connection::open(server.folder().join("data/chat.db")).unwrap();
+    let moved = "UPDATE messages SET created_at = created_at + ?1";
+    file.execute(moved, [DAY * 1_000_000]).unwrap();
+    drop(file);
+    server.restart().await;
+    let alice = server.client("alice").await;
+    alice.send(chat, "from today", "").await.unwrap();
+    let history = alice.history(chat).await;
+    assert_eq!(history[0].created_at, history[1].created_at);
+    let (_, metrics) = get(server.http_address(), "/metrics").await;
+    let ahead = value(&metrics, "chat_clock_ahead_seconds");
+    assert!((DAY as f64 - 60.0..=DAY as f64).contains(&ahead), "{ahead}");
+    assert!(server.log().contains("ahead of the clock"));
+}

@@ -45,10 +45,29 @@ impl Calls {
         })
     }
 
+    /// A page of a chat of which the caller is a member. Another server of the database
+    /// may take over in between, and have another chat by this id.
+    async fn page(
+        &self,
+        call: &Call,
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+    ) -> Result<Vec<Row>, Problem> {
+        let lineage = || self.store.lineage().map(|lineage| lineage.borrow().number);
+        loop {
+            let before = lineage();
+            let rows = self.page_of_member(call, chat, page, limit).await?;
+            if lineage() == before {
+                return Ok(rows);
+            }
+        }
+    }
+
     /// A page as the store has it, without messages that are still with the writer:
     /// the store may show these already, and a failover of the database may undo
     /// them (P3).
-    async fn page(
+    async fn page_of_member(
         &self,
         call: &Call,
         chat: ChatId,

@@ -13,6 +13,7 @@ use crate::{
         post::{Effect, Load},
         ring::Entry,
     },
+    telemetry::log_limited,
     writer::{Front, Landed, LaneDone, Submission},
 };
 
@@ -73,6 +74,7 @@ impl Shard {
         // that filled this batch.
         let (mut left_out, mut again) = (Vec::new(), Vec::new());
         let (mut sampled, mut fronts) = (Vec::new(), Vec::new());
+        let mut ahead = None;
         for id in std::mem::take(&mut self.state.listed) {
             let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
                 continue;
@@ -81,6 +83,7 @@ impl Shard {
             let (before, newest) = (rows.len(), active.chat.newest());
             active.chat.take(&mut rows, &mut room, wall);
             if rows.len() > before {
+                ahead = ahead.max(active.chat.time_ahead(wall));
                 fronts.push(Front {
                     chat: id,
                     made: active.chat.made(),
@@ -97,6 +100,15 @@ impl Shard {
         }
         left_out.append(&mut again);
         self.state.listed = left_out;
+        if let Some(time) = ahead {
+            let seconds = (time.0 - wall.0) / 1_000_000;
+            log_limited!(
+                WARN,
+                seconds,
+                "a chat's time is ahead of the clock: the clock was ahead when a message came"
+            );
+            self.history.metrics.ahead.saw(time.0);
+        }
         if rows.is_empty() {
             return;
         }

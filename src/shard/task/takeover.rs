@@ -30,6 +30,13 @@ pub(super) async fn changed(lineage: &mut Option<watch::Receiver<Lineage>>) -> L
     pending().await
 }
 
+/// The store's lineage, if it is another or in doubt since it was last looked at.
+pub(super) fn has_changed(lineage: &mut Option<watch::Receiver<Lineage>>) -> Option<Lineage> {
+    let watch = lineage.as_mut()?;
+    let changed = watch.has_changed().unwrap_or(false);
+    changed.then(|| *watch.borrow_and_update())
+}
+
 impl Shard {
     /// Doubts every chat, until it has been read again, if another server answers.
     pub(super) fn meet(&mut self, lineage: Lineage) {

@@ -10,7 +10,10 @@ use std::{
 
 use bb8::{ManageConnection, RunError};
 use futures_util::{TryStreamExt as _, future::try_join_all};
-use tokio::time::{timeout, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{timeout, timeout_at},
+};
 use tokio_postgres::{
     Error, Row, Statement,
     types::{ToSql, Type},
@@ -44,6 +47,8 @@ pub(super) struct Pool {
     inner: RwLock<Option<bb8::Pool<Readers>>>,
     connector: Connector,
     locks: Arc<Locks>,
+    /// Places for reads that wait for a lock.
+    blocked: Arc<Semaphore>,
 }
 
 /// What a pooled connection can be asked.
@@ -105,6 +110,7 @@ impl Pool {
             inner: RwLock::new(Some(pool)),
             connector,
             locks: Arc::default(),
+            blocked: Arc::new(Semaphore::new((settings.read_connections / 2).max(1))),
         })
     }
 
@@ -120,8 +126,18 @@ impl Pool {
         if !lease.is_worth_another() {
             return first;
         }
+        let is_blocked = lease.is_blocked();
         drop(lease);
-        self.lease(deadline).await?.read(&asked).await
+        if !is_blocked {
+            return self.lease(deadline).await?.read(&asked).await;
+        }
+        // Who waits for a lock leaves half of the connections to others.
+        let place = timeout_at(deadline.into(), self.blocked.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            return first;
+        };
+        let lease = self.lease(deadline).await?.waiting(place);
+        lease.read(&asked).await
     }
 
     /// Changes something in a transaction of its own, of the lineage `as_of`. A

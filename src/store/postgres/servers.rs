@@ -2,7 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::store::Lineage;
+use crate::{store::Lineage, telemetry::log_limited};
 
 /// Which server of the database the sessions are with. One that has been started
 /// again, or was promoted in the place of another, may have less than was
@@ -20,7 +20,8 @@ impl Servers {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let is_another = newest.as_deref() != Some(server);
         if is_another && newest.replace(server.to_owned()).is_some() {
-            tracing::warn!(
+            log_limited!(
+                WARN,
                 "another server of the database answers, or the same after a restart: looking whether it has all messages"
             );
             taken_over();

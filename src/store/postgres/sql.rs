@@ -108,12 +108,14 @@ pub(super) const BEGIN_READ: &str = "
     SET LOCAL enable_bitmapscan = off;
     SET LOCAL jit = off";
 
-/// Opens a read that takes the locks of those partitions alone that it needs, and
-/// waits for them.
+/// Opens a read that takes the locks of those partitions alone that it needs.
 pub(super) const BEGIN_AROUND: &str = "
     BEGIN;
-    SET LOCAL lock_timeout = 0;
     SET LOCAL plan_cache_mode = force_custom_plan";
+
+/// How long a read waits for a lock, and how long one that has met it.
+pub(super) const BRIEFLY: &str = "250ms";
+pub(super) const BLOCKED: &str = "3s";
 
 /// What the role must be allowed and is not, a row each. To lock a chat's row
 /// against its deletion takes UPDATE.

@@ -10,7 +10,10 @@ use std::{
 
 use bb8::PooledConnection;
 use futures_util::future::{join, join3, try_join_all};
-use tokio::time::{timeout, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{timeout, timeout_at},
+};
 use tokio_postgres::{Error, Row, SimpleQueryMessage, error::SqlState};
 
 use super::{Answer, Locks, Params, Query, Reader, Readers};
@@ -48,6 +51,10 @@ pub(super) struct Lease {
     again: AtomicBool,
     connector: Connector,
     locks: Arc<Locks>,
+    /// It waits for what it has met before.
+    blocked: Option<OwnedSemaphorePermit>,
+    /// It has met a lock.
+    is_blocked: AtomicBool,
 }
 
 impl Lease {
@@ -65,7 +72,19 @@ impl Lease {
             again: AtomicBool::new(false),
             connector,
             locks,
+            blocked: None,
+            is_blocked: AtomicBool::new(false),
         }
+    }
+
+    /// Of those that wait for a lock some wait with a connection.
+    pub fn waiting(mut self, blocked: OwnedSemaphorePermit) -> Self {
+        self.blocked = Some(blocked);
+        self
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
     }
 
     pub async fn read<const N: usize>(
@@ -79,14 +98,23 @@ impl Lease {
                 .map(|(query, params)| reader.ask(*query, params)),
         );
         let session = &reader.session;
-        let around = self.locks.are_recent();
-        let answers = if session.is_direct && !around {
+        let around = self.locks.are_recent() || self.blocked.is_some();
+        let answers = if session.is_direct && N == 0 {
+            // Whether it answers at all: an idle server would not notice otherwise.
+            let asked = self.bounded(session.batch_execute("")).await;
+            asked.map(|answered| answered.map(|()| Vec::new()))
+        } else if session.is_direct && !around {
             self.bounded(answers).await
         } else {
             let begin = match session.is_direct {
                 true => Cow::Borrowed(sql::BEGIN_AROUND),
                 false => self.of_this_server(sql::BEGIN_READ, session),
             };
+            let patience = match self.blocked.is_some() {
+                true => sql::BLOCKED,
+                false => sql::BRIEFLY,
+            };
+            let begin = format!("{begin}; SET LOCAL lock_timeout = '{patience}'");
             let transaction = join3(
                 session.batch_execute(&begin),
                 answers,
@@ -194,8 +222,9 @@ impl Lease {
     }
 
     fn look_at(&self, error: &Error) {
-        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && !self.locks.are_recent() {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && self.blocked.is_none() {
             self.locks.met();
+            self.is_blocked.store(true, Ordering::Relaxed);
             self.again.store(true, Ordering::Relaxed);
         }
         // The cancellation of a query before that one came late.
