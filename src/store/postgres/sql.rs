@@ -20,7 +20,7 @@ pub(super) fn is_server(server: &str) -> String {
 /// is an index for every read here, so it is told so. Plans are generic: with a
 /// plan per execution, planning 16 partitions costs more than reading a page.
 /// The statement timeout is the net below the callers' deadlines. Who waits for a lock
-/// for longer asks again with [`BEGIN_AROUND`].
+/// for longer asks again, and goes around it.
 pub const SESSION: &str = "
     SET statement_timeout = '60s';
     SET lock_timeout = '250ms';
