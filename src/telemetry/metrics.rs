@@ -4,9 +4,7 @@
 //! The cells are our own, because a number is added to for every message and
 //! every delivery: the ready-made counters are atomic read-modify-writes on lines
 //! that all cores share, and the ready-made histograms take a lock. The text
-//! comes from `prometheus-client`, the official encoder, so that the format is
-//! not our business; it brings three small crates, and no recorder that is
-//! global to the process as `metrics` would.
+//! comes from `prometheus-client`, the official encoder.
 
 use std::{
     sync::{

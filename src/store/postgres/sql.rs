@@ -113,9 +113,10 @@ pub(super) const BEGIN_AROUND: &str = "
     BEGIN;
     SET LOCAL plan_cache_mode = force_custom_plan";
 
-/// How long a read waits for a lock, and how long one that has met it.
+/// How long a read waits for a lock; one that has met it waits for as long as its
+/// caller does.
 pub(super) const BRIEFLY: &str = "250ms";
-pub(super) const BLOCKED: &str = "3s";
+pub(super) const BLOCKED: &str = "0";
 
 /// What the role must be allowed and is not, a row each. To lock a chat's row
 /// against its deletion takes UPDATE.
