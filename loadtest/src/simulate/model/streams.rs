@@ -21,6 +21,8 @@ pub struct JoinCall {
     pub after: Option<Seq>,
     /// The newest message that somebody knew of when it was asked for.
     known: Seq,
+    /// Messages that takeovers had cost by then.
+    lost: u64,
     /// See [`Model::is_out`].
     out: Option<u32>,
     ended: bool,
@@ -59,6 +61,7 @@ impl Model {
             user: user.clone(),
             after,
             known: self.chat(chat).acknowledged,
+            lost: self.counts.lost,
             out: self.member(chat, user).out_at(),
             ended: self.chat(chat).end_acknowledged,
         }
@@ -92,8 +95,12 @@ impl Model {
         self.counts.joins += 1;
         let id = self.tick();
         let newest = disk.chats[&call.chat].last_seq();
-        // Some of it may have been lost since.
-        let known = call.known.min(self.chat(call.chat).acknowledged);
+        // Some of it may have been lost since, and others have come in their places
+        // after the join was answered.
+        let known = match self.counts.lost == call.lost {
+            true => call.known,
+            false => self.kept(call.chat, call.known),
+        };
         let stream = Stream {
             chat: call.chat,
             user: call.user.clone(),
