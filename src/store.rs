@@ -207,6 +207,11 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         None
     }
 
+    /// The number of that now; 0 if there is one server for good.
+    fn lineage_number(&self) -> u64 {
+        self.lineage().map_or(0, |lineage| lineage.borrow().number)
+    }
+
     /// Whether the store answers.
     async fn ping(&self, deadline: Instant) -> StoreResult<()>;
 

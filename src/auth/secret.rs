@@ -110,11 +110,8 @@ pub(super) fn is_public(bytes: &[u8]) -> bool {
     let in_text = |text| holds_key(text, MOST_LAYERS);
     is_wide(bytes)
         || is_guessable(bytes)
-        || is_key(bytes)
-        || is_point(bytes)
         || String::from_utf8_lossy(bytes).contains("://")
-        || is_page(bytes)
-        || is_json(bytes)
+        || is_plain(bytes)
         || std::str::from_utf8(bytes).is_ok_and(in_text)
 }
 
@@ -122,10 +119,7 @@ pub(super) fn is_public(bytes: &[u8]) -> bool {
 /// than once over.
 fn holds_key(text: &str, layers: u32) -> bool {
     let is_public = |bytes: &[u8]| {
-        is_key(bytes)
-            || is_point(bytes)
-            || is_page(bytes)
-            || is_json(bytes)
+        is_plain(bytes)
             || std::str::from_utf8(bytes)
                 .is_ok_and(|inner| layers > 0 && holds_key(inner, layers - 1))
     };
@@ -143,6 +137,11 @@ fn holds_key(text: &str, layers: u32) -> bool {
         decoded.is_ok_and(|bytes| is_public(&bytes))
     });
     in_base64 || from_hex(&word).is_some_and(|bytes| is_public(&bytes))
+}
+
+/// A key, keys or a page as they are, in no other spelling.
+fn is_plain(bytes: &[u8]) -> bool {
+    is_key(bytes) || is_point(bytes) || is_page(bytes) || is_json(bytes)
 }
 
 fn is_json(bytes: &[u8]) -> bool {

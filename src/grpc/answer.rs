@@ -261,9 +261,7 @@ impl Admitted {
             self.measured.ended(response)
         })
     }
-}
 
-impl Admitted {
     /// The same for an answer that may be large: it has room before it is asked for.
     fn answer_kept<Q, A, F>(
         self,

@@ -28,7 +28,6 @@ const OF_USER: u32 = 16 * 1024;
 #[derive(Debug)]
 pub struct Untaken {
     all: Arc<Semaphore>,
-    most: u32,
     users: Mutex<HashMap<UserName, Arc<Semaphore>, ahash::RandomState>>,
     metrics: Arc<Metrics>,
     /// Turns of those that compress.
@@ -47,12 +46,10 @@ pub struct Room {
 impl Untaken {
     /// For answers of so many bytes in all.
     pub fn new(bytes: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        let most = u32::try_from(bytes / PIECE)
-            .unwrap_or(u32::MAX)
-            .max(OF_USER);
+        // Whatever there is for all, one user may have its share.
+        let all = (bytes / PIECE).clamp(OF_USER as usize, u32::MAX as usize);
         Arc::new(Self {
-            all: Arc::new(Semaphore::new(most as usize)),
-            most,
+            all: Arc::new(Semaphore::new(all)),
             users: Mutex::default(),
             metrics,
             compressing: Arc::new(Semaphore::new(COMPRESSING)),
@@ -62,7 +59,7 @@ impl Untaken {
     /// Waits for room for an answer to `user` of so many bytes at most. The longest
     /// waits first.
     pub async fn room(self: &Arc<Self>, user: &UserName, bytes: usize) -> Room {
-        let pieces = pieces(bytes).min(OF_USER).min(self.most);
+        let pieces = pieces(bytes).min(OF_USER);
         let users = self
             .users()
             .entry(user.clone())

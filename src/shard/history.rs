@@ -94,11 +94,10 @@ impl History {
         loop {
             let deadline = self.clock.now() + PAGE_TIMEOUT;
             let page = Page::After(after);
-            let lineage = || self.store.lineage().map(|lineage| lineage.borrow().number);
-            let before = lineage();
+            let lineage = self.store.lineage_number();
             match self.store.page(chat, page, rows, deadline).await {
                 // Another server has taken over, and may have another chat by this id.
-                Ok(_) if lineage() != before => {}
+                Ok(_) if self.store.lineage_number() != lineage => {}
                 Ok(mut rows) => {
                     rows.retain(|row| row.seq <= newest);
                     let first = rows.first().map_or(newest + 1, |row| row.seq);

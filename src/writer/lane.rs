@@ -130,7 +130,7 @@ impl Lane {
         let begun = self.clock.now();
         let count = submissions.len();
         let (store, clock) = (self.store.as_ref(), self.clock.as_ref());
-        let lineage = store.lineage().map_or(0, |lineage| lineage.borrow().number);
+        let lineage = store.lineage_number();
         let doubtful = submissions.iter().any(|one| one.lineage != Some(lineage));
         let attempt = Attempt::new(self.index, store, clock, metrics);
         let Merged {

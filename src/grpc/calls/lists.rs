@@ -54,11 +54,10 @@ impl Calls {
         page: Page,
         limit: usize,
     ) -> Result<Vec<Row>, Problem> {
-        let lineage = || self.store.lineage().map(|lineage| lineage.borrow().number);
         loop {
-            let before = lineage();
+            let lineage = self.store.lineage_number();
             let rows = self.page_of_member(call, chat, page, limit).await?;
-            if lineage() == before {
+            if self.store.lineage_number() == lineage {
                 return Ok(rows);
             }
         }

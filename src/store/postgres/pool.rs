@@ -214,8 +214,9 @@ impl Pool {
         }
     }
 
-    /// Asks whose server answers, again and again: behind a pooler no connection
-    /// ends that would tell of a failover. Otherwise nothing is asked.
+    /// Asks whether the server answers, again and again, and behind a pooler whose it
+    /// is: where nothing else is asked, nobody would notice that it is silent, or that
+    /// the pooler goes on with another.
     pub async fn watch(&self) {
         loop {
             tokio::time::sleep(WATCH).await;

@@ -101,7 +101,9 @@ impl Pool {
         let [rows] = self.read(deadline, [(query, asked)]).await?;
         rows.iter()
             .map(|row| {
-                let record = chat_record(row)?;
+                let mut record = chat_record(row)?;
+                let count: i64 = row.try_get(5).map_err(unreadable)?;
+                record.member_count = count as usize;
                 let at = Timestamp(row.try_get(6).map_err(unreadable)?);
                 let chat = record.id;
                 Ok((Activity { at, chat }, record))
@@ -130,12 +132,12 @@ fn chat_record(row: &PgRow) -> StoreResult<ChatRecord> {
             id: ChatId::new(row.try_get(0)?)?,
             created_by: UserName::new(row.try_get(1)?)?,
             created_at: Timestamp(row.try_get(2)?),
+            member_count: members.len(),
             members: members
                 .into_iter()
                 .map(UserName::new)
                 .collect::<Result<_, _>>()?,
             last_seq: row.try_get(4)?,
-            member_count: row.try_get::<_, i64>(5)? as usize,
         })
     };
     read().map_err(unreadable)

@@ -63,8 +63,7 @@ pub const PAGE_BEFORE: &str = "
 pub const CHAT: &str = "
     SELECT id, created_by, created_at,
            ARRAY(SELECT user_name FROM members WHERE chat_id = $1 ORDER BY position),
-           coalesce((SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq DESC LIMIT 1), 0),
-           (SELECT count(*) FROM members WHERE chat_id = $1)
+           coalesce((SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq DESC LIMIT 1), 0)
       FROM chats WHERE id = $1";
 
 /// `$1` chat, `$2` users. One probe of the primary key a user, and the same one for
