@@ -121,20 +121,21 @@ impl Pool {
         deadline: Instant,
         asked: [(Query, Params<'_>); N],
     ) -> StoreResult<[Vec<Row>; N]> {
-        let lease = self.lease(deadline).await?;
-        let first = lease.read(&asked).await;
-        if !lease.is_worth_another() {
-            return first;
+        let mut lease = self.lease(deadline).await?;
+        let mut answer = lease.read(&asked).await;
+        if lease.is_worth_another() && !lease.is_blocked() {
+            drop(lease);
+            lease = self.lease(deadline).await?;
+            answer = lease.read(&asked).await;
         }
-        let is_blocked = lease.is_blocked();
+        if !lease.is_blocked() {
+            return answer;
+        }
         drop(lease);
-        if !is_blocked {
-            return self.lease(deadline).await?.read(&asked).await;
-        }
         // Who waits for a lock leaves half of the connections to others.
         let place = timeout_at(deadline.into(), self.blocked.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else {
-            return first;
+            return answer;
         };
         let lease = self.lease(deadline).await?.waiting(place);
         lease.read(&asked).await

@@ -51,9 +51,11 @@ pub(super) struct Lease {
     again: AtomicBool,
     connector: Connector,
     locks: Arc<Locks>,
+    /// It takes the locks of those partitions alone that it reads.
+    around: bool,
     /// It waits for what it has met before.
     blocked: Option<OwnedSemaphorePermit>,
-    /// It has met a lock.
+    /// It has met a lock that there is no way around.
     is_blocked: AtomicBool,
 }
 
@@ -71,6 +73,7 @@ impl Lease {
             spoiled: AtomicBool::new(false),
             again: AtomicBool::new(false),
             connector,
+            around: locks.are_recent(),
             locks,
             blocked: None,
             is_blocked: AtomicBool::new(false),
@@ -80,6 +83,7 @@ impl Lease {
     /// Of those that wait for a lock some wait with a connection.
     pub fn waiting(mut self, blocked: OwnedSemaphorePermit) -> Self {
         self.blocked = Some(blocked);
+        self.around = true;
         self
     }
 
@@ -98,12 +102,11 @@ impl Lease {
                 .map(|(query, params)| reader.ask(*query, params)),
         );
         let session = &reader.session;
-        let around = self.locks.are_recent() || self.blocked.is_some();
         let answers = if session.is_direct && N == 0 {
             // Whether it answers at all: an idle server would not notice otherwise.
             let asked = self.bounded(session.batch_execute("")).await;
             asked.map(|answered| answered.map(|()| Vec::new()))
-        } else if session.is_direct && !around {
+        } else if session.is_direct && !self.around {
             self.bounded(answers).await
         } else {
             let begin = match session.is_direct {
@@ -224,7 +227,7 @@ impl Lease {
     fn look_at(&self, error: &Error) {
         if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && self.blocked.is_none() {
             self.locks.met();
-            self.is_blocked.store(true, Ordering::Relaxed);
+            self.is_blocked.store(self.around, Ordering::Relaxed);
             self.again.store(true, Ordering::Relaxed);
         }
         // The cancellation of a query before that one came late.
