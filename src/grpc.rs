@@ -27,6 +27,7 @@ mod io;
 mod limit;
 mod measure;
 mod open;
+mod opening;
 mod pass;
 mod peer;
 mod place;

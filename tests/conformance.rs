@@ -72,6 +72,7 @@ macro_rules! conformance {
                 chats_of_one_instant_are_in_the_order_of_ids,
                 a_list_holds_only_chats_of_the_user,
                 a_list_shows_a_chat_as_it_is,
+                a_user_of_many_chats_finds_them_by_activity,
             );
         }
     };

@@ -10,7 +10,7 @@ use std::{
 use chat_service::{
     app::App,
     config::serve_from,
-    proto::{DeleteRequest, SendMessageRequest},
+    proto::{CreateRequest, DeleteRequest, SendMessageRequest},
 };
 use futures_util::future::join_all;
 use tonic::{Code, Status};
@@ -19,9 +19,11 @@ use tonic_types::StatusExt as _;
 use crate::{
     guarded::{client, connect, create, outcome, reason, send, start, stop, with_token},
     hostile::raw::{
-        Connection, ENHANCE_YOUR_CALM, GOAWAY, PREFACE, hello, message, open, reset, window_update,
+        Connection, DATA, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PREFACE, hello, message,
+        open, reset, window_update,
     },
     ops::{get, value},
+    server::soon,
 };
 
 /// Long enough for anything that must happen.
@@ -337,15 +339,14 @@ async fn p6_every_refusal_is_counted_by_its_reason() {
     assert!(create(&client, &"x".repeat(1_500), &[]).await.is_err());
     assert!(create(&client, "bob", &["eve", "kim"]).await.is_err());
 
-    // A call whose message does not come is under way.
+    // One call too many whose message does not come; they are in nobody else's way.
     let mut second = raw(&app).await;
-    let words = [hello(), open(1, "Get", "bob")].concat();
+    let calls: Vec<_> = (0..513).map(|n| open(2 * n + 1, "Get", "bob")).collect();
+    let words = [hello(), calls.concat()].concat();
     second.say(&words).await.unwrap();
-    // Between two answers to a PING the server has got round to the call.
-    second.settle().await.unwrap();
-    second.settle().await.unwrap();
-    let told = create(&client, "bob", &[]).await.unwrap_err();
-    assert_over(&told, "TOO_MANY_CALLS");
+    let refused = soon("a refusal", second.hear_of(HEADERS)).await;
+    assert_eq!(refused.map(|frame| frame.stream), Some(1_025));
+    create(&client, "eve", &[]).await.unwrap();
     let third = crate::guarded::client(&app);
     let told = create(&third, "bob", &[]).await.unwrap_err();
     assert_over(&told, "TOO_MANY_CONNECTIONS");
@@ -364,6 +365,42 @@ async fn p6_every_refusal_is_counted_by_its_reason() {
         assert_eq!(value(&metrics, &name), expected, "{reason}");
     }
     drop((second, stream));
+    stop(app).await;
+}
+
+/// One user opens calls on several connections whose messages never come: others have
+/// their calls answered, also such as come in pieces.
+#[tokio::test]
+async fn p6_a_users_half_calls_leave_room_for_others() {
+    let app = start(&["--max-inflight", "64", "--http-port", "0"]).await;
+    let client = client(&app);
+    let chat = create(&client, "eve", &[]).await.unwrap();
+    let mut greedy = Vec::new();
+    for _ in 0..5 {
+        let mut one = raw(&app).await;
+        let calls = (0..300).map(|n| open(2 * n + 1, "SendMessage", "bob"));
+        let words = [hello(), calls.collect::<Vec<_>>().concat()].concat();
+        one.say(&words).await.unwrap();
+        one.settle().await.unwrap();
+        greedy.push(one);
+    }
+    let (_, metrics) = get(app.http_address().unwrap(), "/metrics").await;
+    let refused = value(&metrics, "chat_refusals_total{reason=\"TOO_MANY_CALLS\"}");
+    assert!((950.0..1_000.0).contains(&refused), "{refused}");
+    let mut slow = raw(&app).await;
+    slow.say(&[hello(), open(1, "Create", "eve")].concat())
+        .await
+        .unwrap();
+    slow.settle().await.unwrap();
+    for text in ["one", "two"] {
+        send(&client, "eve", chat, text).await.unwrap();
+    }
+    slow.say(&message(1, END_STREAM, &CreateRequest::default()))
+        .await
+        .unwrap();
+    let answer = soon("an answer", slow.hear_of(DATA)).await;
+    assert_eq!(answer.map(|frame| frame.stream), Some(1));
+    drop(greedy);
     stop(app).await;
 }
 

@@ -1,6 +1,7 @@
 //! One test binary: linking the server once a file would take most of the time.
 
 mod access;
+mod activity;
 mod architecture;
 mod auth_jwt;
 mod auth_login;

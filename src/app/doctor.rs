@@ -26,8 +26,9 @@ const FILES_WARN: u64 = 65_536;
 /// Beyond this the times of messages differ visibly between two servers.
 const SKEW_WARN: Duration = Duration::from_secs(1);
 
-/// Sessions beside those of lanes and readers: to migrate and to purge.
-const OTHER_SESSIONS: usize = 2;
+/// Sessions beside those of lanes and readers: to migrate, to purge, and to write when
+/// chats were active.
+const OTHER_SESSIONS: usize = 3;
 
 /// A clock before this program was written is wrong (2026-01-01).
 const EPOCH_2026: Duration = Duration::from_secs(1_767_225_600);
@@ -131,7 +132,7 @@ fn store(config: &ServeConfig, report: &mut Report) {
             let text = "memory: all is gone when the process ends; for trying out only";
             report.line(Verdict::Warn, "store", text);
         }
-        StoreChoice::Sqlite(path) => match writable(path) {
+        StoreChoice::Sqlite(path) => match usable(path) {
             Ok(()) => {
                 let shown = path.display();
                 report.line(
@@ -147,11 +148,7 @@ fn store(config: &ServeConfig, report: &mut Report) {
             Err(error) => report.line(
                 Verdict::Fail,
                 "store",
-                format!(
-                    "{}: {error}: let the server's user own the folder, or name another with \
-                     --store sqlite:PATH",
-                    path.display()
-                ),
+                format!("{}: {error}", path.display()),
             ),
         },
         StoreChoice::Postgres(dsn) => match inspect(dsn.expose()) {
@@ -265,6 +262,26 @@ fn served(found: &postgres::Inspection, needed: u64, report: &mut Report) {
 }
 
 /// Without leaving anything behind.
+/// Whether the database can be written, and read if it is there.
+fn usable(path: &Path) -> Result<(), String> {
+    writable(path).map_err(|error| {
+        format!(
+            "{error}: let the server's user own the folder, or name another with \
+             --store sqlite:PATH"
+        )
+    })?;
+    let disk = if path.exists() { path } else { folder_of(path) };
+    sqlite::has_room(disk).map_err(|error| format!("{error}: make room"))?;
+    sqlite::look(path).map_err(|error| format!("{error}: put back a copy that is whole"))
+}
+
+/// The nearest folder that is there.
+fn folder_of(path: &Path) -> &Path {
+    let mut folders = path.ancestors().skip(1);
+    let nearest = folders.find(|folder| folder.exists());
+    nearest.unwrap_or(Path::new("."))
+}
+
 fn writable(path: &Path) -> io::Result<()> {
     if path.exists() {
         return fs::OpenOptions::new().append(true).open(path).map(drop);

@@ -1,9 +1,11 @@
-use serde::Deserialize;
+use std::collections::HashMap;
+
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{AuthError, Identity, Role};
 use crate::domain::{Timestamp, UserName};
 
-/// The claims that make an identity. A token may have others.
+/// The claims that make an identity.
 #[derive(Deserialize)]
 pub struct Claims {
     username: String,
@@ -11,6 +13,10 @@ pub struct Claims {
     role: RoleClaim,
     /// Seconds since the Unix epoch, perhaps with a fraction (RFC 7519, 2).
     exp: f64,
+    /// A token may have others. With this here claims are an object, as they have to be
+    /// (RFC 7519, 7.2): serde would read a list too, by the order of the fields.
+    #[serde(flatten)]
+    _others: HashMap<String, IgnoredAny>,
 }
 
 /// The Auth Service writes the role as a text, others may write a number.
@@ -95,6 +101,10 @@ mod tests {
             r#"{"username":" bob","exp":1}"#,
             r#"{"username":"bob","exp":"soon"}"#,
             r#"{"username":"bob","exp":1,"role":[]}"#,
+            r#"{"username":"bob","exp":1,"username":"eve"}"#,
+            r#"{"username":"bob","exp":1,"role":0,"other":1,"role":1}"#,
+            r#"["bob","1",9999999999]"#,
+            r#"["bob","1",9999999999,{}]"#,
         ] {
             assert!(identity(bad).is_err(), "{bad}");
         }

@@ -153,7 +153,7 @@ mod tests {
 
     /// What the good ones of the tokens that are kept are signed with. They last
     /// until the year 2100.
-    const SECRET: &[u8] = b"known to everybody who reads this";
+    const SECRET: &[u8] = b"kNown-2-everybody-who-reads-THIS";
 
     #[test]
     fn p7_fuzz_tokens() {

@@ -12,7 +12,7 @@ use base64::{
 const MOST_SECRET: usize = 1_024;
 
 /// Words of what nobody has replaced yet.
-const PLACEHOLDERS: [&str; 16] = [
+const PLACEHOLDERS: [&str; 27] = [
     "changeme",
     "change-me",
     "change_me",
@@ -29,10 +29,24 @@ const PLACEHOLDERS: [&str; 16] = [
     "secretsecret",
     "0123456789abcdef",
     "abcdefghijklmnop",
+    "1234567890",
+    "password",
+    "passw0rd",
+    "qwerty",
+    "letmein",
+    "iloveyou",
+    "correcthorse",
+    "undefined",
+    "jwtsecret",
+    "jwt-secret",
+    "jwt_secret",
 ];
 
 /// Fewer different bytes than any secret has that was drawn at random.
 const LEAST_DIFFERENT: usize = 6;
+
+/// Letters of one case that are longer may be what a tool has drawn.
+const LONG_WORDS: usize = 40;
 
 /// A key in base64 in base64 is one still, and so on.
 const MOST_LAYERS: u32 = 4;
@@ -54,6 +68,9 @@ pub(super) fn check(secret: &[u8]) -> Result<(), &'static str> {
     }
     if is_page(secret) {
         return Err("a page is no secret");
+    }
+    if is_compressed(secret) {
+        return Err("something compressed, as a page that was fetched may be, is no secret");
     }
     if is_guessable(secret) {
         return Err("it looks like a placeholder, and not like a secret drawn at random");
@@ -101,18 +118,16 @@ fn is_guessable(bytes: &[u8]) -> bool {
     different.dedup();
     let lower = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let known = PLACEHOLDERS.iter().any(|word| lower.contains(word));
-    different.len() < LEAST_DIFFERENT || known
-}
-
-/// Whether it is a key, a set of keys, an address or a page, in whatever spelling, or
-/// can be guessed.
-pub(super) fn is_public(bytes: &[u8]) -> bool {
-    let in_text = |text| holds_key(text, MOST_LAYERS);
-    is_wide(bytes)
-        || is_guessable(bytes)
-        || String::from_utf8_lossy(bytes).contains("://")
-        || is_plain(bytes)
-        || std::str::from_utf8(bytes).is_ok_and(in_text)
+    // Nobody draws from the letters of one case alone, but words are made of them.
+    let words = bytes.len() < LONG_WORDS
+        && (bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b"-_ ".contains(b))
+            || bytes
+                .iter()
+                .all(|b| b.is_ascii_uppercase() || b"-_ ".contains(b))
+            || bytes.iter().all(u8::is_ascii_digit));
+    different.len() < LEAST_DIFFERENT || known || words
 }
 
 /// Whether the text is a key's, or a set of keys', in base64 or hex, also more
@@ -141,7 +156,23 @@ fn holds_key(text: &str, layers: u32) -> bool {
 
 /// A key, keys or a page as they are, in no other spelling.
 fn is_plain(bytes: &[u8]) -> bool {
-    is_key(bytes) || is_point(bytes) || is_page(bytes) || is_json(bytes)
+    is_key(bytes) || is_point(bytes) || is_page(bytes) || is_json(bytes) || is_compressed(bytes)
+}
+
+/// By gzip, zlib, zstd, bzip2, xz or zip, as their first bytes say.
+fn is_compressed(bytes: &[u8]) -> bool {
+    let heads: [&[u8]; 9] = [
+        b"\x1f\x8b\x08",
+        b"\x78\x01",
+        b"\x78\x5e",
+        b"\x78\x9c",
+        b"\x78\xda",
+        b"\x28\xb5\x2f\xfd",
+        b"BZh",
+        b"\xfd7zXZ",
+        b"PK\x03\x04",
+    ];
+    heads.iter().any(|head| bytes.starts_with(head))
 }
 
 fn is_json(bytes: &[u8]) -> bool {
@@ -190,15 +221,23 @@ fn is_path(text: &str) -> bool {
 /// `=` at the end of base64 is none.
 fn is_setting(text: &str) -> bool {
     let refers = [
-        "${", "$(", "{{", "ENC[", "vault:", "arn:", "data:", "base64:",
+        "${", "$(", "{{", "enc[", "vault:", "arn:", "data:", "base64:", "sha256:", "did:", "age1",
+        "v=dkim1", "%7b", "%5b", "k1.", "k2.", "k3.", "k4.",
     ];
+    let words = ["key", "secret", "token", "jwt", "hmac", "pass"];
+    let lower = text.to_ascii_lowercase();
+    let (word, said) = lower.split_once(['=', ':']).unwrap_or_default();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let says = word.chars().all(is_word)
+        && words.iter().any(|known| word.contains(known))
+        && !said.trim_matches('=').is_empty();
     let (name, value) = text.split_once(['=', ':']).unwrap_or_default();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let named = name.len() > 2
         && name.contains('_')
         && name.chars().all(is_name)
         && !value.trim_matches('=').is_empty();
-    named || refers.iter().any(|head| text.starts_with(head)) || is_bare_setting(text)
+    named || says || refers.iter().any(|head| lower.starts_with(head)) || is_bare_setting(text)
 }
 
 /// `SECRET=…` and `$SECRET`, with or without percent signs.
@@ -218,7 +257,8 @@ fn is_bare_setting(text: &str) -> bool {
 
 /// A point of P-256, P-384 or P-521 in its long form (SEC 1, 2.3.3).
 fn is_point(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&4) && [65, 97, 133].contains(&bytes.len())
+    // Its last byte may have been taken for white space.
+    bytes.first() == Some(&4) && [64, 65, 96, 97, 132, 133].contains(&bytes.len())
 }
 
 /// Text in UTF-16: it begins with the mark of one, or every second byte is zero.
@@ -235,8 +275,9 @@ fn is_key(bytes: &[u8]) -> bool {
     is_der(bytes) || marks.iter().any(|mark| lower.contains(mark))
 }
 
-/// One SEQUENCE that is all there, with another or a number in it, as in every key
-/// and certificate (X.690, 8.1.3 and 8.9); something may follow it.
+/// One SEQUENCE with another, a number or an identifier in it, as in every key and
+/// certificate (X.690, 8.1.3 and 8.9). Something may follow it, and its end may be
+/// missing: a download broke off, or its last bytes were taken for white space.
 fn is_der(bytes: &[u8]) -> bool {
     let [0x30, first, rest @ ..] = bytes else {
         return false;
@@ -255,5 +296,81 @@ fn is_der(bytes: &[u8]) -> bool {
             (len, body)
         }
     };
-    len <= body.len() && matches!(body, [0x30 | 0x02, ..])
+    let is_whole = len <= body.len() + MOST_TRIMMED || *first > 0x80;
+    is_whole && matches!(body, [0x30 | 0x02 | 0x06, ..])
+}
+
+/// So many bytes at the end of a short key look like white space.
+const MOST_TRIMMED: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    fn random(len: usize) -> Vec<u8> {
+        (0..len).map(|_| fastrand::u8(..)).collect()
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn p7_what_is_public_or_known_is_no_secret() {
+        // An Ed25519 key, as a file and without the last byte, which is a space.
+        let mut key = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".to_vec();
+        key.extend(random(31));
+        key.push(b' ');
+        let cut = key.trim_ascii_end().to_vec();
+        // The first half of a certificate, and a chain of them (PKCS #7).
+        let half = [&b"\x30\x82\x03\x10\x30\x82\x01\xf8"[..], &random(200)].concat();
+        let chain = [&b"\x30\x82\x01\x34\x06\x09\x2a\x86"[..], &random(300)].concat();
+        let gzip = [&b"\x1f\x8b\x08\0\0\0\0\0"[..], &random(100)].concat();
+        let point = [&[4][..], &random(63)].concat();
+        for public in [&key, &cut, &half, &chain, &gzip, &point] {
+            assert!(check(public).is_err(), "{public:?}");
+            assert!(check(BASE64.encode(public).as_bytes()).is_err());
+            assert!(check(hex(public).as_bytes()).is_err());
+        }
+        for known in [
+            "1234567890123456",
+            "12345678901234567890123456789012",
+            "qwertyuiopasdfghjklzxcvbnm",
+            "password1234567890",
+            "mysecretkeymysecretkey",
+            "correcthorsebatterystaple",
+            "undefinedundefined",
+            "upstream_request_timeout",
+            "secret=c2VjcmV0c2VjcmV0c2VjcmV0",
+            "jwt-secret=c2VjcmV0c2VjcmV0c2VjcmV0",
+            "key:MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE",
+            "v=DKIM1;k=rsa;p=MIGfMA0GCSqGSIb3",
+            "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK",
+            "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8",
+            "%7B%22keys%22%3A%5B%7B%22kty%22",
+        ] {
+            assert!(check(known.as_bytes()).is_err(), "{known}");
+        }
+    }
+
+    /// One in some thousand of those that are bytes begins like something public.
+    #[test]
+    fn p7_what_was_drawn_at_random_is_a_secret() {
+        let mut refused = 0;
+        for _ in 0..2_000 {
+            let bytes = random(32);
+            let spellings = [
+                hex(&bytes),
+                BASE64.encode(&bytes),
+                URL_SAFE_NO_PAD.encode(&bytes),
+            ];
+            for spelling in spellings {
+                refused += usize::from(check(spelling.as_bytes()).is_err());
+            }
+            refused += usize::from(check(&bytes).is_err());
+        }
+        assert!(refused < 12, "{refused} of 8,000");
+    }
 }

@@ -16,9 +16,9 @@ use super::{
     calls::Call,
     connect::{ChatStream, Entry},
     encoding,
-    gate::Place,
     limit::Limit,
     measure::Measured,
+    opening::Caller,
     pass::Pass,
     peer::Peer,
     request::RequestBody,
@@ -47,8 +47,6 @@ pub type Answer = BoxFuture<'static, Response<ResponseBody>>;
 struct Admitted {
     measured: Measured,
     deadline: Instant,
-    /// Until there is an answer, or a stream.
-    place: Place,
     body: RequestBody,
 }
 
@@ -74,16 +72,14 @@ impl Service {
         let shared = &self.0;
         let (head, body) = request.into_parts();
         let measured = shared.measure(&head);
-        let place = match shared.admit(&head, measured.method()) {
-            Ok(place) => place,
-            Err(problem) => return at_once(measured.ended(refused(&problem))),
-        };
+        if let Err(problem) = shared.admit(&head, measured.method()) {
+            return at_once(measured.ended(refused(&problem)));
+        }
         let asked = grpc_timeout(&head.headers);
         let deadline = measured.id().begun + timeout(asked, shared.calls.limits().timeout);
         let call = Admitted {
             measured,
             deadline,
-            place,
             body,
         };
         let shown = match Shown::of(&head, &call.measured) {
@@ -108,7 +104,12 @@ impl Service {
             Ok(shown) => shown,
             Err(problem) => return call.refuse(&problem).await,
         };
+        let waiting = match Caller::new(&peer, None).wait() {
+            Ok(waiting) => waiting,
+            Err(problem) => return call.refuse(&problem).await,
+        };
         let found = shared.guards.auth.check(shown.ask()).await;
+        drop(waiting);
         let answer = shared.answer_caller(found, &shown, call, &peer);
         answer.await
     }
@@ -116,7 +117,7 @@ impl Service {
 
 impl Shared {
     /// What every call has to keep to, whoever makes it.
-    fn admit(&self, head: &Parts, method: Method) -> Result<Place, Problem> {
+    fn admit(&self, head: &Parts, method: Method) -> Result<(), Problem> {
         if self.is_draining() {
             return Err(Problem::draining());
         }
@@ -128,7 +129,7 @@ impl Shared {
         if size_of_headers(&head.headers) > max_header {
             return Err(Problem::headers_too_large(max_header));
         }
-        self.guards.gate.call()
+        self.guards.gate.has_room()
     }
 
     fn answer_caller(
@@ -146,11 +147,12 @@ impl Shared {
         let (calls, limits) = (self.calls.clone(), self.calls.limits());
         let (max, max_list) = (limits.max_bytes(), limits.max_list_bytes());
         let id = admitted.measured.id();
+        let caller = Caller::new(peer, Some(&identity));
         let method = admitted.measured.method();
         if method == Method::SEND {
             let (deadline, span) = (admitted.deadline, id.span);
             return match self.guards.gate.send(&identity.user) {
-                Ok(()) => admitted.answer(max, move |request| {
+                Ok(()) => admitted.answer(max, caller, move |request| {
                     calls.send_message(&identity, deadline, span, request)
                 }),
                 Err(retry) => admitted.refuse(&Problem::over(Limit::UserSends, retry)),
@@ -190,26 +192,30 @@ impl Shared {
         };
         let largest = calls.limits().largest();
         match method {
-            Method::CREATE => admitted.answer(max_list, |q| calls.create(call, q)),
-            Method::GET => {
-                admitted.answer_kept(max, keep, move |_| largest.chat, |q| calls.get(call, q))
-            }
-            Method::DELETE => admitted.answer(max, |q| calls.delete(call, q)),
+            Method::CREATE => admitted.answer(max_list, caller, |q| calls.create(call, q)),
+            Method::GET => admitted.answer_kept(
+                max,
+                caller,
+                keep,
+                move |_| largest.chat,
+                |q| calls.get(call, q),
+            ),
+            Method::DELETE => admitted.answer(max, caller, |q| calls.delete(call, q)),
             Method::LIST_MESSAGES => {
                 let weigh = move |q: &ListMessagesRequest| largest.messages(q.page_size);
-                admitted.answer_kept(max, keep, weigh, |q| calls.list_messages(call, q))
+                admitted.answer_kept(max, caller, keep, weigh, |q| calls.list_messages(call, q))
             }
             Method::LIST_CHATS => {
                 let weigh = move |q: &ListChatsRequest| largest.chats(q.page_size);
-                admitted.answer_kept(max, keep, weigh, |q| calls.list_chats(call, q))
+                admitted.answer_kept(max, caller, keep, weigh, |q| calls.list_chats(call, q))
             }
             Method::ADD_MEMBERS => {
                 let add = |q| calls.add_members(call, q);
-                admitted.answer_kept(max_list, keep, move |_| largest.chat, add)
+                admitted.answer_kept(max_list, caller, keep, move |_| largest.chat, add)
             }
             Method::REMOVE_MEMBERS => {
                 let remove = |q| calls.remove_members(call, q);
-                admitted.answer_kept(max_list, keep, move |_| largest.chat, remove)
+                admitted.answer_kept(max_list, caller, keep, move |_| largest.chat, remove)
             }
             _ => admitted.refuse(&Problem::no_such_method()),
         }
@@ -249,15 +255,24 @@ impl Admitted {
     }
 
     /// Reads the request, of at most `max` bytes, and answers it.
-    fn answer<Q, A, F>(self, max: usize, answer: impl FnOnce(Q) -> F + Send + 'static) -> Answer
+    fn answer<Q, A, F>(
+        self,
+        max: usize,
+        caller: Caller,
+        answer: impl FnOnce(Q) -> F + Send + 'static,
+    ) -> Answer
     where
         Q: Message + Default + 'static,
         A: Reply + 'static,
         F: Future<Output = Result<A, Problem>> + Send + 'static,
     {
         Box::pin(async move {
-            let response = unary(self.body, max, self.deadline, answer).await;
-            drop(self.place);
+            let gate = caller.peer.gate.clone();
+            let placed = |request| async move {
+                let _place = gate.call()?;
+                answer(request).await
+            };
+            let response = unary(self.body, max, self.deadline, caller, placed).await;
             self.measured.ended(response)
         })
     }
@@ -266,6 +281,7 @@ impl Admitted {
     fn answer_kept<Q, A, F>(
         self,
         max: usize,
+        caller: Caller,
         keep: Keep,
         weigh: impl FnOnce(&Q) -> usize + Send + 'static,
         answer: impl FnOnce(Q) -> F + Send + 'static,
@@ -276,7 +292,7 @@ impl Admitted {
         F: Future<Output = Result<A, Problem>> + Send + 'static,
     {
         let deadline = self.deadline.into();
-        self.answer(max, move |request: Q| async move {
+        self.answer(max, caller, move |request: Q| async move {
             let room = keep.untaken.room(&keep.user, weigh(&request));
             let room = tokio::time::timeout_at(deadline, room).await;
             let room = room.map_err(|_| Problem::untaken())?;

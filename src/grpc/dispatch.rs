@@ -101,7 +101,8 @@ impl Service {
         match path.strip_prefix(AUTH) {
             Some(method) => {
                 let (service, method) = (self.clone(), method.to_owned());
-                Box::pin(async move { service.0.login_call(&method, request).await })
+                let peer = peer.clone();
+                Box::pin(async move { service.0.login_call(&method, request, peer).await })
             }
             None => at_once(refused(&Problem::no_such_method())),
         }

@@ -14,7 +14,7 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-use super::{limit::Limit, status::Problem, untaken::Untaken};
+use super::{limit::Limit, opening::Opening, status::Problem, untaken::Untaken};
 use crate::{
     domain::UserName,
     telemetry::{Metrics, log_limited},
@@ -57,6 +57,7 @@ pub struct Gate {
     sends: Option<DefaultKeyedRateLimiter<UserName>>,
     changes: Option<DefaultKeyedRateLimiter<UserName>>,
     pub untaken: Arc<Untaken>,
+    pub opening: Opening,
     /// For the log; the metrics count what clients are told.
     refused: [AtomicU64; Limit::ALL.len()],
 }
@@ -97,6 +98,7 @@ impl Gate {
         Self {
             settings,
             untaken: Untaken::new(settings.untaken, metrics.clone()),
+            opening: Opening::new(settings.inflight),
             metrics,
             connections: AtomicUsize::new(0),
             turned_away: AtomicUsize::new(0),
@@ -122,7 +124,18 @@ impl Gate {
         take(&self.turned_away, MAX_TURNED_AWAY).then(|| place(true))
     }
 
-    /// Room for a call that is being answered.
+    /// Whether it is worth looking at one more call.
+    ///
+    /// # Errors
+    /// If there is no room for any.
+    pub fn has_room(&self) -> Result<(), Problem> {
+        match self.inflight.load(Ordering::Acquire) < self.settings.inflight {
+            true => Ok(()),
+            false => Err(self.refuse(Limit::Inflight, RETRY_SOON)),
+        }
+    }
+
+    /// Room for a call whose request is there.
     pub fn call(self: &Arc<Self>) -> Result<Place, Problem> {
         if take(&self.inflight, self.settings.inflight) {
             return Ok(Place(self.clone()));

@@ -18,6 +18,10 @@ pub struct Peer {
     polls: AtomicU32,
     /// Calls that need no token.
     open_calls: AtomicUsize,
+    /// Calls that wait for their requests.
+    pub waiting: AtomicUsize,
+    /// Logins under way.
+    pub logins: AtomicUsize,
     /// What it has sent too many of, once it has.
     flood: OnceLock<Flood>,
 }
@@ -31,6 +35,8 @@ impl Peer {
             spawner,
             polls: AtomicU32::new(0),
             open_calls: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            logins: AtomicUsize::new(0),
             flood: OnceLock::new(),
         }
     }

@@ -14,16 +14,18 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{
     body::ResponseBody,
     calls::Calls,
-    gate::{ConnectionPlace, Gate},
+    gate::{ConnectionPlace, Gate, take},
     limit::Limit,
     open::{self, OpenCalls, OpenService},
+    opening::Caller,
+    peer::Peer,
     request::RequestBody,
     status::Problem,
     unary::{refused, unary},
     web::Origins,
 };
 use crate::{
-    auth::{Authenticator, Logins},
+    auth::{AuthError, Authenticator, Logins},
     proto,
     telemetry::Telemetry,
 };
@@ -33,9 +35,13 @@ pub(super) const CHAT: &str = "/chat_v1.ChatV1/";
 /// The longest request for a token, in bytes: a name and a password, or a token.
 const MAX_LOGIN: usize = 8 * 1024;
 
-/// Logins that are answered at a time. Who asks for one has shown no token, and
-/// could otherwise hold all the places there are for calls by sending half a request.
+/// Logins that are answered at a time. Who asks for one has shown no token, and could
+/// otherwise hold all the places there are for calls.
 const MOST_LOGINS: usize = 1_024;
+
+/// Of one connection, also such whose requests have not come: a gateway may bring many
+/// users on one.
+const MOST_LOGINS_A_CONNECTION: usize = 128;
 
 /// Their time is short.
 const RETRY_LOGIN: Duration = Duration::from_secs(1);
@@ -154,6 +160,7 @@ impl Shared {
         &self,
         method: &str,
         request: Request<RequestBody>,
+        peer: Arc<Peer>,
     ) -> Response<ResponseBody> {
         if self.is_draining() {
             return refused(&Problem::draining());
@@ -161,30 +168,56 @@ impl Shared {
         let Some(logins) = &self.guards.logins else {
             return refused(&Problem::no_such_method());
         };
-        let Ok(_login) = self.logins.try_acquire() else {
-            self.telemetry.metrics.refused(Limit::OpenCalls.reason());
-            return refused(&self.guards.gate.refuse(Limit::OpenCalls, RETRY_LOGIN));
+        let Some(_login) = Login::of(&peer) else {
+            return refused(&self.over_logins());
         };
-        let _place = match self.guards.gate.call() {
-            Ok(place) => place,
-            Err(problem) => return refused(&problem),
-        };
+        let caller = Caller::new(&peer, None);
         let deadline = self.calls.now() + self.calls.limits().timeout;
         let (max, body) = (MAX_LOGIN, request.into_body());
         match method {
             "Login" => {
-                let call = async |q| Ok(logins.login(q).await?);
-                unary(body, max, deadline, call).await
+                let call = async |q| self.placed(logins.login(q)).await;
+                unary(body, max, deadline, caller, call).await
             }
             "GetRefreshToken" => {
-                let call = async |q| Ok(logins.refresh_token(q).await?);
-                unary(body, max, deadline, call).await
+                let call = async |q| self.placed(logins.refresh_token(q)).await;
+                unary(body, max, deadline, caller, call).await
             }
             "GetAccessToken" => {
-                let call = async |q| Ok(logins.access_token(q).await?);
-                unary(body, max, deadline, call).await
+                let call = async |q| self.placed(logins.access_token(q)).await;
+                unary(body, max, deadline, caller, call).await
             }
             _ => refused(&Problem::no_such_method()),
         }
+    }
+    /// What a login is answered whose request is there.
+    async fn placed<A>(
+        &self,
+        login: impl Future<Output = Result<A, AuthError>>,
+    ) -> Result<A, Problem> {
+        let login_place = self.logins.try_acquire();
+        let _login = login_place.map_err(|_| self.over_logins())?;
+        let _place = self.guards.gate.call()?;
+        Ok(login.await?)
+    }
+
+    fn over_logins(&self) -> Problem {
+        self.telemetry.metrics.refused(Limit::OpenCalls.reason());
+        self.guards.gate.refuse(Limit::OpenCalls, RETRY_LOGIN)
+    }
+}
+
+/// One login of a connection, until it is dropped.
+struct Login(Arc<Peer>);
+
+impl Login {
+    fn of(peer: &Arc<Peer>) -> Option<Self> {
+        take(&peer.logins, MOST_LOGINS_A_CONNECTION).then(|| Self(peer.clone()))
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        self.0.logins.fetch_sub(1, Ordering::AcqRel);
     }
 }

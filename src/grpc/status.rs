@@ -224,8 +224,8 @@ fn busy(queue: &str) -> Problem {
     Problem::new(Code::ResourceExhausted, "OVERLOADED", message).retry(RETRY_BUSY)
 }
 
-fn unknown() -> Problem {
-    let message = "the outcome is not known; try again, with the same client_message_id";
+fn unknown(what_then: &str) -> Problem {
+    let message = format!("the outcome is not known; {what_then}");
     Problem::new(Code::Unavailable, "OUTCOME_UNKNOWN", message).retry(RETRY_AWAY)
 }
 
@@ -240,7 +240,7 @@ impl From<Refusal> for Problem {
                 let message = "not stored within the deadline";
                 Self::new(Code::Unavailable, "NOT_STORED_IN_TIME", message).retry(RETRY_AWAY)
             }
-            Refusal::OutcomeUnknown => unknown(),
+            Refusal::OutcomeUnknown => unknown("try again, with the same client_message_id"),
             Refusal::Refused => {
                 let message = "message: the store cannot hold it";
                 Self::new(Code::InvalidArgument, "MESSAGE_REFUSED", message).on("message")
@@ -277,7 +277,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) | StoreError::Conflict | StoreError::Replaced => no_store(),
-            StoreError::OutcomeUnknown(_) => unknown(),
+            StoreError::OutcomeUnknown(_) => {
+                unknown("look whether it has been done before it is tried again")
+            }
             StoreError::Refused(_) => {
                 let message = "the store cannot hold this";
                 Self::new(Code::InvalidArgument, "REQUEST_REFUSED", message)

@@ -9,19 +9,22 @@ use super::{
     body::ResponseBody,
     deframe::{Broken, Deframer},
     encoding::{ACCEPTED, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GZIP},
+    opening::Caller,
     request::RequestBody,
     status::{GRPC_STATUS, Problem},
     untaken::Room,
 };
 use crate::domain::PREFIX_LEN;
 
-/// Answers a call that has one request, of at most `max` bytes, and one response.
+/// Answers a call of `caller` that has one request, of at most `max` bytes, and one
+/// response.
 ///
 /// A block and not an `async fn`, whose future would hold each argument twice.
 pub fn unary<Q, A, F>(
     body: RequestBody,
     max: usize,
     deadline: Instant,
+    caller: Caller,
     answer: impl FnOnce(Q) -> F,
 ) -> impl Future<Output = Response<ResponseBody>>
 where
@@ -32,7 +35,7 @@ where
     let encoding = body.encoding();
     let mut messages = Deframer::new(body, max, encoding);
     async move {
-        let result = match read_by(deadline, &mut messages).await {
+        let result = match read_by(deadline, caller, &mut messages).await {
             Ok(request) => answer(request).await,
             Err(problem) => Err(problem),
         };
@@ -84,12 +87,14 @@ impl Reply for Kept {
 /// Most requests have come with their headers: a timer is only for the others.
 async fn read_by<Q: Message + Default>(
     deadline: Instant,
+    caller: Caller,
     messages: &mut Deframer,
 ) -> Result<Q, Problem> {
     let mut request = pin!(read(messages));
     if let Poll::Ready(request) = poll!(request.as_mut()) {
         return request;
     }
+    let _waiting = caller.wait()?;
     let timed = Box::pin(tokio::time::timeout_at(deadline.into(), request));
     timed
         .await

@@ -260,7 +260,7 @@ impl Active {
         {
             // Others may have filled the places of some.
             let lost = (self.chat.last_seq() - record.last_seq).max(1);
-            log_limited!(ERROR, chat = %self.chat.id(), lost, last_seq = record.last_seq,
+            log_limited!(ERROR, chat = %self.chat.id(), at_least = lost, last_seq = record.last_seq,
                 "the store has lost messages that were acknowledged");
             metrics.messages_lost(lost as u64);
             self.change = Some(Change::Gone(End::Lost));
@@ -275,9 +275,14 @@ impl Active {
             .cloned()
             .collect();
         let new = self.chat.members().missing(&record.members);
-        if doubted && !(gone.is_empty() && new.is_empty()) {
-            log_limited!(ERROR, chat = %self.chat.id(), members = new.len(), no_members = gone.len(),
-                "the store has lost changes of a chat's members, or another server has made some");
+        if doubted && !gone.is_empty() {
+            log_limited!(ERROR, chat = %self.chat.id(), no_members = gone.len(),
+                "the store has lost members of a chat, or another server has removed them");
+        }
+        if doubted && !new.is_empty() {
+            // It may be the outcome of a change that was under way.
+            log_limited!(WARN, chat = %self.chat.id(), members = new.len(),
+                "the store has more members of a chat than was known");
         }
         self.remove(&gone);
         self.chat.members_mut().add(&record.members);

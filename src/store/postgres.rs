@@ -15,6 +15,7 @@
 //! 6. Every session writes when it is made; one that is found not to, or silent,
 //!    is not used again, nor are those made before it.
 
+mod activity;
 mod cancel;
 mod connect;
 mod copy;
@@ -38,7 +39,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, join_all, join3};
+use futures_util::future::{BoxFuture, join_all, join4};
 use tokio::sync::{Notify, watch};
 
 use self::{
@@ -71,6 +72,9 @@ pub struct Settings {
     pub lane_stall: Duration,
     /// For making and deleting chats and changing their members.
     pub write_timeout: Duration,
+    /// How far the order of lists of chats may be behind in the index that they are
+    /// read from; what is newer is looked up for each list.
+    pub activity_epoch: Duration,
     pub spawn: Spawner,
     /// Counts the connections that lanes open.
     pub lane_connects: Arc<AtomicU64>,
@@ -85,6 +89,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             lane_stall: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
+            activity_epoch: Duration::from_secs(60),
             spawn,
             lane_connects: Arc::default(),
         }
@@ -106,6 +111,7 @@ pub struct PostgresStore {
     lanes: Vec<Arc<Lane>>,
     pool: Pool,
     write_timeout: Duration,
+    activity_epoch: Duration,
     purge_wake: Notify,
 }
 
@@ -172,6 +178,7 @@ impl PostgresStore {
                     index,
                     connector.clone(),
                     settings.lane_stall,
+                    settings.activity_epoch,
                     connects,
                 ))
             })
@@ -181,18 +188,20 @@ impl PostgresStore {
             connector,
             lanes,
             write_timeout: settings.write_timeout,
+            activity_epoch: settings.activity_epoch,
             purge_wake: Notify::new(),
         })
     }
 
-    /// Removes the messages of deleted chats in the background, gives up connections
-    /// that lanes have no place for, and sees whether the server is still the same,
-    /// until the store is closed. To be spawned once; any number of servers may be at
+    /// Removes the messages of deleted chats in the background, writes when chats were
+    /// active, gives up connections that lanes have no place for, and sees whether the
+    /// server is still the same, until the store is closed. To be spawned once; any number of servers may be at
     /// it.
     pub async fn purge(&self) {
         let purge = purge::purge(&self.connector, &self.purge_wake);
+        let activity = activity::keep(&self.connector, &self.lanes, self.activity_epoch);
         tokio::select! {
-            _ = join3(purge, self.pool.give_way(), self.pool.watch()) => {}
+            _ = join4(purge, activity, self.pool.give_way(), self.pool.watch()) => {}
             () = self.connector.closed() => {}
         }
     }

@@ -12,9 +12,11 @@
 //!    query asks whether the chat exists.
 //! 5. What is made here only the server's own user can read.
 
+mod activity;
 mod changes;
 mod error;
 mod files;
+mod lists;
 mod queries;
 mod queue;
 mod reader;
@@ -34,7 +36,8 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Mutex, oneshot};
 
-pub use schema::{OpenError, is_open_to_others};
+pub use files::{NoRoom, has_room};
+pub use schema::{OpenError, is_open_to_others, look};
 
 use self::{
     files::{Claim, Files},
@@ -232,7 +235,7 @@ impl Store for SqliteStore {
     ) -> StoreResult<Vec<(Activity, ChatRecord)>> {
         let user = user.clone();
         read(&self.reads, deadline, move |conn| {
-            queries::chats_of(conn, &user, walk, limit, names)
+            lists::chats_of(conn, &user, walk, limit, names)
         })
         .await
     }
@@ -264,7 +267,9 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self, deadline: Instant) -> StoreResult<()> {
-        read(&self.reads, deadline, queries::ping).await
+        read(&self.reads, deadline, queries::ping).await?;
+        let room = files::has_room(&self.path);
+        room.map_err(|why| StoreError::Unavailable(why.into()))
     }
 
     async fn close(&self) {

@@ -60,7 +60,7 @@ metrics! {
     RING_READS: Counter "chat_ring_reads" "Chunks of messages that readers took from a chat's ring";
     HISTORY_READS: Counter "chat_history_reads" "Pages of messages that readers took from the store because they were behind the ring";
     MESSAGES_MISSING: Counter "chat_messages_missing" "Messages that readers were led past because the store no longer has them, counted for each reader";
-    MESSAGES_LOST: Counter "chat_messages_lost" "Acknowledged messages of chats in memory that the store had no more when another server of the database took over";
+    MESSAGES_LOST: Counter "chat_messages_lost" "Acknowledged messages of chats in memory, at least, that the store had no more when another server of the database took over";
     CURSOR_LAG: Histogram "chat_cursor_lag_messages" "How many messages a reader was behind its chat's newest when it was given some";
     AUTH: Counter "chat_auth_checks" "Checks of tokens by outcome: hit and miss of the cache, refused, failed to ask";
     FAILED_EXPORTS: Counter "chat_traces_failed_exports" "Exports of traces that failed; traffic does not notice";

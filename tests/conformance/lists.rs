@@ -176,3 +176,63 @@ pub async fn a_list_shows_a_chat_as_it_is(store: &dyn Store) {
     };
     assert_eq!(list, [(activity, record)]);
 }
+
+/// More than a store looks at one by one.
+pub async fn a_user_of_many_chats_finds_them_by_activity(store: &dyn Store) {
+    const CHATS: i64 = 230;
+    let (me, friend) = (user("me"), user("friend"));
+    let mut expected = Vec::new();
+    for n in 0..CHATS {
+        // Of every third I become a member when it has messages already.
+        let founder = if n % 3 == 0 { &friend } else { &me };
+        let id = chat(store, &[founder]).await;
+        // Half of them talk, in another order than that of their making.
+        let last = if n % 2 == 0 { 2 + n * 77 % CHATS } else { 0 };
+        if last > 0 {
+            append(store, rows(id, 1..=last)).await.unwrap();
+        }
+        if n % 3 == 0 {
+            store.add_members(id, vec![me.clone()], None).await.unwrap();
+        }
+        // A chat is made at one millisecond, and its messages are of one each.
+        let at = Timestamp(last.max(1) * 1_000);
+        expected.push(Activity { at, chat: id });
+    }
+    for gone in [7, 8] {
+        let chat = expected.remove(gone).chat;
+        store.delete_chat(chat, None).await.unwrap();
+        let left = expected.remove(gone).chat;
+        let me = vec![me.clone()];
+        store.remove_members(left, me, None).await.unwrap();
+    }
+    // The last moves up.
+    let moved = expected.last_mut().unwrap();
+    let last = store.last_seqs(&[moved.chat], soon()).await.unwrap()[0];
+    let next = row(moved.chat, last + 1);
+    *moved = Activity {
+        at: next.created_at,
+        chat: moved.chat,
+    };
+    append(store, vec![next]).await.unwrap();
+    expected.sort_unstable();
+    expected.reverse();
+
+    let walk = async |mut walk: Walk| {
+        let mut all = Vec::new();
+        loop {
+            let page = store.chats_of(&me, walk, 40, 3, soon()).await.unwrap();
+            let Some((last, _)) = page.last() else {
+                return all;
+            };
+            walk = match walk {
+                Walk::Down(_) => Walk::Down(Some(*last)),
+                Walk::Up(_) => Walk::Up(*last),
+            };
+            all.extend(page.iter().map(|(activity, _)| *activity));
+        }
+    };
+    assert_eq!(walk(Walk::Down(None)).await, expected);
+    let above = expected.pop().unwrap();
+    expected.reverse();
+    assert_eq!(walk(Walk::Up(above)).await, expected);
+}

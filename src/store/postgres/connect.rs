@@ -181,9 +181,12 @@ impl Connector {
             session.batch_execute(setup).await?;
         }
         let doubts = &mut session.doubts;
-        session.lineage = self.servers.meet(&session.server, || {
-            *doubts = self.doubts.fetch_add(1, Ordering::AcqRel) + 1;
-        });
+        let met = self
+            .servers
+            .meet(&session.server, session.timeline.as_ref(), || {
+                *doubts = self.doubts.fetch_add(1, Ordering::AcqRel) + 1;
+            });
+        session.lineage = met?;
         Ok(session)
     }
 

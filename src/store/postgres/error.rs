@@ -17,6 +17,10 @@ pub enum ConnectError {
         "its sessions are read-only (default_transaction_read_only of the server, the database or the role): chatd has to write"
     )]
     ReadOnly,
+    #[error(
+        "it is on timeline {found} of the database, and one on timeline {known} has been met since: it was left behind when a standby was promoted (to go back to it, restart chatd)"
+    )]
+    LeftBehind { found: u32, known: u32 },
     #[error("the name has no address")]
     NoAddress,
     #[error("the name has no address: {0}")]

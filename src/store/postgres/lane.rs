@@ -1,25 +1,28 @@
+mod direct;
+mod epoch;
 mod link;
 mod pooled;
 
 use std::{
-    pin::pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt as _, SinkExt as _, future::join, poll};
+use futures_util::FutureExt as _;
 use tokio::{sync::Mutex, time::timeout};
 use tokio_postgres::SimpleQueryMessage;
 
-use self::link::{BEGIN, BEGIN_APPLIED, Failure, Link, stalled, terminate, unavailable};
+use self::{
+    epoch::Epochs,
+    link::{BEGIN, BEGIN_APPLIED, Failure, Link, stalled, terminate, unavailable},
+};
 use super::{
     connect::Connector,
-    copy::{COPY, Encoder},
-    error::{Closed, Stalled, WaitGivenUp, is_answer, unchanged},
+    copy::COPY,
+    error::{Closed, WaitGivenUp},
     places::Wanted,
 };
 use crate::{
@@ -44,18 +47,12 @@ const SETUP: &str = "
 const FOLLOW: Duration = Duration::from_millis(10);
 
 /// One connection that batches go through, one at a time.
-///
-/// A batch is `BEGIN; COPY; COMMIT` in two round trips: BEGIN goes out with the
-/// COPY, COMMIT with the end of the data. While batches follow each other it is
-/// one: the next one's BEGIN and COPY go out with COMMIT. A COPY without BEGIN
-/// would take as many, and its answer is not the commit: through the extended
-/// protocol the commit only comes with the Sync behind it, and tokio-postgres does
-/// not wait for that. So the outcome is unknown if, and only if, the connection is
-/// lost after COMMIT was handed to the driver.
 pub(super) struct Lane {
     index: usize,
     connector: Connector,
     stall: Duration,
+    /// How long an epoch of its sessions is.
+    epoch: Duration,
     connects: Arc<AtomicU64>,
     state: Mutex<State>,
 }
@@ -82,6 +79,7 @@ impl Lane {
         index: usize,
         connector: Connector,
         stall: Duration,
+        epoch: Duration,
         connects: Arc<AtomicU64>,
     ) -> Self {
         let lineage = connector.servers().number();
@@ -89,6 +87,7 @@ impl Lane {
             index,
             connector,
             stall,
+            epoch,
             connects,
             state: Mutex::new(State {
                 lineage,
@@ -202,6 +201,20 @@ impl Lane {
         }
     }
 
+    /// Ends the epoch that no batch has ended in time.
+    pub async fn end_epoch(&self) {
+        let Ok(mut state) = self.state.try_lock() else {
+            return;
+        };
+        let now = Instant::now();
+        let is_over = |link: &mut Link| link.ahead.is_none() && link.epochs.is_over(now);
+        if let Some(mut link) = state.link.take_if(is_over)
+            && self.write(&mut link, &[], false).await.is_ok()
+        {
+            state.link = Some(link);
+        }
+    }
+
     /// Waits for the batch under way and gives up the connection.
     pub async fn close(&self) {
         let mut state = self.state.lock().await;
@@ -227,7 +240,12 @@ impl Lane {
                 terminate(&session, abandoned).await?;
             }
             let copy = match session.is_direct {
-                true => Some(session.prepare(COPY).await.map_err(unavailable)?),
+                true => {
+                    // As long as it lives, its epochs are its own.
+                    let lock = format!("SELECT pg_advisory_lock({})", pooled::key(&name));
+                    session.batch_execute(&lock).await.map_err(unavailable)?;
+                    Some(session.prepare(COPY).await.map_err(unavailable)?)
+                }
                 false => None,
             };
             let shown = session.simple_query("SHOW synchronous_commit").await;
@@ -241,6 +259,7 @@ impl Lane {
         self.connects.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(lane = self.index, "the lane has connected");
         Ok(Link {
+            epochs: Epochs::new(pooled::key(&name), session.is_direct, self.epoch),
             session: Arc::new(session),
             copy,
             name,
@@ -252,60 +271,9 @@ impl Lane {
     /// Commits the rows; if the batch is one of several, it opens the next one's
     /// COPY.
     async fn write(&self, link: &mut Link, rows: &[Row], follows: bool) -> Result<(), Failure> {
-        if link.copy.is_none() {
-            return pooled::write(link, rows, self.stall).await;
-        }
-        let opening = link.ahead.take();
-        let opening = opening.unwrap_or_else(|| link.open(Some(link.begin.alone)));
-        let opened = timeout(self.stall, opening).await;
-        let mut sink = pin!(opened.map_err(|_| Failure::lost(stalled()))??);
-
-        for chunk in Encoder::new(rows) {
-            timeout(self.stall, sink.feed(chunk))
-                .await
-                .map_err(|_| Failure::lost(stalled()))?
-                .map_err(|e| Failure::lost(unavailable(e)))?;
-        }
-
-        // The driver writes requests in the order in which they were made, so
-        // COMMIT follows the end of the data. If the COPY has failed, it rolls
-        // back.
-        let session = link.session.clone();
-        let commit = if follows { link.begin.behind } else { "COMMIT" };
-        let before = session.waits_given_up();
-        let ending = join(sink.finish(), session.batch_execute(commit));
-        let mut ending = pin!(timeout(self.stall, ending));
-        let ended = match poll!(ending.as_mut()) {
-            Poll::Ready(ended) => ended,
-            Poll::Pending => {
-                if follows {
-                    link.open_ahead().await;
-                }
-                ending.await
-            }
-        };
-        match ended {
-            // Committed and visible, but a failover may undo it.
-            Ok((Ok(_), Ok(()))) if session.waits_given_up() != before => Err(Failure {
-                error: StoreError::OutcomeUnknown(WaitGivenUp.into()),
-                reusable: true,
-            }),
-            Ok((Ok(copied), Ok(()))) if copied == rows.len() as u64 => Ok(()),
-            // Somebody's trigger or rule has its own ideas.
-            Ok((Ok(copied), Ok(()))) => Err(Failure::lost(StoreError::OutcomeUnknown(
-                format!("of {} rows, {copied} were stored", rows.len()).into(),
-            ))),
-            // An error in COPY's own place: it has not succeeded, so nothing was
-            // there to commit.
-            Ok((Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
-                reusable: is_answer(&e) && committed.is_ok(),
-                error: unchanged(e),
-            }),
-            Ok((Ok(_), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),
-            Ok((Err(e), _) | (_, Err(e))) => {
-                Err(Failure::lost(StoreError::OutcomeUnknown(e.into())))
-            }
-            Err(_) => Err(Failure::lost(StoreError::OutcomeUnknown(Stalled.into()))),
+        match link.copy {
+            Some(_) => direct::write(link, rows, follows, self.stall).await,
+            None => pooled::write(link, rows, self.stall).await,
         }
     }
 }

@@ -1,5 +1,9 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
+use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::{
@@ -31,7 +35,11 @@ macro_rules! migrations {
 const MIGRATIONS: &[Migration] = migrations![
     1 "0001_chats_and_messages",
     2 "0002_chats_by_creator",
+    3 "0003_activity",
 ];
+
+/// A commit that takes longer is said to.
+const COMMIT: Duration = Duration::from_secs(5);
 
 /// Any number will do as long as it is ours in this database ("chatd" in ASCII).
 const LOCK: i64 = 0x0063_6861_7464;
@@ -78,7 +86,18 @@ pub(super) async fn run(connector: &Connector) -> Result<(), OpenError> {
         for migration in MIGRATIONS.iter().filter(|m| m.version > applied) {
             apply(&session, migration).await?;
         }
-        session.batch_execute("COMMIT").await.map_err(state)?;
+        let commit = session.batch_execute("COMMIT");
+        let mut commit = pin!(commit);
+        let committed = match timeout(COMMIT, &mut commit).await {
+            Ok(committed) => committed,
+            Err(_) => {
+                tracing::warn!(
+                    "the database has not committed the migrations yet: does it wait for a standby (synchronous_standby_names) that is away?"
+                );
+                commit.await
+            }
+        };
+        committed.map_err(state)?;
     }
     let database = applied(&session).await?;
     if database > known {
@@ -154,9 +173,10 @@ async fn rights(session: &Session) -> Result<Option<String>, OpenError> {
 
 /// What a role lacks that is to make the tables.
 async fn creating(session: &Session) -> Result<Option<String>, OpenError> {
-    let sql = "SELECT has_schema_privilege(current_schema(), 'CREATE')";
-    let may = ask(session, sql).await? == "t";
-    Ok((!may).then(|| "CREATE on the schema".to_owned()))
+    let sql = "SELECT CASE WHEN current_schema() IS NULL THEN 'a schema: search_path names none that is there'
+                           WHEN NOT has_schema_privilege(current_schema(), 'CREATE') THEN 'CREATE on the schema' END";
+    let missing = ask(session, sql).await?;
+    Ok((!missing.is_empty()).then_some(missing))
 }
 
 async fn applied(session: &Session) -> Result<i32, OpenError> {

@@ -23,7 +23,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 /// What is purged now would be purged again after a crash, so its commits don't
 /// wait for the disk. All of this must end with the transaction: a pooler may give
 /// the session to a lane next.
-const BEGIN: &str = "
+pub(super) const BEGIN: &str = "
     BEGIN;
     SET LOCAL synchronous_commit = off;
     SET LOCAL statement_timeout = '60s';

@@ -2,6 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::error::ConnectError;
 use crate::{store::Lineage, telemetry::log_limited};
 
 /// Which server of the database the sessions are with. One that has been started
@@ -9,17 +10,50 @@ use crate::{store::Lineage, telemetry::log_limited};
 /// acknowledged, and is told by the time at which it started.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
-    newest: Mutex<Option<String>>,
+    newest: Mutex<Newest>,
     lineage: watch::Sender<Lineage>,
+}
+
+#[derive(Debug, Default)]
+struct Newest {
+    server: Option<String>,
+    timeline: Option<Timeline>,
+}
+
+/// The promotion of a standby begins the next timeline of a database (PostgreSQL,
+/// "Timelines"), so that a server on an earlier one than was met was left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Timeline {
+    /// The same for a primary and its standbys.
+    pub database: String,
+    pub number: u32,
 }
 
 impl Servers {
     /// A session is with this server; the number of its lineage. `taken_over` is
     /// called before anybody learns that it is another than before.
-    pub fn meet(&self, server: &str, taken_over: impl FnOnce()) -> u64 {
+    ///
+    /// # Errors
+    /// If the server was left behind. What was acknowledged since is not there.
+    pub fn meet(
+        &self,
+        server: &str,
+        timeline: Option<&Timeline>,
+        taken_over: impl FnOnce(),
+    ) -> Result<u64, ConnectError> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_another = newest.as_deref() != Some(server);
-        if is_another && newest.replace(server.to_owned()).is_some() {
+        if let (Some(found), Some(known)) = (timeline, &newest.timeline)
+            && found.database == known.database
+            && found.number < known.number
+        {
+            let (found, known) = (found.number, known.number);
+            return Err(ConnectError::LeftBehind { found, known });
+        }
+        if timeline.is_some() {
+            newest.timeline = timeline.cloned();
+        }
+        let is_another = newest.server.as_deref() != Some(server);
+        if is_another && newest.server.replace(server.to_owned()).is_some() {
             log_limited!(
                 WARN,
                 "another server of the database answers, or the same after a restart: looking whether it has all messages"
@@ -32,7 +66,7 @@ impl Servers {
         } else {
             self.be_sure();
         }
-        self.number()
+        Ok(self.number())
     }
 
     /// A session was lost, and nobody knows whether the next meets the same server.
@@ -70,7 +104,8 @@ mod tests {
         let servers = Servers::default();
         let meet = |server| {
             let mut told = false;
-            (servers.meet(server, || told = true), told)
+            let number = servers.meet(server, None, || told = true).unwrap();
+            (number, told)
         };
         assert_eq!(meet("a"), (0, false));
         assert_eq!(meet("a"), (0, false));
@@ -80,5 +115,28 @@ mod tests {
         assert!(!servers.is_in_doubt() && servers.doubt());
         assert_eq!(meet("a"), (2, true));
         assert!(!servers.is_in_doubt());
+    }
+    #[test]
+    fn a_server_on_an_earlier_timeline_was_left_behind() {
+        let servers = Servers::default();
+        let meet = |server, database: &str, number| {
+            let timeline = Timeline {
+                database: database.to_owned(),
+                number,
+            };
+            servers.meet(server, Some(&timeline), || {})
+        };
+        assert_eq!(meet("a", "one", 1).unwrap(), 0);
+        assert_eq!(meet("b", "one", 2).unwrap(), 1);
+        let left = meet("a", "one", 1);
+        assert!(matches!(
+            left,
+            Err(ConnectError::LeftBehind { found: 1, known: 2 })
+        ));
+        assert_eq!(meet("b", "one", 2).unwrap(), 1);
+        // One that has nothing to do with it, as after a dump was restored.
+        assert_eq!(meet("c", "two", 1).unwrap(), 2);
+        // One that does not say.
+        assert_eq!(servers.meet("d", None, || {}).unwrap(), 3);
     }
 }

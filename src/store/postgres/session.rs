@@ -10,7 +10,12 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{cancel::Peer, error::ConnectError, sql};
+use super::{
+    cancel::Peer,
+    error::{ConnectError, is_answer},
+    servers::Timeline,
+    sql,
+};
 
 /// A connection. Dropping it closes the socket at once, whatever is under way:
 /// the client's own drop would wait for answers that a stopped server never
@@ -31,6 +36,8 @@ pub(super) struct Session {
     pub lineage: u64,
     /// What tells the server from others.
     pub server: String,
+    /// Of its server, as far as that says it.
+    pub timeline: Option<Timeline>,
     waits_given_up: Arc<AtomicU64>,
 }
 
@@ -51,6 +58,7 @@ impl Session {
             doubts: 0,
             lineage: 0,
             server: String::new(),
+            timeline: None,
             waits_given_up,
         }
     }
@@ -73,11 +81,30 @@ impl Session {
         match (column(0), column(1)) {
             ("f", "off") => {
                 self.server = server;
+                self.timeline = self.ask_timeline().await?;
                 Ok(marker)
             }
             ("t", _) => Err(ConnectError::Standby),
             _ => Err(ConnectError::ReadOnly),
         }
+    }
+
+    async fn ask_timeline(&self) -> Result<Option<Timeline>, ConnectError> {
+        let answers = match self.client.simple_query(sql::TIMELINE).await {
+            Ok(answers) => answers,
+            Err(error) if is_answer(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let row = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?, row.get(1)?)),
+            _ => None,
+        });
+        Ok(row.and_then(|(database, number)| {
+            Some(Timeline {
+                database: database.to_owned(),
+                number: number.parse().ok()?,
+            })
+        }))
     }
 }
 

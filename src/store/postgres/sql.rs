@@ -10,6 +10,13 @@ pub(super) const CHECK: &str = "SELECT pg_is_in_recovery(), \
     current_setting('transaction_read_only'), current_setting('chatd.session', true), \
     extract(epoch FROM pg_postmaster_start_time())";
 
+/// Which database it is, and how often a standby of it was promoted. A server that is
+/// like PostgreSQL may not know.
+pub(super) const TIMELINE: &str = "
+    SELECT system_identifier,
+           ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint
+      FROM pg_control_system()";
+
 /// Whose a transaction is, as [`CHECK`] tells it: an error, if it is another's.
 pub(super) fn is_server(server: &str) -> String {
     format!("SELECT 1 / (extract(epoch FROM pg_postmaster_start_time())::text = '{server}')::int")
@@ -30,20 +37,78 @@ pub const SESSION: &str = "
     SET enable_bitmapscan = off;
     SET jit = off";
 
-/// A user's chats with their activity.
+/// When a chat was active whose newest message is of this time. A clock that was ahead
+/// by more than a minute is not believed: what was written before counts, which will be
+/// the time at which the message was found.
+macro_rules! active_at {
+    ($time:literal, $written:literal) => {
+        concat!(
+            "(SELECT CASE WHEN stamp > clock + 60000000 THEN coalesce(",
+            $written,
+            ", clock) ELSE stamp END
+                FROM (SELECT ",
+            $time,
+            " AS stamp, (extract(epoch FROM now()) * 1000000)::bigint AS clock) AS times)"
+        )
+    };
+}
+pub(super) use active_at;
+
+/// A user's chats, from the newest activity or up to it. `few` may be all that
+/// there are: then each one's newest message is looked up (7 µs), and nothing else. Who
+/// is in more chats than that is worth has it done for those that `members.active_at`
+/// may be behind for ([`super::activity`]); the rest is in the order of an index.
 macro_rules! listed {
-    () => {
-        "
-    SELECT id, created_by, created_at,
-           ARRAY(SELECT user_name FROM members WHERE chat_id = a.id ORDER BY position LIMIT $5),
-           last_seq, (SELECT count(*) FROM members WHERE chat_id = a.id), active_at
-      FROM (SELECT c.id, c.created_by, c.created_at, coalesce(newest.seq, 0) AS last_seq,
-                   coalesce(newest.created_at, c.created_at) AS active_at
-              FROM members
-              JOIN chats c ON c.id = members.chat_id
-              LEFT JOIN LATERAL (SELECT seq, created_at FROM messages
-                                  WHERE chat_id = c.id ORDER BY seq DESC LIMIT 1) newest ON true
-             WHERE members.user_name = $1) a "
+    ($beyond:literal, $order:literal) => {
+        concat!(
+            "
+    WITH few AS MATERIALIZED (SELECT chat_id, active_at FROM members WHERE user_name = $1 LIMIT 201),
+         are_all AS MATERIALIZED (
+             SELECT count(*) <= 20 + (SELECT count(*) FROM (SELECT chat_id FROM active_chats LIMIT 720)
+                                         AS busy) / 4 AS yes FROM few),
+         behind AS MATERIALIZED (
+             SELECT chat_id, active_at FROM few WHERE (SELECT yes FROM are_all)
+              UNION
+             SELECT m.chat_id, m.active_at FROM active_chats a JOIN members m ON m.chat_id = a.chat_id
+              WHERE m.user_name = $1 AND NOT (SELECT yes FROM are_all)
+              UNION
+             SELECT chat_id, active_at FROM members
+              WHERE user_name = $1 AND active_at IS NULL AND NOT (SELECT yes FROM are_all)),
+         found AS (
+             (SELECT chat_id AS id, active_at FROM members
+               WHERE user_name = $1 AND (active_at, chat_id) ",
+            $beyond,
+            " ($2, $3) AND chat_id NOT IN (SELECT chat_id FROM behind)
+               ORDER BY active_at ",
+            $order,
+            ", chat_id ",
+            $order,
+            " LIMIT $4)
+              UNION ALL
+             SELECT c.id, ",
+            active_at!(
+                "coalesce((SELECT created_at FROM messages WHERE chat_id = c.id
+                            ORDER BY seq DESC LIMIT 1), c.created_at)",
+                "behind.active_at"
+            ),
+            " FROM behind JOIN chats c ON c.id = behind.chat_id),
+         page AS (
+             SELECT id, active_at FROM found WHERE (active_at, id) ",
+            $beyond,
+            " ($2, $3) ORDER BY active_at ",
+            $order,
+            ", id ",
+            $order,
+            " LIMIT $4)
+    SELECT c.id, c.created_by, c.created_at,
+           ARRAY(SELECT user_name FROM members WHERE chat_id = c.id ORDER BY position LIMIT $5),
+           coalesce((SELECT seq FROM messages WHERE chat_id = c.id ORDER BY seq DESC LIMIT 1), 0),
+           (SELECT count(*) FROM members WHERE chat_id = c.id), page.active_at
+      FROM page JOIN chats c ON c.id = page.id ORDER BY page.active_at ",
+            $order,
+            ", page.id ",
+            $order
+        )
     };
 }
 
@@ -76,20 +141,11 @@ pub const MADE_BY: &str = "
     SELECT count(*) FROM (SELECT FROM chats WHERE created_by = $1 LIMIT $2) AS made";
 
 /// `$1` user, `$2` and `$3` the activity that the list goes on behind, `$4` limit, `$5`
-/// names. One probe of the newest message for each of the user's chats (7 µs a chat:
-/// 1 ms for a user of 100, 70 ms for one of 10,000) is what it costs to have no row of
-/// the chat to update for each message; the members are only read for the chats that
-/// are returned.
-pub const CHATS_OF: &str = concat!(
-    listed!(),
-    "WHERE (active_at, id) < ($2, $3) ORDER BY active_at DESC, id DESC LIMIT $4"
-);
+/// names.
+pub const CHATS_OF: &str = listed!("<", "DESC");
 
 /// The same in the other direction.
-pub const CHATS_ABOVE: &str = concat!(
-    listed!(),
-    "WHERE (active_at, id) > ($2, $3) ORDER BY active_at, id LIMIT $4"
-);
+pub const CHATS_ABOVE: &str = listed!(">", "ASC");
 
 /// `$1` chats.
 pub const LAST_SEQS: &str = "
@@ -117,14 +173,14 @@ pub(super) const BEGIN_AROUND: &str = "
 pub(super) const BRIEFLY: &str = "250ms";
 pub(super) const BLOCKED: &str = "0";
 
-/// What the role must be allowed and is not, a row each. To lock a chat's row
-/// against its deletion takes UPDATE.
+/// What the role must be allowed and is not, a row each. To lock a row takes UPDATE.
 pub(super) const RIGHTS: &str = "
     SELECT what || ' on ' || name AS missing
-      FROM (VALUES ('chats'), ('members'), ('messages'), ('deleted_chats')) AS tables (name),
+      FROM (VALUES ('chats'), ('members'), ('messages'), ('deleted_chats'),
+                   ('activity_epochs'), ('active_chats')) AS tables (name),
            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS what
      WHERE NOT has_table_privilege(name, what)
-       AND (what <> 'UPDATE' OR name IN ('chats', 'deleted_chats'))
+       AND (what <> 'UPDATE' OR name IN ('chats', 'members', 'deleted_chats', 'active_chats'))
     UNION ALL
     SELECT 'EXECUTE on ' || name
       FROM (VALUES ('pg_terminate_backend(integer, bigint)'),
@@ -139,7 +195,8 @@ pub(super) const READY: &str = "
     BEGIN;
     SET LOCAL synchronous_commit = off;
     SELECT what || ' on ' || name AS missing
-      FROM (VALUES ('chats'), ('members'), ('messages')) AS tables (name),
+      FROM (VALUES ('chats'), ('members'), ('messages'), ('activity_epochs'),
+                   ('active_chats')) AS tables (name),
            unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS what
      WHERE NOT has_table_privilege(name, what);
     SELECT pg_logical_emit_message(true, 'chatd', '')";
@@ -157,14 +214,19 @@ pub(super) const BEGIN_CHANGE: &str = "
 
 /// `$1` created by, `$2` created at, `$3` members. The order of the rows is the
 /// order in which `members.position` counts.
-pub(super) const CREATE_CHAT: &str = "
+pub(super) const CREATE_CHAT: &str = concat!(
+    "
     WITH made AS (INSERT INTO chats (created_by, created_at) VALUES ($1, $2) RETURNING id),
-         joined AS (INSERT INTO members (chat_id, user_name)
-                    SELECT made.id, u.name FROM made, unnest($3::text[]) WITH ORDINALITY AS u (name, n)
+         joined AS (INSERT INTO members (chat_id, user_name, active_at)
+                    SELECT made.id, u.name, ",
+    active_at!("$2", "NULL"),
+    " FROM made, unnest($3::text[]) WITH ORDINALITY AS u (name, n)
                      ORDER BY u.n)
-    SELECT id FROM made";
+    SELECT id FROM made"
+);
 
-/// `$1` chat, `$2` users. The lock keeps the chat from being deleted meanwhile.
+/// `$1` chat, `$2` users. The lock keeps the chat from being deleted meanwhile. When
+/// the chat was last active is written later: messages may be under way.
 pub(super) const ADD_MEMBERS: &str = "
     INSERT INTO members (chat_id, user_name)
     SELECT c.id, u.name

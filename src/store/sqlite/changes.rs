@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, Result, Statement};
 
+use super::lists::active_at;
 use crate::{
     domain::{ChatId, Row, UserName},
     store::NewChat,
@@ -66,11 +67,13 @@ pub(super) fn create_chat(conn: &Connection, chat: &NewChat) -> Result<i64> {
     conn.prepare_cached("INSERT INTO chats (created_by, created_at) VALUES (?1, ?2)")?
         .execute((&*chat.created_by, chat.created_at.0))?;
     let id = conn.last_insert_rowid();
-    let mut insert = conn.prepare_cached(
-        "INSERT INTO members (chat_id, user_name) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-    )?;
+    let mut insert = conn.prepare_cached(concat!(
+        "INSERT INTO members (chat_id, user_name, active_at) VALUES (?1, ?2, ",
+        active_at!("?3", "NULL"),
+        ") ON CONFLICT DO NOTHING"
+    ))?;
     for user in &chat.members {
-        insert.execute((id, &**user))?;
+        insert.execute((id, &**user, chat.created_at.0))?;
     }
     Ok(id)
 }
@@ -90,10 +93,15 @@ pub(super) fn delete_chat(conn: &Connection, chat: ChatId) -> Result<i64> {
 
 /// Nothing happens to a chat that does not exist.
 pub(super) fn add_members(conn: &Connection, chat: ChatId, users: &[UserName]) -> Result<i64> {
-    let mut insert = conn.prepare_cached(
-        "INSERT INTO members (chat_id, user_name) \
-         SELECT id, ?2 FROM chats WHERE id = ?1 ON CONFLICT DO NOTHING",
-    )?;
+    let mut insert = conn.prepare_cached(concat!(
+        "INSERT INTO members (chat_id, user_name, active_at) SELECT id, ?2, ",
+        active_at!(
+            "coalesce((SELECT created_at FROM messages WHERE chat_id = ?1
+                        ORDER BY seq DESC LIMIT 1), chats.created_at)",
+            "NULL"
+        ),
+        " FROM chats WHERE id = ?1 ON CONFLICT DO NOTHING"
+    ))?;
     let mut added = 0;
     for user in users {
         added += insert.execute((chat.get(), &**user))?;

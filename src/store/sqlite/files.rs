@@ -132,6 +132,30 @@ impl Files {
     }
 }
 
+/// Why nothing can be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk of {} is full: {left} bytes are left", path.display())]
+pub struct NoRoom {
+    path: PathBuf,
+    left: u64,
+}
+
+/// Whether the disk that the file is on has room for what comes next.
+///
+/// # Errors
+/// If it has none; what can't be told counts as room.
+pub fn has_room(path: &Path) -> Result<(), NoRoom> {
+    let Ok(disk) = rustix::fs::statvfs(path) else {
+        return Ok(());
+    };
+    let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if left < LEAST_ROOM as u64 {
+        let path = path.to_owned();
+        return Err(NoRoom { path, left });
+    }
+    Ok(())
+}
+
 fn identity(path: &Path) -> io::Result<Identity> {
     let file = fs::metadata(path)?;
     Ok((file.dev(), file.ino()))

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row as SqlRow, types::Type
 
 use crate::{
     domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
-    store::{Activity, ChatRecord, Page, Walk},
+    store::{ChatRecord, Page},
 };
 
 pub(super) fn load_chat(
@@ -32,58 +32,6 @@ pub(super) fn load_chat(
     };
     let rows = page(conn, id, Page::Before(Seq::MAX), newest)?;
     Ok(Some((record, rows)))
-}
-
-/// No message of a chat is newer than its last, so that its activity is found
-/// by one look at the index, and no append has to write it down.
-pub(super) fn chats_of(
-    conn: &Connection,
-    user: &UserName,
-    walk: Walk,
-    limit: usize,
-    names: usize,
-) -> Result<Vec<(Activity, ChatRecord)>> {
-    const LISTED: &str = "SELECT chat.id, chat.created_by, chat.created_at, newest.seq, \
-                coalesce(newest.created_at, chat.created_at) AS active_at, \
-                (SELECT count(*) FROM members WHERE chat_id = chat.id) \
-         FROM members AS member \
-         JOIN chats AS chat ON chat.id = member.chat_id \
-         LEFT JOIN messages AS newest ON newest.chat_id = chat.id AND newest.seq = \
-              (SELECT max(seq) FROM messages WHERE chat_id = chat.id) \
-         WHERE member.user_name = ?1";
-    let (place, rest) = match walk {
-        Walk::Down(behind) => (
-            behind,
-            "AND (?2 IS NULL OR (active_at, chat.id) < (?2, ?3)) \
-             ORDER BY active_at DESC, chat.id DESC LIMIT ?4",
-        ),
-        Walk::Up(above) => (
-            Some(above),
-            "AND (active_at, chat.id) > (?2, ?3) ORDER BY active_at, chat.id LIMIT ?4",
-        ),
-    };
-    let (at, id) = place.map(|place| (place.at.0, place.chat.get())).unzip();
-    let mut select = conn.prepare_cached(&format!("{LISTED} {rest}"))?;
-    let found = select.query_map((&**user, at, id, sql_limit(limit)), |row| {
-        let record = ChatRecord {
-            id: chat_id(row, 0)?,
-            created_by: user_name(row, 1)?,
-            created_at: Timestamp(row.get(2)?),
-            members: Vec::new(),
-            member_count: row.get::<_, i64>(5)? as usize,
-            last_seq: row.get::<_, Option<Seq>>(3)?.unwrap_or(0),
-        };
-        let activity = Activity {
-            at: Timestamp(row.get(4)?),
-            chat: record.id,
-        };
-        Ok((activity, record))
-    })?;
-    let mut found = found.collect::<Result<Vec<_>>>()?;
-    for (_, record) in &mut found {
-        record.members = members(conn, record.id, names)?;
-    }
-    Ok(found)
 }
 
 pub(super) fn has_member(conn: &Connection, chat: ChatId, users: &[UserName]) -> Result<bool> {
@@ -167,7 +115,7 @@ pub(super) fn ping(conn: &Connection) -> Result<()> {
 }
 
 /// The first so many who have joined.
-fn members(conn: &Connection, chat: ChatId, most: usize) -> Result<Vec<UserName>> {
+pub(super) fn members(conn: &Connection, chat: ChatId, most: usize) -> Result<Vec<UserName>> {
     conn.prepare_cached(
         "SELECT user_name FROM members WHERE chat_id = ?1 ORDER BY position LIMIT ?2",
     )?
@@ -175,16 +123,16 @@ fn members(conn: &Connection, chat: ChatId, most: usize) -> Result<Vec<UserName>
     .collect()
 }
 
-fn sql_limit(limit: usize) -> i64 {
+pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn user_name(row: &SqlRow<'_>, column: usize) -> Result<UserName> {
+pub(super) fn user_name(row: &SqlRow<'_>, column: usize) -> Result<UserName> {
     let name = row.get_ref(column)?.as_str()?;
     UserName::new(name).map_err(|e| not_ours(column, Type::Text, e))
 }
 
-fn chat_id(row: &SqlRow<'_>, column: usize) -> Result<ChatId> {
+pub(super) fn chat_id(row: &SqlRow<'_>, column: usize) -> Result<ChatId> {
     ChatId::new(row.get(column)?).map_err(|e| not_ours(column, Type::Integer, e))
 }
 

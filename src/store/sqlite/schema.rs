@@ -14,6 +14,7 @@ use super::Settings;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_chats_and_messages.sql"),
     include_str!("../../../migrations/sqlite/0002_chats_by_creator.sql"),
+    include_str!("../../../migrations/sqlite/0003_activity.sql"),
 ];
 
 /// The lock keeps other servers out, so what makes SQLite busy is a checkpoint
@@ -59,6 +60,30 @@ pub fn is_open_to_others(path: &Path) -> Option<bool> {
     // To read a file one has to get through its folder: r of the one, x of the
     // other, for the group or for everybody.
     Some((mode(path)? >> 2) & mode(folder)? & 0o011 != 0)
+}
+
+/// Reads a little of each table of a database that is there: what is damaged mostly
+/// shows.
+///
+/// # Errors
+/// If it can't be read.
+pub fn look(path: &Path) -> Result<(), OpenError> {
+    // A file without anything in it is made use of.
+    if path.metadata().map_or(0, |file| file.len()) == 0 {
+        return Ok(());
+    }
+    let looked = || -> rusqlite::Result<()> {
+        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        let mut select = conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+        let tables = select.query_map([], |row| row.get::<_, String>(0))?;
+        for table in tables {
+            let sql = format!("SELECT * FROM \"{}\" ORDER BY rowid DESC LIMIT 1", table?);
+            conn.prepare(&sql)?.exists([])?;
+        }
+        Ok(())
+    };
+    looked().map_err(|source| sqlite_error(path, source))
 }
 
 pub(super) struct Connections {

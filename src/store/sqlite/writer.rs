@@ -11,7 +11,9 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    Settings, changes,
+    Settings,
+    activity::Activity,
+    changes,
     error::{commit_error, store_error},
     files::Files,
     queue::Jobs,
@@ -70,6 +72,7 @@ pub(super) struct Writer {
     settings: Settings,
     /// When the next purge step is due; `None` while no chat waits for it.
     purge_at: Option<Instant>,
+    activity: Activity,
     /// Frames in the log when the last checkpoint had been tried.
     checkpointed: i64,
     /// Given up last of all.
@@ -85,6 +88,7 @@ impl Writer {
     ) -> rusqlite::Result<Self> {
         let purge_at = changes::has_deleted_chats(&conn)?.then(Instant::now);
         Ok(Self {
+            activity: Activity::new(&conn)?,
             conn,
             jobs,
             settings,
@@ -102,9 +106,7 @@ impl Writer {
             self.write(batch);
             self.checkpoint_when_due();
             // With the queue never empty, this is its only turn.
-            if self.purge_at.is_some_and(|at| at <= Instant::now()) {
-                self.purge();
-            }
+            self.do_what_is_due();
         }
         if let Err(error) = self.checkpoint("TRUNCATE") {
             // Nothing is lost: the next start reads the log.
@@ -114,17 +116,29 @@ impl Writer {
 
     fn next(&mut self) -> Option<Job> {
         loop {
-            let Some(at) = self.purge_at else {
+            let due = [self.purge_at, self.activity.due];
+            let Some(at) = due.into_iter().flatten().min() else {
                 return self.jobs.recv_at_rest().ok();
             };
             match self.jobs.recv_by(at) {
                 Ok(job) => return Some(job),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.purge();
+                    self.do_what_is_due();
                     self.checkpoint_when_due();
                 }
             }
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.purge_at.is_some_and(|at| at <= now) {
+            self.purge();
+        }
+        if self.activity.due.is_some_and(|at| at <= now) {
+            self.roll_back();
+            self.activity.step(&self.conn);
         }
     }
 
@@ -177,18 +191,19 @@ impl Writer {
         }
     }
 
-    fn transact(&self, batch: &[Job]) -> StoreResult<Vec<i64>> {
+    fn transact(&mut self, batch: &[Job]) -> StoreResult<Vec<i64>> {
         let moved = self.files.check();
         moved.map_err(|moved| StoreError::Unavailable(moved.into()))?;
         self.roll_back();
         self.conn
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(store_error)?;
-        let answers = apply(&self.conn, batch);
+        let answers = apply(&self.conn, &self.activity, batch);
         let done = match answers {
-            Ok(answers) => match self.conn.execute_batch("COMMIT") {
+            Ok((answers, named)) => match self.conn.execute_batch("COMMIT") {
                 // It may have gone into a file that was on its way elsewhere.
                 Ok(()) => {
+                    self.activity.keep(named);
                     let moved = self.files.check();
                     moved.map_err(|moved| StoreError::OutcomeUnknown(moved.into()))?;
                     return Ok(answers);
@@ -268,10 +283,15 @@ impl Writer {
 /// All jobs of a batch are under way at the same time, so that any order of
 /// them is right. Rows of many lanes go in together, sorted: a page of the
 /// index is then written once.
-fn apply(conn: &Connection, batch: &[Job]) -> rusqlite::Result<Vec<i64>> {
+fn apply(
+    conn: &Connection,
+    activity: &Activity,
+    batch: &[Job],
+) -> rusqlite::Result<(Vec<i64>, Vec<ChatId>)> {
     let mut rows: Vec<&Row> = batch.iter().flat_map(|job| job.change.rows()).collect();
     rows.sort_by_key(|row| row.chat);
     changes::insert_rows(conn, &rows)?;
+    let named = activity.name(conn, &rows)?;
     let answer = |job: &Job| match &job.change {
         Change::Append(rows) => Ok(rows.len() as i64),
         Change::Create(chat) => changes::create_chat(conn, chat),
@@ -279,7 +299,8 @@ fn apply(conn: &Connection, batch: &[Job]) -> rusqlite::Result<Vec<i64>> {
         Change::AddMembers(chat, users) => changes::add_members(conn, *chat, users),
         Change::RemoveMembers(chat, users) => changes::remove_members(conn, *chat, users),
     };
-    batch.iter().map(answer).collect()
+    let answers = batch.iter().map(answer);
+    Ok((answers.collect::<rusqlite::Result<_>>()?, named))
 }
 
 /// A server without its writer would take messages and lose them in silence.

@@ -9,7 +9,7 @@ use futures_util::{
 };
 use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
 
-use super::pooled;
+use super::{epoch::Epochs, pooled};
 use crate::store::{
     StoreError, StoreResult,
     postgres::{
@@ -46,6 +46,7 @@ pub(super) struct Link {
     pub copy: Option<Statement>,
     pub name: Arc<str>,
     pub begin: &'static Begin,
+    pub epochs: Epochs,
     /// The next batch's COPY.
     pub ahead: Option<Opening>,
 }

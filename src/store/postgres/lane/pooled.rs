@@ -4,9 +4,9 @@
 //! settings, a lock that tells it from others, and an INSERT without a name, since
 //! tokio-postgres prepares a COPY. It takes one round trip.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join3;
+use futures_util::future::join4;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -51,7 +51,7 @@ pub(super) fn holds_lock(name: &str) -> String {
 }
 
 /// The random number that a lane's name ends with.
-fn key(name: &str) -> i64 {
+pub(super) fn key(name: &str) -> i64 {
     let number = name.rsplit(' ').next().unwrap_or_default();
     u64::from_str_radix(number, 16).unwrap_or_default() as i64
 }
@@ -78,30 +78,44 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
     ];
     let (session, begin) = (&link.session, link.begin());
     let before = session.waits_given_up();
-    let transaction = join3(
+    let mut said = link.epochs.say(rows, Instant::now());
+    let sql = std::mem::take(&mut said.sql);
+    let transaction = join4(
         session.batch_execute(&begin),
         session.execute_typed(INSERT, &params),
+        session.batch_execute(&sql),
         session.batch_execute("COMMIT"),
     );
     let unknown = |why: crate::store::Source| StoreError::OutcomeUnknown(why);
     match timeout(stall, transaction).await {
         Err(_) => Err(Failure::lost(unknown(Stalled.into()))),
         // The INSERT may have committed by itself.
-        Ok((Err(e), _, _)) => Err(Failure::lost(unknown(e.into()))),
-        Ok((_, Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
+        Ok((Err(e), ..)) => Err(Failure::lost(unknown(e.into()))),
+        Ok((_, Err(e), _, committed)) if e.as_db_error().is_some() => Err(Failure {
             reusable: is_answer(&e) && committed.is_ok(),
             error: unchanged(e),
         }),
-        Ok((_, Ok(_), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),
-        Ok((_, Err(e), _) | (_, _, Err(e))) => Err(Failure::lost(unknown(e.into()))),
-        // Committed and visible, but a failover may undo it.
-        Ok(_) if session.waits_given_up() != before => Err(Failure {
-            error: unknown(WaitGivenUp.into()),
-            reusable: true,
-        }),
-        Ok((_, Ok(count), _)) if count == rows.len() as u64 => Ok(()),
+        // The same of what goes with the rows.
+        Ok((_, Ok(_), Err(e), _)) if e.as_db_error().is_some() => {
+            Err(Failure::lost(StoreError::Unavailable(e.into())))
+        }
+        Ok((_, Ok(_), Ok(()), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),
+        Ok((_, Err(e), ..) | (_, _, Err(e), _) | (.., Err(e))) => {
+            Err(Failure::lost(unknown(e.into())))
+        }
+        Ok((_, Ok(count), ..)) if count == rows.len() as u64 => {
+            link.epochs.keep(said);
+            match session.waits_given_up() == before {
+                true => Ok(()),
+                // Committed and visible, but a failover may undo it.
+                false => Err(Failure {
+                    error: unknown(WaitGivenUp.into()),
+                    reusable: true,
+                }),
+            }
+        }
         // Somebody's trigger or rule has its own ideas.
-        Ok((_, Ok(count), _)) => Err(Failure::lost(unknown(
+        Ok((_, Ok(count), ..)) => Err(Failure::lost(unknown(
             format!("of {} rows, {count} were stored", rows.len()).into(),
         ))),
     }
