@@ -108,7 +108,7 @@ impl Core {
         }));
         for reader in &self.readers {
             let mut cursor = before;
-            while let Read::Chunk(chunk) = self.ring.read(cursor, reader) {
+            while let Read::Chunk(chunk) = self.ring.read(cursor, reader, false) {
                 cursor = chunk.through;
                 black_box(chunk);
             }

@@ -66,7 +66,7 @@ fn ring(c: &mut Criterion) {
                 last += burst;
                 ring.append((after + 1..=last).map(|seq| Entry::new(&row(seq))));
                 for reader in &readers {
-                    let Read::Chunk(chunk) = ring.read(after, reader) else {
+                    let Read::Chunk(chunk) = ring.read(after, reader, false) else {
                         panic!("nothing to read");
                     };
                     black_box(chunk);

@@ -11,6 +11,7 @@ mod digest;
 mod frame;
 mod message;
 mod names;
+mod packed;
 mod visible;
 
 pub use clock::Clock;
@@ -18,3 +19,4 @@ pub use digest::Digests;
 pub use frame::{Frame, PREFIX_LEN};
 pub use message::{Draft, MessageId, Row, Seq, Timestamp};
 pub use names::{ChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};
+pub use packed::packed;

@@ -127,3 +127,59 @@ async fn p10_clients_may_compress() {
     );
     server.end();
 }
+
+/// Long messages come to readers in gzip who take it, as they are to others, and to their
+/// senders with the id that is theirs alone.
+#[tokio::test]
+async fn p4_streams_come_compressed_to_who_reads_that() {
+    let server = Server::start();
+    let connection = Connection::open(server.address).await;
+    let create = proto::CreateRequest {
+        info: Some(proto::ChatInfo {
+            usernames: vec!["bob".into()],
+        }),
+    };
+    let _: proto::CreateResponse = connection.call("Create", "alice", &create).await;
+    let long = "again and again ".repeat(250);
+    for text in [&*long, "short"] {
+        let send = proto::SendMessageRequest {
+            chat_id: 1,
+            message: Some(proto::Message {
+                text: text.into(),
+                ..Default::default()
+            }),
+            client_message_id: format!("the id of {} bytes", text.len()),
+        };
+        let _: proto::SendMessageResponse = connection.call("SendMessage", "alice", &send).await;
+    }
+    let first = async |user: &str, accepts: &str, after: i64| {
+        let join = proto::ConnectChatRequest {
+            chat_id: "1".into(),
+            after_seq: Some(after),
+            ..Default::default()
+        };
+        let mut raw = Raw::call("ConnectChat", user, &join.encode_to_vec());
+        raw.ending = crate::malformed::wire::Ending::Open;
+        let accepts = accepts.parse().unwrap();
+        raw.headers.insert("grpc-accept-encoding", accepts);
+        let Answer::Message(bytes) = connection.send(raw, true).await else {
+            panic!("no message");
+        };
+        bytes
+    };
+    let plain = first("bob", "identity", 0).await;
+    let zipped = first("bob", "identity, gzip", 0).await;
+    assert!(zipped.len() < plain.len() / 10, "{}", zipped.len());
+    let mut text = Vec::new();
+    GzDecoder::new(&zipped[..]).read_to_end(&mut text).unwrap();
+    for bytes in [&plain[..], &text] {
+        let message = proto::Message::decode(&bytes[..bytes.len().min(text.len())]).unwrap();
+        assert_eq!((message.seq, &message.text), (1, &long));
+        assert_eq!(message.client_message_id, "");
+    }
+    let own = proto::Message::decode(first("alice", "gzip", 0).await).unwrap();
+    assert_eq!(own.client_message_id, "the id of 4000 bytes");
+    let short = proto::Message::decode(first("bob", "gzip", 1).await).unwrap();
+    assert_eq!(&short.text, "short");
+    server.end();
+}

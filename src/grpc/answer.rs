@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     auth::{Ask, AuthResult, Identity, Token},
-    domain::UserName,
+    domain::{UserName, packed},
     proto::{ListChatsRequest, ListMessagesRequest},
     runtime::Spawner,
     telemetry::{Method, SpanRef, TRACEPARENT},
@@ -159,12 +159,13 @@ impl Shared {
             };
         }
         if method == Method::CONNECT {
-            return match self.entry(shown.token, identity, id.span) {
+            return match self.entry(shown, identity, id.span) {
                 Ok(entry) => {
+                    let packs = entry.packs;
                     let Admitted { measured, body, .. } = admitted;
                     let stream =
                         ChatStream::open(calls, entry, body, peer.core, peer.spawner.clone());
-                    at_once(measured.ended(stream.respond()))
+                    at_once(measured.ended(stream.respond(packs)))
                 }
                 Err(problem) => admitted.refuse(&problem),
             };
@@ -224,7 +225,7 @@ impl Shared {
     /// What a stream needs of its caller, for as long as it lasts.
     fn entry(
         &self,
-        token: Token<'_>,
+        shown: &Shown<'_>,
         identity: Arc<Identity>,
         span: Option<SpanRef>,
     ) -> Result<Entry, Problem> {
@@ -238,13 +239,14 @@ impl Shared {
         let place = gate.stream(&identity.user)?;
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);
-        let pass = Pass::new(auth, clock, token, CONNECT_CHAT, &identity, patience);
+        let pass = Pass::new(auth, clock, shown.token, CONNECT_CHAT, &identity, patience);
         Ok(Entry {
             identity,
             pass,
             place,
             gate: gate.clone(),
             span,
+            packs: encoding::reads_gzip(shown.headers),
         })
     }
 }
@@ -306,7 +308,7 @@ impl Admitted {
             };
             // It goes on when the caller is gone, and has its room and its turn till then.
             let compress = move || {
-                let message = encoding::compressed(&message).unwrap_or(message);
+                let message = packed(&message).unwrap_or(message);
                 drop(turn);
                 Kept::new(message, room)
             };

@@ -20,6 +20,7 @@ use super::{
     body::ResponseBody,
     calls::Calls,
     deframe::{Broken, Deframer},
+    encoding::{GRPC_ENCODING, GZIP, pack},
     gate::{Gate, StreamPlace},
     measure::Measured,
     pass::Pass,
@@ -47,6 +48,8 @@ pub struct Entry {
     pub gate: Arc<Gate>,
     /// The call's span, if it is sampled.
     pub span: Option<SpanRef>,
+    /// The client reads gzip.
+    pub packs: bool,
 }
 
 /// The response side of a stream: first joining, then reading.
@@ -90,13 +93,16 @@ impl Drop for Task {
 type Why = Arc<OnceLock<Box<Problem>>>;
 
 impl ChatStream {
-    /// The response that it is the body of.
+    /// The response that it is the body of; `packs`: messages may come in gzip.
     ///
     /// HPACK is not to remember its headers for later ones: a reader alone on its
     /// connection never has another, and the table to remember them in would take
     /// half a kilobyte.
-    pub fn respond(self) -> Response<ResponseBody> {
+    pub fn respond(self, packs: bool) -> Response<ResponseBody> {
         let mut response = ok(ResponseBody::Chat(Box::new(self)));
+        if packs {
+            response.headers_mut().insert(&GRPC_ENCODING, GZIP);
+        }
         let headers = response.headers_mut().values_mut();
         headers.for_each(|value| value.set_sensitive(true));
         response
@@ -117,12 +123,14 @@ impl ChatStream {
                 place,
                 gate,
                 span,
+                packs,
             } = entry;
             let joined = join(&calls, &identity, body, core);
             let joined = tokio::time::timeout(calls.limits().first_frame, joined);
-            let (join, reader, frames) = joined
+            let (join, mut reader, frames) = joined
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
+            reader.pack(packs);
             let chat = join.chat;
             let (slot, why) = (reader.slot().clone(), Why::default());
             let posting = (!frames.is_finished()).then(|| {
@@ -220,6 +228,7 @@ impl Joined {
     ) -> Poll<Result<Bytes, Problem>> {
         match ready!(self.seat.poll_next(cx)) {
             Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
+            Delivery::Long(frame, place) => Poll::Ready(Ok(pack(frame, &place))),
             Delivery::Answer(answer) => {
                 let (reason, frame) = rejection(self.chat, answer);
                 if let Some(measured) = measured {

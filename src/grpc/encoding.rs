@@ -1,13 +1,13 @@
 //! How a message is compressed (gRPC over HTTP/2, "Message-Encoding").
 
-use std::io::{Read as _, Write as _};
+use std::{cell::Cell, io::Read as _, time::Instant};
 
 use bytes::Bytes;
-use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
+use flate2::bufread::GzDecoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::status::Problem;
-use crate::domain::PREFIX_LEN;
+use crate::{domain::packed, shard::Packed};
 
 pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -75,22 +75,33 @@ pub fn is_worth_it(framed: &[u8]) -> bool {
     framed.len() >= LEAST
 }
 
-/// A framed message compressed, in its new frame; `None` if it would not get shorter.
-pub fn compressed(framed: &[u8]) -> Option<Box<[u8]>> {
-    let message = framed.get(PREFIX_LEN..)?;
-    let mut out = Vec::with_capacity(PREFIX_LEN + message.len() / 2);
-    out.extend_from_slice(&[1, 0, 0, 0, 0]);
-    let mut encoder = GzEncoder::new(out, Compression::fast());
-    encoder.write_all(message).ok()?;
-    let mut out = encoder.finish().ok()?;
-    let length = (out.len() - PREFIX_LEN) as u32;
-    out[1..PREFIX_LEN].copy_from_slice(&length.to_be_bytes());
-    (out.len() < framed.len()).then(|| out.into())
+/// Compressing messages of streams may take one part in so many of a core's time.
+const PART: u32 = 5;
+
+thread_local! {
+    /// When this core may compress again.
+    static AGAIN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A frame of a stream compressed, or as it is if that is no shorter, or if this core has
+/// compressed enough for now.
+pub fn pack(frame: Bytes, place: &Packed) -> Bytes {
+    let began = Instant::now();
+    if !place.is_there() && AGAIN.get().is_some_and(|again| began < again) {
+        return frame;
+    }
+    let compress = || {
+        let packed = packed(&frame).map(Bytes::from);
+        AGAIN.set(Some(began + began.elapsed() * PART));
+        packed
+    };
+    place.get(compress).unwrap_or(frame)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::PREFIX_LEN;
 
     fn framed(message: &[u8]) -> Vec<u8> {
         let length = (message.len() as u32).to_be_bytes();
@@ -100,19 +111,19 @@ mod tests {
     #[test]
     fn what_is_compressed_comes_back_and_nothing_grows() {
         let text = b"a message of some length, again and again. ".repeat(400);
-        let short = compressed(&framed(&text)).unwrap();
+        let short = packed(&framed(&text)).unwrap();
         assert!(short.len() < text.len() / 10);
         assert_eq!(short[0], 1);
         let plain = Encoding::Gzip.decode(&short[PREFIX_LEN..], text.len());
         assert_eq!(plain.unwrap(), text);
         let noise: Vec<u8> = (0..8_192).map(|_| fastrand::u8(..)).collect();
-        assert_eq!(compressed(&framed(&noise)), None);
+        assert_eq!(packed(&framed(&noise)), None);
         assert!(!is_worth_it(&framed(b"short")) && is_worth_it(&framed(&text)));
     }
 
     #[test]
     fn p6_p10_what_is_too_large_or_no_gzip_is_refused() {
-        let bomb = compressed(&framed(&vec![0; 1024 * 1024])).unwrap();
+        let bomb = packed(&framed(&vec![0; 1024 * 1024])).unwrap();
         let bomb = &bomb[PREFIX_LEN..];
         assert!(bomb.len() < 16 * 1024);
         let max = 1024 * 1024 - 1;

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     feed::{Feed, Look},
     history::{History, HistoryPage},
+    packed::Packed,
     ring::{CHUNK_BYTES, Entry, Read},
     slot::{End, Note, PostAnswer, Slot},
 };
@@ -53,6 +54,8 @@ pub struct Reader {
     core: u32,
     key: usize,
     registered: Option<Waker>,
+    /// The client takes messages in gzip.
+    packs: bool,
     history: Arc<History>,
 }
 
@@ -77,6 +80,8 @@ enum Source {
 pub enum Delivery {
     /// Whole frames to be sent.
     Frames(Bytes),
+    /// One frame, which the client takes in gzip as well.
+    Long(Bytes, Packed),
     /// The answer to a post of this stream.
     Answer(PostAnswer),
     End(End),
@@ -103,8 +108,14 @@ impl Reader {
             core: core as u32,
             key,
             registered: None,
+            packs: false,
             history,
         }
+    }
+
+    /// Whether long messages may come in gzip. Those of history come as they are.
+    pub fn pack(&mut self, packs: bool) {
+        self.packs = packs;
     }
 
     /// Messages that were yielded so far.
@@ -129,7 +140,7 @@ impl Reader {
                 }
             }
             match &mut self.source {
-                Source::Ring => match self.feed.look(self.cursor, &self.slot) {
+                Source::Ring => match self.feed.look(self.cursor, &self.slot, self.packs) {
                     Look::Ring(Read::Chunk(chunk)) => {
                         debug_assert!(chunk.through > self.cursor, "P4");
                         let count = (chunk.through - self.cursor) as u64;
@@ -137,7 +148,10 @@ impl Reader {
                         self.history.metrics.delivered(count, lag);
                         self.delivered += count;
                         self.cursor = chunk.through;
-                        return Poll::Ready(Delivery::Frames(chunk.bytes));
+                        return Poll::Ready(match chunk.packed {
+                            Some(packed) => Delivery::Long(chunk.bytes, packed),
+                            None => Delivery::Frames(chunk.bytes),
+                        });
                     }
                     Look::Ring(Read::Behind { newest }) => {
                         let lag = (newest - self.cursor) as u64;

@@ -106,10 +106,11 @@ impl Feed {
         }
     }
 
-    /// What is there behind `after`; if nothing, the slot is marked as waiting.
-    pub fn look(&self, after: Seq, slot: &Slot) -> Look {
+    /// What is there behind `after`, if it `packs` in gzip where that is worth it; if
+    /// nothing, the slot is marked as waiting.
+    pub fn look(&self, after: Seq, slot: &Slot, packs: bool) -> Look {
         let mut state = lock(&self.state);
-        let found = state.ring.read(after, slot.user());
+        let found = state.ring.read(after, slot.user(), packs);
         match (&state.end, found) {
             (Some(End::Draining), found @ Read::Chunk(_)) => Look::Ring(found),
             (Some(end), _) => Look::End(*end),

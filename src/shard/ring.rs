@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use super::packed::{Packed, WORTH};
 use crate::domain::{ClientMessageId, Frame, Row, Seq, UserName};
 
 /// Most bytes of several messages that are put together into one chunk: the
@@ -44,6 +45,8 @@ pub struct Entry {
     frame: Frame,
     from: UserName,
     client_message_id: Option<ClientMessageId>,
+    /// Once somebody has asked for it so.
+    packed: Option<Packed>,
 }
 
 /// Whole frames of the messages behind one seq up to and with `through`.
@@ -54,6 +57,8 @@ pub struct Chunk {
     /// The ring's newest message.
     pub newest: Seq,
     pub bytes: Bytes,
+    /// The same in gzip, for who takes it so.
+    pub packed: Option<Packed>,
 }
 
 /// What a cursor finds.
@@ -74,7 +79,14 @@ impl Entry {
             frame: Frame::encode(row),
             from: row.from.clone(),
             client_message_id: row.client_message_id.clone(),
+            packed: None,
         }
+    }
+
+    /// Bytes that it may take, in gzip as well.
+    fn bytes(&self) -> usize {
+        let times = 1 + usize::from(self.packed.is_some());
+        times * self.frame.len()
     }
 
     /// The frame as `viewer` is to see it: only the sender's names the
@@ -116,7 +128,7 @@ impl Ring {
     pub fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
         let mut most = 0;
         for entry in entries {
-            self.bytes += entry.frame.len();
+            self.bytes += entry.bytes();
             self.entries.push_back(entry);
             self.last += 1;
             most += 1;
@@ -130,7 +142,7 @@ impl Ring {
         let newest = self.entries.pop_back();
         let newest = newest.filter(|entry| entry.frame.len() <= KEPT);
         self.entries = newest.into_iter().collect();
-        self.bytes = self.entries.iter().map(|entry| entry.frame.len()).sum();
+        self.bytes = self.entries.iter().map(Entry::bytes).sum();
         self.shared = None;
     }
 
@@ -145,13 +157,14 @@ impl Ring {
         while self.entries.len() > 1 && (self.entries.len() > most || self.bytes > self.bound.bytes)
         {
             let oldest = self.entries.pop_front();
-            self.bytes -= oldest.map_or(0, |entry| entry.frame.len());
+            self.bytes -= oldest.as_ref().map_or(0, Entry::bytes);
         }
     }
 
     /// What comes behind `after` for `viewer`: one message of any size, or
-    /// several in one chunk of at most [`CHUNK_BYTES`].
-    pub fn read(&mut self, after: Seq, viewer: &UserName) -> Read {
+    /// several in one chunk of at most [`CHUNK_BYTES`]. For a viewer that `packs`, a
+    /// message that is worth it comes alone.
+    pub fn read(&mut self, after: Seq, viewer: &UserName, packs: bool) -> Read {
         if after >= self.last {
             return Read::CaughtUp;
         }
@@ -159,18 +172,20 @@ impl Ring {
             return Read::Behind { newest: self.last };
         }
         let start = (after + 1 - self.first()) as usize;
-        let (count, bytes) = self.fitting(start);
+        let (count, bytes) = self.fitting(start, packs);
         let through = after + count as Seq;
         let entries = self.entries.range(start..start + count);
 
         if count == 1 {
             let frame = self.entries[start].frame_for(viewer);
-            let bytes = frame.into_bytes();
+            let is_own = self.entries[start].own_id(viewer).is_some();
+            let packed = (packs && !is_own).then(|| self.pack(start)).flatten();
             return Read::Chunk(Chunk {
                 after,
                 through,
                 newest: self.last,
-                bytes,
+                bytes: frame.into_bytes(),
+                packed,
             });
         }
         let own = entries.clone().filter_map(|entry| entry.own_id(viewer));
@@ -188,6 +203,7 @@ impl Ring {
                 through,
                 newest: self.last,
                 bytes: out.freeze(),
+                packed: None,
             });
         }
         if let Some(chunk) = &self.shared
@@ -204,18 +220,33 @@ impl Ring {
             through,
             newest: self.last,
             bytes: concat(entries.map(|entry| &entry.frame), bytes),
+            packed: None,
         };
         self.shared = Some(chunk.clone());
         Read::Chunk(chunk)
     }
 
+    /// The place of an entry in gzip, if it is worth it.
+    fn pack(&mut self, at: usize) -> Option<Packed> {
+        let entry = &mut self.entries[at];
+        if entry.packed.is_none() && WORTH.contains(&entry.frame.len()) {
+            entry.packed = Some(Packed::default());
+            self.bytes += entry.frame.len();
+        }
+        entry.packed.clone()
+    }
+
     /// How many entries from `start` fit into a chunk, at least one, and their
     /// bytes.
-    fn fitting(&self, start: usize) -> (usize, usize) {
+    fn fitting(&self, start: usize, packs: bool) -> (usize, usize) {
+        let is_alone = |entry: &Entry| packs && WORTH.contains(&entry.frame.len());
         let mut bytes = self.entries[start].frame.len();
         let mut count = 1;
+        if is_alone(&self.entries[start]) {
+            return (count, bytes);
+        }
         for entry in self.entries.range(start + 1..) {
-            if bytes + entry.frame.len() > CHUNK_BYTES {
+            if bytes + entry.frame.len() > CHUNK_BYTES || is_alone(entry) {
                 break;
             }
             bytes += entry.frame.len();
@@ -277,10 +308,13 @@ mod tests {
             assert_eq!((ring.first(), ring.last), (first, 8));
             assert!(ring.weight() < before / 4, "{} of {before}", ring.weight());
             let bob = name("bob");
-            assert!(matches!(ring.read(8, &bob), Read::CaughtUp));
-            assert!(matches!(ring.read(6, &bob), Read::Behind { newest: 8 }));
+            assert!(matches!(ring.read(8, &bob, false), Read::CaughtUp));
+            assert!(matches!(
+                ring.read(6, &bob, false),
+                Read::Behind { newest: 8 }
+            ));
             ring.append([entry(9, size, "")]);
-            assert_eq!(chunk(ring.read(8, &bob)).through, 9);
+            assert_eq!(chunk(ring.read(8, &bob, false)).through, 9);
         }
     }
 
@@ -294,10 +328,10 @@ mod tests {
         ring.append([entry(11, 5_000, "")]);
         assert_eq!((ring.first(), ring.last), (11, 11), "the newest stays");
         assert!(matches!(
-            ring.read(9, &name("bob")),
+            ring.read(9, &name("bob"), false),
             Read::Behind { newest: 11 }
         ));
-        assert!(matches!(ring.read(11, &name("bob")), Read::CaughtUp));
+        assert!(matches!(ring.read(11, &name("bob"), false), Read::CaughtUp));
     }
 
     #[test]
@@ -317,9 +351,9 @@ mod tests {
     fn several_messages_share_one_chunk() {
         let mut ring = ring(100, 1 << 20);
         ring.append((1..=100).map(|seq| entry(seq, 300, "")));
-        let first = chunk(ring.read(0, &name("bob")));
+        let first = chunk(ring.read(0, &name("bob"), false));
         assert!(first.bytes.len() <= CHUNK_BYTES && first.through > 40);
-        let again = chunk(ring.read(0, &name("carol")));
+        let again = chunk(ring.read(0, &name("carol"), false));
         assert_eq!(
             first.bytes.as_ptr(),
             again.bytes.as_ptr(),
@@ -331,12 +365,48 @@ mod tests {
     fn only_the_sender_gets_the_client_message_id() {
         let mut ring = ring(100, 1 << 20);
         ring.append((1..=3).map(|seq| entry(seq, 10, "key")));
-        let others = chunk(ring.read(0, &name("bob"))).bytes;
-        let own = chunk(ring.read(0, &name("alice"))).bytes;
+        let others = chunk(ring.read(0, &name("bob"), false)).bytes;
+        let own = chunk(ring.read(0, &name("alice"), false)).bytes;
         assert_eq!(own.len(), others.len() + 3 * (2 + "key".len()));
         let frames = ring.entries.iter().map(|e| e.frame_for(&name("alice")));
         assert_eq!(own, concat(frames.collect::<Vec<_>>().iter(), own.len()));
-        let others_again = chunk(ring.read(0, &name("bob"))).bytes;
+        let others_again = chunk(ring.read(0, &name("bob"), false)).bytes;
         assert_eq!(others, others_again);
+    }
+    #[test]
+    fn p4_p6_long_messages_come_alone_to_who_packs_and_count_twice() {
+        let mut ring = ring(8, 20_000);
+        for size in [10, 10, 3_000, 10, 3_000, 100_000] {
+            let seq = ring.last + 1;
+            ring.append([entry(seq, size, "k")]);
+            if size == 100_000 {
+                assert_eq!(ring.first(), seq, "more than there is room for");
+                continue;
+            }
+            let before = ring.bytes;
+            let alone = chunk(ring.read(seq - 1, &name("bob"), true));
+            assert_eq!(alone.packed.is_some(), size == 3_000);
+            let held = if size == 3_000 { alone.bytes.len() } else { 0 };
+            assert_eq!(ring.bytes - before, held);
+            assert!(
+                chunk(ring.read(seq - 1, &name("bob"), false))
+                    .packed
+                    .is_none()
+            );
+            assert!(
+                chunk(ring.read(seq - 1, &name("alice"), true))
+                    .packed
+                    .is_none()
+            );
+            let steps = [2, 3, 4, 5];
+            let mut at = 0;
+            for step in steps.into_iter().take_while(|step| *step <= seq) {
+                let chunk = chunk(ring.read(at, &name("bob"), true));
+                assert_eq!(chunk.through, step.min(seq));
+                at = chunk.through;
+            }
+        }
+        assert!(ring.bytes > 100_000 && ring.bytes < 101_000);
+        assert!(chunk(ring.read(5, &name("bob"), true)).packed.is_none());
     }
 }

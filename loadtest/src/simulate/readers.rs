@@ -109,6 +109,7 @@ impl Stream {
             return;
         };
         let Some(id) = self.id else { return };
+        reader.pack(id % 4 == 0);
         if self.sim.one_in(3) {
             let (sim, server, slot) =
                 (self.sim.clone(), self.server.clone(), reader.slot().clone());
@@ -135,7 +136,7 @@ impl Stream {
             }
             let what = format!("stream {id}");
             match poll_fn(|cx| reader.poll_next(cx)).await {
-                Delivery::Frames(frames) => {
+                Delivery::Frames(frames) | Delivery::Long(frames, _) => {
                     let what = format!("{what} gets {} bytes", frames.len());
                     self.sim
                         .told(&what, |model, disk| model.delivered(id, frames, disk));

@@ -214,7 +214,8 @@ impl World {
         let cursor = rng.i64(0..=self.published);
         let core = rng.usize(..self.wakes.cores());
         let history = self.history.clone();
-        let reader = Reader::join(self.feed.clone(), slot, core, cursor, history);
+        let mut reader = Reader::join(self.feed.clone(), slot, core, cursor, history);
+        reader.pack(rng.bool());
         self.watchers.push(Watcher::new(reader));
     }
 
@@ -242,7 +243,7 @@ impl World {
         for _ in 0..most {
             match watcher.reader.poll_next(&mut cx) {
                 Poll::Pending => return,
-                Poll::Ready(Delivery::Frames(frames)) => {
+                Poll::Ready(Delivery::Frames(frames) | Delivery::Long(frames, _)) => {
                     let history = matches!(watcher.reader.source, Source::Page(_));
                     let before = watcher.cursor;
                     let holes = watcher.read(frames, &self.lost);
@@ -412,7 +413,7 @@ impl World {
         }
         // A drain lets a reader have what the ring holds for it.
         let in_ring = |w: &Watcher| {
-            let found = self.feed.look(w.cursor, w.reader.slot());
+            let found = self.feed.look(w.cursor, w.reader.slot(), false);
             let behind = matches!(found, Look::Ring(Read::Behind { .. }));
             draining && !behind && !w.removed && matches!(w.reader.source, Source::Ring)
         };
