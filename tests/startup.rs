@@ -2,11 +2,17 @@
 
 use std::{
     fs,
+    io::Write as _,
+    net::SocketAddr,
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
+use tokio::net::TcpStream;
+
+use crate::ops::get;
 use crate::server::{Server, command, exit_of};
 
 /// The one line of a server that could not start.
@@ -122,6 +128,61 @@ async fn a_full_disk() {
             "{taken}"
         );
     }
+}
+
+/// The disk fills while nobody writes: the server is not ready, and the doctor sees it.
+#[tokio::test]
+async fn p8_a_disk_that_fills_makes_the_server_not_ready() {
+    const MOUNT: &str = "mount -t tmpfs -o size=8m none disk && cd disk && \
+        { \"$0\" serve --grpc-port 0 --http-port \"$1\" & server=$!; read go; \
+        head -c 9m /dev/zero >full; \"$0\" doctor; read go; \
+        rm full; read go; kill $server; wait; }";
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("disk")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount", "bash", "-c", MOUNT]);
+    unshare.args([env!("CARGO_BIN_EXE_chatd"), &address.port().to_string()]);
+    unshare.env_clear().current_dir(dir.path());
+    unshare.stdin(Stdio::piped()).stdout(Stdio::piped());
+    unshare.stderr(Stdio::null());
+    let mut shell = unshare.spawn().unwrap();
+    let mut go = shell.stdin.take().unwrap();
+    let ready = async |wanted: u16| {
+        let is_ready = async {
+            loop {
+                let found = reached(address, "/ready").await;
+                if found.as_ref().is_some_and(|(status, _)| *status == wanted) {
+                    return found.unwrap().1;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), is_ready).await
+    };
+    if ready(200).await.is_err() && shell.try_wait().unwrap().is_some() {
+        eprintln!("nothing is tested: no such mount");
+        return;
+    }
+    go.write_all(b"\n").unwrap();
+    ready(503).await.unwrap();
+    go.write_all(b"\n").unwrap();
+    ready(200).await.unwrap();
+    go.write_all(b"\n").unwrap();
+    let said = shell.wait_with_output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.contains("fail store: ./data/chat.db: the disk of "),
+        "{said}"
+    );
+}
+
+/// What a path of the HTTP port answers, if it does.
+async fn reached(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    TcpStream::connect(address).await.ok()?;
+    Some(get(address, path).await)
 }
 
 #[tokio::test]

@@ -144,6 +144,8 @@ pub struct Inspection {
     pub fsync_off: bool,
     /// Between its clock and this machine's, a round trip included.
     pub skew: Duration,
+    /// By how much the newest message of a chat is ahead of the database's clock.
+    pub ahead: Duration,
     /// As PostgreSQL names it.
     pub encoding: String,
     /// Rights that the role lacks, in words.

@@ -1,7 +1,16 @@
 use std::{
     fs,
     process::{Command, Output},
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use chat_service::{
+    domain::{MessageId, Row, Timestamp, UserName},
+    store::{
+        NewChat, Store as _,
+        sqlite::{self, SqliteStore},
+    },
 };
 
 use rcgen::{CertificateParams, KeyPair};
@@ -94,6 +103,52 @@ async fn the_doctor_looks_at_a_database_and_changes_nothing() {
     pg::open(&dsn).await;
     let (_, text) = doctor(&[], &[("PG_DSN", &dsn)]);
     assert!(text.contains("ok   migrations: up to date"), "{text}");
+}
+
+/// Of a file that the server could not use, and of messages from the future.
+#[tokio::test]
+async fn the_doctor_looks_into_the_file() {
+    const DAY: i64 = 24 * 60 * 60 * 1_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.db");
+    let store = SqliteStore::open(&path, sqlite::Settings::default()).unwrap();
+    let eve = UserName::new("eve").unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let chat = NewChat {
+        created_by: eve.clone(),
+        created_at: Timestamp(1),
+        members: vec![eve.clone()],
+    };
+    let chat = store.create_chat(chat).await.unwrap();
+    let row = |seq| Row {
+        chat,
+        seq,
+        id: MessageId(seq),
+        from: eve.clone(),
+        text: "hello ".repeat(100).into(),
+        client_message_id: None,
+        created_at: Timestamp(now.as_micros() as i64 + DAY),
+    };
+    let rows = (1..=200).map(row).collect();
+    store.append(0, Arc::new(rows)).await.unwrap();
+    store.close().await;
+    let option = format!("sqlite:{}", path.display());
+    let (output, text) = doctor(&["--store", &option], &[]);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("warn message times: "), "{text}");
+    assert!(
+        text.contains("is 86399 s ahead") || text.contains("is 86400 s ahead"),
+        "{text}"
+    );
+
+    // All but the first page, which says what is where.
+    let length = path.metadata().unwrap().len();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(4096).unwrap();
+    file.set_len(length).unwrap();
+    let (output, text) = doctor(&["--store", &option], &[]);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("put back a copy that is whole"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::Settings;
 
@@ -63,16 +63,16 @@ pub fn is_open_to_others(path: &Path) -> Option<bool> {
 }
 
 /// Reads a little of each table of a database that is there: what is damaged mostly
-/// shows.
+/// shows. How far the newest message of its newest chats is ahead of the clock.
 ///
 /// # Errors
 /// If it can't be read.
-pub fn look(path: &Path) -> Result<(), OpenError> {
+pub fn look(path: &Path) -> Result<Duration, OpenError> {
     // A file without anything in it is made use of.
     if path.metadata().map_or(0, |file| file.len()) == 0 {
-        return Ok(());
+        return Ok(Duration::ZERO);
     }
-    let looked = || -> rusqlite::Result<()> {
+    let looked = || -> rusqlite::Result<Duration> {
         let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
         let mut select = conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
@@ -81,10 +81,20 @@ pub fn look(path: &Path) -> Result<(), OpenError> {
             let sql = format!("SELECT * FROM \"{}\" ORDER BY rowid DESC LIMIT 1", table?);
             conn.prepare(&sql)?.exists([])?;
         }
-        Ok(())
+        let ahead: Option<i64> = match conn.query_row(AHEAD, [], |row| row.get(0)) {
+            // A file of somebody else's: the start will say so.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => None,
+            ahead => ahead?,
+        };
+        Ok(Duration::from_micros(ahead.unwrap_or(0).max(0) as u64))
     };
     looked().map_err(|source| sqlite_error(path, source))
 }
+
+const AHEAD: &str = "
+    SELECT max((SELECT created_at FROM messages WHERE chat_id = chat.id ORDER BY seq DESC LIMIT 1))
+           - CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+      FROM (SELECT id FROM chats ORDER BY id DESC LIMIT 10000) AS chat";
 
 pub(super) struct Connections {
     pub writer: Connection,
