@@ -37,6 +37,7 @@ mod server;
 mod service;
 mod sip;
 mod status;
+mod strangers;
 mod timeout;
 mod turns;
 mod unary;

@@ -368,6 +368,40 @@ async fn p6_every_refusal_is_counted_by_its_reason() {
     stop(app).await;
 }
 
+/// Connections that show no token are kept, as long as nobody else needs their places.
+#[tokio::test]
+async fn p6_who_shows_no_token_makes_way_for_who_does() {
+    let app = start(&["--max-connections", "4"]).await;
+    let before = client(&app);
+    let chat = create(&before, "bob", &[]).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let mut one = raw(&app).await;
+        one.say(&hello()).await.unwrap();
+        one.settle().await.unwrap();
+        silent.push(one);
+    }
+    // They have some time to show one.
+    let refused = create(&client(&app), "eve", &[]).await.unwrap_err();
+    assert_over(&refused, "TOO_MANY_CONNECTIONS");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut members = Vec::new();
+    for mut one in silent {
+        let member = client(&app);
+        create(&member, "eve", &[]).await.unwrap();
+        assert!(one.closed(PATIENCE).await, "it goes on");
+        members.push(member);
+    }
+    // Users' connections stay.
+    let refused = create(&client(&app), "eve", &[]).await.unwrap_err();
+    assert_over(&refused, "TOO_MANY_CONNECTIONS");
+    send(&before, "bob", chat, "still here").await.unwrap();
+    for member in &members {
+        create(member, "eve", &[]).await.unwrap();
+    }
+    stop(app).await;
+}
+
 /// One user opens calls on several connections whose messages never come: others have
 /// their calls answered, also such as come in pieces.
 #[tokio::test]

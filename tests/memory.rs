@@ -42,6 +42,23 @@ async fn p6_memory_of_10_000_chats_comes_back() {
     let chats = chats.await;
     assert_eq!(server.terminate().await, Some(0));
     server.restart().await;
+    // When the chats were active is still to be written, which fills the cache of the
+    // connection that writes.
+    let file = rusqlite::Connection::open(server.folder().join("data/chat.db")).unwrap();
+    let named = "SELECT count(*) FROM active_chats";
+    let written = async {
+        while file
+            .query_row(named, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+            > 0
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written)
+        .await
+        .unwrap();
+    drop(file);
 
     let alice = server.client("alice").await;
     let mut active = Vec::new();

@@ -143,7 +143,7 @@ impl Shared {
             Ok(identity) => identity,
             Err(error) => return admitted.refuse(&error.into()),
         };
-        peer.newcomer.is_known();
+        peer.is_known();
         let (calls, limits) = (self.calls.clone(), self.calls.limits());
         let (max, max_list) = (limits.max_bytes(), limits.max_list_bytes());
         let id = admitted.measured.id();

@@ -125,6 +125,7 @@ impl Connection {
         let begun = tokio::select! {
             begun = tokio::time::timeout(limit, begun) => begun,
             () = server.ending.cancelled() => return None,
+            () = poll_fn(|cx| self.peer.poll_gives_way(cx)) => return None,
         };
         match begun {
             Ok(Ok(Begun::Plain(stream, protocol))) => {
@@ -263,6 +264,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.peer.poll_gives_way(cx).is_ready() {
+            return Poll::Ready(());
+        }
         if this.peer.newcomer.poll_stranger(cx).is_pending() {
             return Poll::Pending;
         }

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use governor::{
@@ -14,7 +14,14 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-use super::{limit::Limit, opening::Opening, status::Problem, untaken::Untaken};
+use super::{
+    limit::Limit,
+    opening::Opening,
+    status::Problem,
+    strangers::{Stranger, Strangers},
+    turns::Origin,
+    untaken::Untaken,
+};
 use crate::{
     domain::UserName,
     telemetry::{Metrics, log_limited},
@@ -51,6 +58,7 @@ pub struct Gate {
     settings: GateSettings,
     metrics: Arc<Metrics>,
     connections: AtomicUsize,
+    strangers: Strangers,
     turned_away: AtomicUsize,
     inflight: AtomicUsize,
     streams: Mutex<HashMap<UserName, usize, ahash::RandomState>>,
@@ -70,18 +78,19 @@ pub struct Place(Arc<Gate>);
 #[derive(Debug)]
 pub struct ConnectionPlace {
     gate: Arc<Gate>,
-    turned_away: bool,
+    /// None: it is one too many.
+    pub stranger: Option<Arc<Stranger>>,
 }
 
 impl ConnectionPlace {
     /// It is one too many.
     pub fn is_turned_away(&self) -> bool {
-        self.turned_away
+        self.stranger.is_none()
     }
 
     /// What each call of the connection is answered, if it is one too many.
     pub fn refusal(&self) -> Option<Problem> {
-        self.turned_away
+        self.is_turned_away()
             .then(|| Problem::over(Limit::Connections, RETRY_LATER))
     }
 }
@@ -101,6 +110,7 @@ impl Gate {
             opening: Opening::new(settings.inflight),
             metrics,
             connections: AtomicUsize::new(0),
+            strangers: Strangers::default(),
             turned_away: AtomicUsize::new(0),
             inflight: AtomicUsize::new(0),
             streams: Mutex::default(),
@@ -110,18 +120,24 @@ impl Gate {
         }
     }
 
-    /// Room for a connection, be it to turn it away; `None`: not even that.
-    pub fn connection(self: &Arc<Self>) -> Option<ConnectionPlace> {
-        let place = |turned_away| ConnectionPlace {
-            gate: self.clone(),
-            turned_away,
-        };
-        if take(&self.connections, self.settings.connections) {
-            return Some(place(false));
+    /// Room for a connection, be it to turn it away; `None`: not even that. Where there
+    /// is none, one gives way that has shown no token.
+    pub fn connection(self: &Arc<Self>, origin: Origin) -> Option<ConnectionPlace> {
+        let now = Instant::now();
+        let is_free = take(&self.connections, self.settings.connections);
+        if !is_free {
+            self.count(Limit::Connections);
+            self.metrics.refused(Limit::Connections.reason());
         }
-        self.count(Limit::Connections);
-        self.metrics.refused(Limit::Connections.reason());
-        take(&self.turned_away, MAX_TURNED_AWAY).then(|| place(true))
+        let has_place = is_free || self.strangers.make_way(now);
+        let place = |stranger| ConnectionPlace {
+            gate: self.clone(),
+            stranger,
+        };
+        if has_place {
+            return Some(place(Some(self.strangers.enter(origin, now))));
+        }
+        take(&self.turned_away, MAX_TURNED_AWAY).then(|| place(None))
     }
 
     /// Whether it is worth looking at one more call.
@@ -141,6 +157,11 @@ impl Gate {
             return Ok(Place(self.clone()));
         }
         Err(self.refuse(Limit::Inflight, RETRY_SOON))
+    }
+
+    /// The connection is somebody's who has shown a token.
+    pub fn is_known(&self, stranger: &Stranger) {
+        self.strangers.is_known(stranger);
     }
 
     /// Room for one more stream of `user`.
@@ -240,10 +261,11 @@ impl Drop for Place {
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
-        let count = if self.turned_away {
-            &self.gate.turned_away
-        } else {
-            &self.gate.connections
+        let count = match &self.stranger {
+            None => &self.gate.turned_away,
+            Some(stranger) if self.gate.strangers.leave(stranger) => &self.gate.connections,
+            // Somebody else has its place.
+            Some(_) => return,
         };
         count.fetch_sub(1, Ordering::AcqRel);
     }
@@ -273,6 +295,8 @@ impl fmt::Debug for Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn gate(connections: usize, user_streams: usize, user_sends: u32) -> Arc<Gate> {
@@ -291,13 +315,14 @@ mod tests {
     fn p6_a_place_is_free_again_once_it_is_dropped() {
         let gate = gate(1, 2, 0);
         let bob = UserName::new("bob").unwrap();
-        let first = gate.connection().unwrap();
+        let origin = IpAddr::from([127, 0, 0, 1]).into();
+        let first = gate.connection(origin).unwrap();
         assert_eq!(first.refusal(), None);
-        let more: Vec<_> = std::iter::from_fn(|| gate.connection()).collect();
+        let more: Vec<_> = std::iter::from_fn(|| gate.connection(origin)).collect();
         assert_eq!(more.len(), MAX_TURNED_AWAY);
         assert!(more.iter().all(|place| place.refusal().is_some()));
         drop(first);
-        assert_eq!(gate.connection().unwrap().refusal(), None);
+        assert_eq!(gate.connection(origin).unwrap().refusal(), None);
         drop(more);
         assert_eq!(gate.turned_away.load(Ordering::Relaxed), 0);
 

@@ -1,9 +1,12 @@
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU32, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
-use super::{frames::Flood, gate::Gate, turns::Newcomer};
+use super::{frames::Flood, gate::Gate, strangers::Stranger, turns::Newcomer};
 use crate::runtime::Spawner;
 
 /// The other side of one connection, as what reads from it and its calls share it.
@@ -11,6 +14,8 @@ use crate::runtime::Spawner;
 pub struct Peer {
     pub gate: Arc<Gate>,
     pub newcomer: Arc<Newcomer>,
+    /// None: the connection is one too many.
+    stranger: Option<Arc<Stranger>>,
     /// Where the connection is served.
     pub core: usize,
     pub spawner: Spawner,
@@ -27,10 +32,17 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(gate: Arc<Gate>, newcomer: Arc<Newcomer>, core: usize, spawner: Spawner) -> Self {
+    pub fn new(
+        gate: Arc<Gate>,
+        newcomer: Arc<Newcomer>,
+        stranger: Option<Arc<Stranger>>,
+        core: usize,
+        spawner: Spawner,
+    ) -> Self {
         Self {
             gate,
             newcomer,
+            stranger,
             core,
             spawner,
             polls: AtomicU32::new(0),
@@ -38,6 +50,22 @@ impl Peer {
             waiting: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
             flood: OnceLock::new(),
+        }
+    }
+
+    /// It has shown a token that was accepted.
+    pub fn is_known(&self) {
+        self.newcomer.is_known();
+        if let Some(stranger) = &self.stranger {
+            self.gate.is_known(stranger);
+        }
+    }
+
+    /// Ready once the connection is to end, because others have no place.
+    pub fn poll_gives_way(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.stranger {
+            Some(stranger) => stranger.poll_gives_way(cx),
+            None => Poll::Pending,
         }
     }
 

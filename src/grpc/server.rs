@@ -7,6 +7,7 @@ use super::{
     connection::Connection,
     peer::Peer,
     service::Service,
+    strangers::Stranger,
     turns::{Newcomer, Turns},
 };
 use crate::{
@@ -72,13 +73,16 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     log_limited!(DEBUG, %peer, "connection accepted");
-                    if let Some(place) = server.service.connection() {
+                    let origin = peer.ip().into();
+                    if let Some(place) = server.service.connection(origin) {
                         // Small frames are not to wait for the answer to the last ones.
                         _ = stream.set_nodelay(true);
+                        let stranger = place.stranger.clone();
+                        let peer = server.peer(turns.newcomer(origin), stranger);
                         let connection = Connection {
                             server: server.clone(),
                             place,
-                            peer: Arc::new(server.peer(turns.newcomer(peer.ip().into()))),
+                            peer: Arc::new(peer),
                         };
                         let connection = server.connections.track_future(connection.run(stream));
                         server.spawner.spawn(connection);
@@ -96,9 +100,9 @@ impl Server {
         }
     }
 
-    fn peer(&self, newcomer: Arc<Newcomer>) -> Peer {
+    fn peer(&self, newcomer: Arc<Newcomer>, stranger: Option<Arc<Stranger>>) -> Peer {
         let gate = self.service.gate().clone();
-        Peer::new(gate, newcomer, self.core, self.spawner.clone())
+        Peer::new(gate, newcomer, stranger, self.core, self.spawner.clone())
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     peer::Peer,
     request::RequestBody,
     status::Problem,
+    turns::Origin,
     unary::{refused, unary},
     web::Origins,
 };
@@ -128,8 +129,8 @@ impl Service {
     }
 
     /// Room for a connection, be it to turn it away.
-    pub fn connection(&self) -> Option<ConnectionPlace> {
-        self.0.guards.gate.connection()
+    pub fn connection(&self, origin: Origin) -> Option<ConnectionPlace> {
+        self.0.guards.gate.connection(origin)
     }
 
     /// Health says that the server serves.

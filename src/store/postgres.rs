@@ -72,8 +72,7 @@ pub struct Settings {
     pub lane_stall: Duration,
     /// For making and deleting chats and changing their members.
     pub write_timeout: Duration,
-    /// How far the order of lists of chats may be behind in the index that they are
-    /// read from; what is newer is looked up for each list.
+    /// How far the index that lists of chats are read from may be behind.
     pub activity_epoch: Duration,
     pub spawn: Spawner,
     /// Counts the connections that lanes open.
@@ -173,18 +172,8 @@ impl PostgresStore {
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
         let connector = Connector::new(&settings)?;
         migrate::run(&connector).await?;
-        let lanes = (0..settings.lanes.max(1))
-            .map(|index| {
-                let connects = settings.lane_connects.clone();
-                Arc::new(Lane::new(
-                    index,
-                    connector.clone(),
-                    settings.lane_stall,
-                    settings.activity_epoch,
-                    connects,
-                ))
-            })
-            .collect();
+        let lane = |index| Arc::new(Lane::new(index, connector.clone(), &settings));
+        let lanes = (0..settings.lanes.max(1)).map(lane).collect();
         Ok(Self {
             pool: Pool::new(&settings, connector.clone()).await?,
             connector,

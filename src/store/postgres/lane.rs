@@ -20,6 +20,7 @@ use self::{
     link::{BEGIN, BEGIN_APPLIED, Failure, Link, stalled, terminate, unavailable},
 };
 use super::{
+    Settings,
     connect::Connector,
     copy::COPY,
     error::{Closed, WaitGivenUp},
@@ -75,20 +76,14 @@ struct State {
 }
 
 impl Lane {
-    pub fn new(
-        index: usize,
-        connector: Connector,
-        stall: Duration,
-        epoch: Duration,
-        connects: Arc<AtomicU64>,
-    ) -> Self {
+    pub fn new(index: usize, connector: Connector, settings: &Settings) -> Self {
         let lineage = connector.servers().number();
         Self {
             index,
             connector,
-            stall,
-            epoch,
-            connects,
+            stall: settings.lane_stall,
+            epoch: settings.activity_epoch,
+            connects: settings.lane_connects.clone(),
             state: Mutex::new(State {
                 lineage,
                 link: None,

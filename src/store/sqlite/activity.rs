@@ -94,6 +94,9 @@ impl Activity {
                 for chat in &step.taken {
                     self.named.remove(chat);
                 }
+                if self.named.is_empty() {
+                    self.named.shrink_to_fit();
+                }
                 self.is_behind = step.is_behind;
                 match self.round.is_empty() && !self.is_behind {
                     true => ROUND,
