@@ -7,14 +7,16 @@ use std::{
 };
 
 use chat_service::{
-    domain::{ChatId, ClientMessageId, Draft, Frame, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{
+        ChatId, ClientMessageId, Draft, Frame, MessageId, Row, Seq, Timestamp, UserName, packed,
+    },
     shard::{Chat, Effect, Entry, Post, Read, Ring, RingBound, Room},
     store::ChatRecord,
     writer::Landed,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
-criterion_group!(pieces, frame, ring, chat);
+criterion_group!(pieces, frame, gzip, ring, chat);
 criterion_main!(pieces);
 
 const TEXT: usize = 100;
@@ -50,6 +52,33 @@ fn frame(c: &mut Criterion) {
     c.bench_function("frame: encode", |b| {
         b.iter(|| Frame::encode(black_box(&row)))
     });
+}
+
+/// A long message compressed, once for all readers that take it so; what is left of it.
+fn gzip(c: &mut Criterion) {
+    // Words of this file, as they come: somewhat more even than what people write.
+    let words: Vec<&str> = include_str!("pieces.rs").split_whitespace().collect();
+    let mut group = c.benchmark_group("gzip");
+    for length in [1_024, 4_096, 16_384] {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut text = String::new();
+        while text.len() < length {
+            text.push_str(words[random.usize(..words.len())]);
+            text.push(' ');
+        }
+        let row = Row {
+            text: text.into(),
+            ..row(1)
+        };
+        let frame = Frame::encode(&row);
+        let left = packed(frame.as_bytes()).map_or(frame.len(), |packed| packed.len());
+        println!("{} bytes become {left}", frame.len());
+        group.throughput(Throughput::Bytes(frame.len() as u64));
+        group.bench_function(format!("{length} bytes"), |b| {
+            b.iter(|| packed(black_box(frame.as_bytes())))
+        });
+    }
+    group.finish();
 }
 
 /// One message appended, and read by every reader of the chat.
