@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
@@ -27,6 +27,9 @@ pub struct Ring {
     last: Seq,
     bytes: usize,
     bound: RingBound,
+    /// Of long messages that somebody has asked for in gzip. That may take as much again
+    /// as the frame, and counts so. Apart from the entries, which all readers walk over.
+    packed: BTreeMap<Seq, Packed>,
     /// What the last reader of several messages got. Readers move together, so
     /// the next one mostly wants the same.
     shared: Option<Chunk>,
@@ -45,8 +48,6 @@ pub struct Entry {
     frame: Frame,
     from: UserName,
     client_message_id: Option<ClientMessageId>,
-    /// Once somebody has asked for it so.
-    packed: Option<Packed>,
 }
 
 /// Whole frames of the messages behind one seq up to and with `through`.
@@ -79,14 +80,7 @@ impl Entry {
             frame: Frame::encode(row),
             from: row.from.clone(),
             client_message_id: row.client_message_id.clone(),
-            packed: None,
         }
-    }
-
-    /// Bytes that it may take, in gzip as well.
-    fn bytes(&self) -> usize {
-        let times = 1 + usize::from(self.packed.is_some());
-        times * self.frame.len()
     }
 
     /// The frame as `viewer` is to see it: only the sender's names the
@@ -113,6 +107,7 @@ impl Ring {
             last,
             bytes: 0,
             bound,
+            packed: BTreeMap::new(),
             shared: None,
         }
     }
@@ -128,7 +123,7 @@ impl Ring {
     pub fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
         let mut most = 0;
         for entry in entries {
-            self.bytes += entry.bytes();
+            self.bytes += entry.frame.len();
             self.entries.push_back(entry);
             self.last += 1;
             most += 1;
@@ -142,7 +137,8 @@ impl Ring {
         let newest = self.entries.pop_back();
         let newest = newest.filter(|entry| entry.frame.len() <= KEPT);
         self.entries = newest.into_iter().collect();
-        self.bytes = self.entries.iter().map(Entry::bytes).sum();
+        self.bytes = self.entries.iter().map(|entry| entry.frame.len()).sum();
+        self.packed.clear();
         self.shared = None;
     }
 
@@ -156,8 +152,11 @@ impl Ring {
     fn trim(&mut self, most: usize) {
         while self.entries.len() > 1 && (self.entries.len() > most || self.bytes > self.bound.bytes)
         {
+            let seq = self.first();
             let oldest = self.entries.pop_front();
-            self.bytes -= oldest.as_ref().map_or(0, Entry::bytes);
+            let bytes = oldest.map_or(0, |entry| entry.frame.len());
+            let packed = self.packed.remove(&seq).is_some();
+            self.bytes -= bytes * (1 + usize::from(packed));
         }
     }
 
@@ -179,7 +178,8 @@ impl Ring {
         if count == 1 {
             let frame = self.entries[start].frame_for(viewer);
             let is_own = self.entries[start].own_id(viewer).is_some();
-            let packed = (packs && !is_own).then(|| self.pack(start)).flatten();
+            let packed = (packs && !is_own).then(|| self.pack(start, through));
+            let packed = packed.flatten();
             return Read::Chunk(Chunk {
                 after,
                 through,
@@ -227,30 +227,49 @@ impl Ring {
     }
 
     /// The place of an entry in gzip, if it is worth it.
-    fn pack(&mut self, at: usize) -> Option<Packed> {
-        let entry = &mut self.entries[at];
-        if entry.packed.is_none() && WORTH.contains(&entry.frame.len()) {
-            entry.packed = Some(Packed::default());
-            self.bytes += entry.frame.len();
+    fn pack(&mut self, at: usize, seq: Seq) -> Option<Packed> {
+        let bytes = self.entries[at].frame.len();
+        if !WORTH.contains(&bytes) {
+            return None;
         }
-        entry.packed.clone()
+        let packed = self.packed.entry(seq).or_insert_with(|| {
+            self.bytes += bytes;
+            Packed::default()
+        });
+        Some(packed.clone())
     }
 
     /// How many entries from `start` fit into a chunk, at least one, and their
     /// bytes.
     fn fitting(&self, start: usize, packs: bool) -> (usize, usize) {
-        let is_alone = |entry: &Entry| packs && WORTH.contains(&entry.frame.len());
+        if packs {
+            return self.fitting_packed(start);
+        }
         let mut bytes = self.entries[start].frame.len();
         let mut count = 1;
-        if is_alone(&self.entries[start]) {
-            return (count, bytes);
-        }
         for entry in self.entries.range(start + 1..) {
-            if bytes + entry.frame.len() > CHUNK_BYTES || is_alone(entry) {
+            if bytes + entry.frame.len() > CHUNK_BYTES {
                 break;
             }
             bytes += entry.frame.len();
             count += 1;
+        }
+        (count, bytes)
+    }
+
+    /// The same where long messages come alone.
+    fn fitting_packed(&self, start: usize) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for entry in self.entries.range(start..) {
+            let length = entry.frame.len();
+            if count > 0 && (bytes + length > CHUNK_BYTES || WORTH.contains(&length)) {
+                break;
+            }
+            bytes += length;
+            count += 1;
+            if WORTH.contains(&length) {
+                break;
+            }
         }
         (count, bytes)
     }
