@@ -16,6 +16,19 @@ use crate::{
 
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A primary, its standby, and a server that knows both.
+async fn served_by_either() -> (Pg, Pg, Server) {
+    let primary = block_in_place(Pg::start);
+    let standby = block_in_place(|| primary.standby());
+    let hosts = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres",
+        primary.port(),
+        standby.port()
+    );
+    let server = Server::start(&["--store", &hosts, "--store-stall", "1s"]).await;
+    (primary, standby, server)
+}
+
 /// Waits until the standby has applied what the primary has.
 async fn caught_up(primary: &Pg) {
     const BEHIND: &str = "SELECT count(*) FROM pg_stat_replication
@@ -41,14 +54,7 @@ async fn promoted(primary: &Pg, standby: &Pg) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p2_p5_what_a_failover_has_lost_is_forgotten_and_said() {
-    let primary = block_in_place(Pg::start);
-    let standby = block_in_place(|| primary.standby());
-    let hosts = format!(
-        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres",
-        primary.port(),
-        standby.port()
-    );
-    let server = Server::start(&["--store", &hosts, "--store-stall", "1s"]).await;
+    let (primary, standby, server) = served_by_either().await;
     let alice = server.client("alice").await;
     let (lost, idle, whole) = (
         alice.create(&["bob"]).await,
@@ -266,14 +272,7 @@ async fn p2_p5_p7_a_failover_behind_a_pooler_is_noticed_by_itself() {
 /// new one is away: nothing is acknowledged there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_p2_a_primary_that_was_left_behind_is_not_gone_back_to() {
-    let primary = block_in_place(Pg::start);
-    let standby = block_in_place(|| primary.standby());
-    let hosts = format!(
-        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres",
-        primary.port(),
-        standby.port()
-    );
-    let server = Server::start(&["--store", &hosts, "--store-stall", "1s"]).await;
+    let (primary, standby, server) = served_by_either().await;
     let alice = server.client("alice").await;
     let chat = alice.create(&[]).await;
     let send = async |seq: i64| {

@@ -191,6 +191,7 @@ impl Shared {
             _ => refused(&Problem::no_such_method()),
         }
     }
+
     /// What a login is answered whose request is there.
     async fn placed<A>(
         &self,

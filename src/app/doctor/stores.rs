@@ -198,17 +198,7 @@ fn writable(path: &Path) -> io::Result<()> {
     }
     // The server makes the folders that are missing: the nearest that is there
     // must let it.
-    let folders = path.ancestors().skip(1);
-    let mut folders = folders.map(|folder| {
-        if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        }
-    });
-    let nearest = folders.find(|folder| folder.exists());
-    let nearest = nearest.ok_or(io::ErrorKind::NotFound)?;
-    let probe = nearest.join(format!(".chatd-doctor-{}", std::process::id()));
+    let probe = folder_of(path).join(format!(".chatd-doctor-{}", std::process::id()));
     fs::write(&probe, [])?;
     fs::remove_file(probe)
 }
