@@ -44,6 +44,10 @@ pub enum StoreError {
     /// changed.
     #[error("another server of the database has taken over")]
     Replaced,
+    /// Somebody holds a lock on where the messages of these chats are kept, which are
+    /// some of those to be written. Nothing has changed.
+    #[error("a lock is in the way of {} chats", .0.len())]
+    Locked(Vec<ChatId>),
     /// The store refuses the data and would refuse it again. Nothing has
     /// changed.
     #[error("the store refuses the data")]

@@ -32,6 +32,9 @@ pub enum Landed {
         seq: Seq,
         created_at: Timestamp,
     },
+    /// A lock is in the way: the message was not written, and may be given to the lane
+    /// again later, so that other chats need not wait for the lock.
+    Held(Row),
     /// The store refuses this message.
     Refused { chat: ChatId, id: MessageId },
     /// Another server has deleted the chat; the message was not written.
@@ -43,7 +46,7 @@ pub enum Landed {
 impl Landed {
     pub fn chat(&self) -> ChatId {
         match self {
-            Self::Stored(row) | Self::Foreign(row) => row.chat,
+            Self::Stored(row) | Self::Foreign(row) | Self::Held(row) => row.chat,
             Self::Duplicate { chat, .. }
             | Self::Refused { chat, .. }
             | Self::NoChat { chat, .. }

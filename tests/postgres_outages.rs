@@ -10,10 +10,13 @@ use chat_service::{
     store::{Page, Store, StoreError, postgres::PostgresStore},
 };
 use futures_util::future::join_all;
+use tokio::task::block_in_place;
 
 use crate::{
     pg::{self, Pg, fresh_database, open, sql},
+    pooler::Pooler,
     postgres_store::{append, chat, last_seq, rows, soon},
+    server::Server,
 };
 
 #[tokio::test]
@@ -93,8 +96,18 @@ async fn p8_a_lost_commit_is_unknown_and_its_backend_is_ended() {
     pg::spawner()(Box::pin(async {
         let _ = connection.await;
     }));
+    // A key that somebody has taken and not committed is no reason to wait for long.
     let key = format!("BEGIN; INSERT INTO messages VALUES ({id}, 2, 1, 'x', 'x', NULL, 1)");
     other.batch_execute(&key).await.unwrap();
+    let taken = append(&store, rows(id, 1..=3)).await;
+    assert!(
+        matches!(taken, Err(StoreError::Unavailable(_))),
+        "{taken:?}"
+    );
+    other.batch_execute("ROLLBACK").await.unwrap();
+    // What goes with the rows waits, with COMMIT behind it.
+    let table = "BEGIN; LOCK TABLE active_chats";
+    other.batch_execute(table).await.unwrap();
     let unknown = append(&store, rows(id, 1..=3)).await;
     assert!(
         matches!(unknown, Err(StoreError::OutcomeUnknown(_))),
@@ -263,4 +276,57 @@ async fn others_are_read(many: usize, later: u64) {
         reading > Duration::from_secs(4),
         "{reading:?}: it was not locked"
     );
+}
+
+/// What a lock on one table of messages is in the way of waits for it; the chats that
+/// other tables keep go on, in the same batches and on the same lanes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p8_a_lock_on_one_table_of_messages_holds_up_no_sends_of_others() {
+    const TABLE_OF: &str = "SELECT DISTINCT tableoid::regclass FROM messages WHERE chat_id = ";
+    let pg = block_in_place(Pg::start);
+    let pooled = block_in_place(|| Pooler::start(&pg));
+    for dsn in [pg.tcp_dsn("postgres"), pooled.dsn("postgres")] {
+        let server = Server::start(&["--store", &dsn, "--writer-lanes", "2"]).await;
+        let alice = server.client("alice").await;
+        let mut chats = Vec::new();
+        for _ in 0..12 {
+            let chat = alice.create(&[]).await;
+            alice.send(chat, "first", "1").await.unwrap();
+            let table = sql(&pg.dsn("postgres"), &format!("{TABLE_OF}{chat}")).await;
+            chats.push((chat, table[0].clone()));
+        }
+        let locked = chats[0].1.clone();
+        let (blocked, free): (Vec<_>, Vec<_>) =
+            chats.iter().partition(|(_, table)| *table == locked);
+        let lock = format!("BEGIN; LOCK TABLE {locked}; SELECT pg_sleep(4); COMMIT");
+        let began = Instant::now();
+        let sends = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let send = async |chat: i64, key: &str| {
+                let (began, sent) = (Instant::now(), alice.send(chat, "more", key).await);
+                (sent.unwrap().seq, began.elapsed())
+            };
+            let waiting = blocked.iter().map(|(chat, _)| send(*chat, "2"));
+            let others = async {
+                let mut longest = Duration::ZERO;
+                while began.elapsed() < Duration::from_millis(3_500) {
+                    for (chat, _) in &free {
+                        let key = began.elapsed().as_nanos().to_string();
+                        longest = longest.max(send(*chat, &key).await.1);
+                    }
+                }
+                longest
+            };
+            tokio::join!(join_all(waiting), others)
+        };
+        let dsn = pg.dsn("postgres");
+        let (_, (waited, longest)) = tokio::join!(sql(&dsn, &lock), sends);
+        for (seq, took) in waited {
+            assert_eq!(seq, 2);
+            assert!(took > Duration::from_secs(2), "{took:?}: it was not locked");
+        }
+        assert!(longest < Duration::from_millis(1_000), "{longest:?}");
+        let log = server.log();
+        assert!(log.contains("a lock on a table of messages is in the way"));
+    }
 }

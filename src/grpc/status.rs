@@ -276,7 +276,10 @@ impl From<ShardError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Conflict | StoreError::Replaced => no_store(),
+            StoreError::Unavailable(_)
+            | StoreError::Conflict
+            | StoreError::Locked(_)
+            | StoreError::Replaced => no_store(),
             StoreError::OutcomeUnknown(_) => {
                 unknown("look whether it has been done before it is tried again")
             }

@@ -26,6 +26,8 @@ pub(super) struct Active {
     pub touched: Instant,
     /// In the shard's list of chats that have posts to write.
     pub listed: bool,
+    /// Its posts came back from the lane, and are to wait before they go there again.
+    pub deferred: bool,
     /// The change that is with the store; others wait for it.
     pub change: Option<Change>,
     pub trust: Trust,

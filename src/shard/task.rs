@@ -115,6 +115,8 @@ pub(super) struct State {
     /// Posts that were accepted, or whose chat came back from the lane, since a
     /// second batch was last thought of.
     fresh: usize,
+    /// When chats that a lock was in the way of are to be tried again, if there are any.
+    deferred_until: Option<Instant>,
     /// When deadlines are to be looked at, and when that was done last.
     next_expiry: Option<Instant>,
     last_expiry: Option<Instant>,

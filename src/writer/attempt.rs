@@ -27,7 +27,8 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// One batch on its way into the store, whatever it takes: it is retried while
 /// the store is away, looked up when an answer was lost, split around what the
-/// store refuses, and renumbered behind another writer's messages.
+/// store refuses, renumbered behind another writer's messages, and parted from what a
+/// lock is in the way of.
 pub(super) struct Attempt<'a> {
     lane: usize,
     store: &'a dyn Store,
@@ -91,6 +92,7 @@ impl<'a> Attempt<'a> {
     async fn write_piece(&mut self, piece: Vec<Row>) {
         let piece = Arc::new(piece);
         let mut delay = retry_delays(RETRY_MIN, RETRY_MAX);
+        let mut was_unknown = false;
         let error = loop {
             let begun = self.clock.now();
             let appended = self.store.append(self.lane, piece.clone()).await;
@@ -111,7 +113,12 @@ impl<'a> Attempt<'a> {
                     if self.is_stored(&piece).await {
                         return self.stored(piece);
                     }
+                    was_unknown = true;
                     tokio::time::sleep(delay()).await;
+                }
+                // A commit from before may have come after it was looked up.
+                Err(StoreError::Locked(_)) if was_unknown && self.is_stored(&piece).await => {
+                    return self.stored(piece);
                 }
                 Err(error) => break error,
             }
@@ -122,12 +129,33 @@ impl<'a> Attempt<'a> {
                 self.metrics.lane_conflict();
                 self.give_way(piece).await;
             }
+            StoreError::Locked(chats) => self.hold(piece, &chats),
             StoreError::Replaced => {
                 self.todo.push(piece);
                 self.leave_lost().await;
             }
             error => self.divide(piece, &error),
         }
+    }
+
+    /// Gives back what cannot be written before a lock is gone.
+    fn hold(&mut self, mut piece: Vec<Row>, chats: &[ChatId]) {
+        self.metrics.lane_retried();
+        log_limited!(
+            WARN,
+            lane = self.lane,
+            chats = chats.len(),
+            "a lock on a table of messages is in the way, the chats that it keeps wait for it"
+        );
+        let is_held = |row: &mut Row| chats.contains(&row.chat);
+        let mut held: Vec<Row> = piece.extract_if(.., is_held).collect();
+        for later in self.todo.iter_mut().rev() {
+            held.extend(later.extract_if(.., is_held));
+        }
+        // One that is in nobody's way would be tried for ever.
+        debug_assert!(!held.is_empty(), "some of the piece's chats are in the way");
+        self.landed.extend(held.into_iter().map(Landed::Held));
+        self.todo.push(piece);
     }
 
     fn stored(&mut self, piece: Arc<Vec<Row>>) {

@@ -37,6 +37,13 @@ pub struct Loss {
     pub kept: BTreeMap<i64, i64>,
 }
 
+impl Loss {
+    /// The newest seq of the chat that was left.
+    pub fn kept(&self, chat: i64) -> i64 {
+        self.kept.get(&chat).copied().unwrap_or(0)
+    }
+}
+
 /// All tries to send one message.
 #[derive(Debug, Clone)]
 pub struct Send {

@@ -149,9 +149,14 @@ fn show(verdict: &Verdict, record: &Record) -> String {
     let mut shown = verdict.to_string();
     for at in verdict.streams() {
         let Stream {
-            user, kind, after, ..
+            user,
+            kind,
+            after,
+            asked,
+            ..
         } = &record.streams[at];
-        shown += &format!("; {at} is {user}'s, {kind:?}, after {after:?}");
+        let asked = Duration::from_nanos(*asked);
+        shown += &format!("; {at} is {user}'s, {kind:?}, after {after:?}, from {asked:.1?} on");
     }
     shown
 }

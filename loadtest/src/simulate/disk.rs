@@ -94,6 +94,10 @@ impl Disk {
     }
 
     /// The chat, unless it is deleted.
+    pub fn ids(&self) -> Vec<ChatId> {
+        self.chats.keys().copied().collect()
+    }
+
     pub fn chat(&self, id: ChatId) -> Option<&DiskChat> {
         self.chats.get(&id).filter(|chat| !chat.deleted)
     }

@@ -60,6 +60,8 @@ pub struct Counts {
     pub crashes: u64,
     pub drains: u64,
     pub lost: u64,
+    /// Batches that met a lock.
+    pub locked: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -79,6 +81,7 @@ impl std::ops::AddAssign for Counts {
         self.crashes += more.crashes;
         self.drains += more.drains;
         self.lost += more.lost;
+        self.locked += more.locked;
     }
 }
 

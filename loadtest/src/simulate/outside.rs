@@ -129,8 +129,15 @@ pub async fn weather(sim: Sim) {
         {
             let state = &mut *sim.state();
             state.weather = Weather::draw(&mut state.rng);
-            let weather = state.weather;
-            state.trace.note(format!("weather: {weather:?}"));
+            let chats = state.disk.ids();
+            state.locked.clear();
+            if state.rng.u8(..3) == 0 {
+                state.locked = chats.into_iter().filter(|_| state.rng.bool()).collect();
+            }
+            let (weather, locked) = (state.weather, &state.locked);
+            state
+                .trace
+                .note(format!("weather: {weather:?}, locked: {locked:?}"));
         }
         sim.nap(100..6_000).await;
     }

@@ -1,6 +1,7 @@
 //! What all parts of a simulation share, and how they get at it.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -34,6 +35,8 @@ pub struct State {
     pub disk: Disk,
     pub model: Model,
     pub weather: Weather,
+    /// Chats whose messages are where somebody holds a lock.
+    pub locked: BTreeSet<ChatId>,
     pub orders: Orders,
     /// `None` while it is down.
     pub server: Option<Server>,
@@ -115,6 +118,7 @@ impl Sim {
             trace: Trace::new(loud),
             disk,
             weather: Weather::Fine,
+            locked: BTreeSet::new(),
             orders: Orders::default(),
             server: None,
             mutation,

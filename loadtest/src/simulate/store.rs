@@ -22,6 +22,9 @@ use super::{
     weather::{Fate, Outcome},
 };
 
+/// So long does a commit wait for a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// A text that the store refuses begins so.
 pub const REFUSED: &str = "refuse ";
 
@@ -32,6 +35,8 @@ pub struct SimStore {
     busy: Arc<Mutex<BTreeSet<usize>>>,
     /// The lineage that each lane has met last.
     met: Mutex<BTreeMap<usize, u64>>,
+    /// Commits of each lane that may come later than their callers were told.
+    late: Mutex<BTreeMap<usize, Vec<u64>>>,
     /// At the start.
     lineage: u64,
     /// Most rows that a lane may commit at once.
@@ -71,6 +76,7 @@ impl SimStore {
             sim,
             busy: Arc::default(),
             met: Mutex::default(),
+            late: Mutex::default(),
             lineage,
             batch,
         }
@@ -159,6 +165,28 @@ impl SimStore {
             Some(Mutation::HidesTakeovers | Mutation::TellsShardsOnly)
         );
         told && met.unwrap_or(self.lineage) != lineage
+    }
+
+    /// Which of the rows' chats somebody has locked.
+    fn locked(&self, rows: &[Row]) -> Vec<ChatId> {
+        let state = self.sim.state();
+        let chats = rows
+            .chunk_by(|a, b| a.chat == b.chat)
+            .map(|rows| rows[0].chat);
+        chats.filter(|chat| state.locked.contains(chat)).collect()
+    }
+
+    /// Whoever is told so has ended what was under way before, or it has committed.
+    fn is_in_the_way(&self, lane: usize, chats: Vec<ChatId>) -> StoreError {
+        let late = lock(&self.late).remove(&lane).unwrap_or_default();
+        let state = &mut *self.sim.state();
+        state.settle();
+        for ticket in late {
+            state.disk.revoke(ticket);
+        }
+        state.model.counts.locked += 1;
+        state.trace.note(format!("locked: {chats:?}"));
+        StoreError::Locked(chats)
     }
 
     /// The shape that the trait promises to every store.
@@ -315,6 +343,11 @@ impl Store for SimStore {
             until(at).await;
             return Err(StoreError::Replaced);
         }
+        let locked = self.locked(&rows);
+        if !locked.is_empty() {
+            until(at + LOCK_TIMEOUT).await;
+            return Err(self.is_in_the_way(lane, locked));
+        }
         let lineage = self.sim.state().lineage.borrow().number;
         let (ack_only, ack_early) = {
             let mut state = self.sim.state();
@@ -329,7 +362,11 @@ impl Store for SimStore {
                 Outcome::Unavailable | Outcome::Lost => None,
             };
             if let Some(at) = at.filter(|_| !refused && !mutated.0) {
-                commit.ticket = Some(state.disk.commit_at(at, rows.clone()));
+                let ticket = state.disk.commit_at(at, rows.clone());
+                if matches!(fate.outcome, Outcome::Late(_)) {
+                    lock(&self.late).entry(lane).or_default().push(ticket);
+                }
+                commit.ticket = Some(ticket);
             }
             mutated
         };

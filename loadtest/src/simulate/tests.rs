@@ -29,6 +29,7 @@ fn p1_to_p9_hold_for_the_first_seeds() {
         counts.crashes,
         counts.drains,
         counts.lost,
+        counts.locked,
     ];
     assert!(tried.iter().all(|count| *count > 0), "{counts:?}");
 }

@@ -161,6 +161,7 @@ async fn calm(sim: &Sim) {
         let state = &mut *sim.state();
         state.calm = true;
         state.weather = Weather::Fine;
+        state.locked.clear();
         state.trace.note("calm");
     }
     sleep(SETTLE).await;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Chat, InFlight, Queued, Waiters, another_text};
 use crate::{
-    domain::{MessageId, Row, Seq, Timestamp},
+    domain::{Draft, MessageId, Row, Seq, Timestamp},
     shard::{
         post::{Effect, Receipt, Refusal},
         window::{Key, Known},
@@ -43,6 +43,7 @@ impl<R> Chat<R> {
                     answer_stored(post.waiters, seq, created_at, true, effects);
                 }
             }
+            Landed::Held(row) => self.take_back(row),
             Landed::Refused { id, .. } => {
                 if let Some(post) = self.settle(id) {
                     self.drop_post(post.key, post.waiters, Refusal::Refused, effects);
@@ -59,6 +60,28 @@ impl<R> Chat<R> {
                 }
             }
         }
+    }
+
+    /// A message that was not written waits again, where it was.
+    fn take_back(&mut self, row: Row) {
+        let Some(post) = self.settle(row.id) else {
+            return;
+        };
+        self.bytes += post.weight;
+        let before = |queued: &Queued<R>| queued.ticket < post.ticket;
+        let at = self.queued.partition_point(before);
+        let queued = Queued {
+            ticket: post.ticket,
+            from: row.from,
+            draft: Draft {
+                text: row.text,
+                client_message_id: row.client_message_id,
+            },
+            key: post.key,
+            span: None,
+            waiters: post.waiters,
+        };
+        self.queued.insert(at, queued);
     }
 
     /// Another writer has stored a post that is queued here.

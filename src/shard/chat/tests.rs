@@ -51,6 +51,7 @@ struct Seen {
     unknown: usize,
     foreign: usize,
     set_back: usize,
+    held: usize,
 }
 
 impl Model {
@@ -130,6 +131,10 @@ impl Model {
             assert_eq!(row.seq, seq, "P2");
         }
         self.out = rows;
+        // Those that came back from the writer have their place among the others.
+        let in_flight = self.chat.in_flight.iter().map(|post| post.ticket);
+        let queued = self.chat.queued.iter().map(|post| post.ticket);
+        assert!(in_flight.chain(queued).is_sorted(), "P2: one overtakes");
     }
 
     /// The writer's word on all that is out, as `writer` promises it: foreign
@@ -187,8 +192,14 @@ impl Model {
             // Duplicates name messages that have been reported.
             landed.sort_by_key(|landed| !matches!(landed, Landed::Foreign(_)));
         }
+        // What is behind one that waits for a lock waits as well.
+        let mut held = false;
         for row in ours {
-            if rng.u8(..6) == 0 {
+            held |= rng.u8(..8) == 0;
+            if held {
+                self.seen.held += 1;
+                landed.push(Landed::Held(row));
+            } else if rng.u8(..6) == 0 {
                 let (chat, id) = (row.chat, row.id);
                 landed.push(Landed::Refused { chat, id });
             } else {

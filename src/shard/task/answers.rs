@@ -110,6 +110,7 @@ impl Shard {
             feed: Arc::new(feed),
             touched,
             listed: false,
+            deferred: false,
             change: None,
             trust: Trust::Sure,
             waiting: Default::default(),

@@ -1,6 +1,6 @@
 //! Batches on their way to the lane and back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Reply, Shard, adjust};
 use crate::{
@@ -16,6 +16,10 @@ use crate::{
     telemetry::log_limited,
     writer::{Front, Landed, LaneDone, Submission},
 };
+
+/// How long chats wait that a lock was in the way of: each try holds up the lane for as
+/// long as the store waits for a lock.
+const DEFERRED: Duration = Duration::from_secs(1);
 
 /// A chat of a batch that has landed.
 struct Told {
@@ -56,7 +60,7 @@ impl Shard {
         let mut ready = 0;
         self.state.listed.iter().any(|id| {
             if let Some(Place::Active(active)) = self.state.chats.get(id) {
-                ready += active.chat.ready();
+                ready += active.chat.ready() * usize::from(!active.deferred);
             }
             ready >= posts
         })
@@ -64,6 +68,8 @@ impl Shard {
 
     /// Puts a batch together.
     fn submit(&mut self) {
+        let now = self.history.clock.now();
+        self.state.deferred_until.take_if(|until| *until <= now);
         if self.state.listed.is_empty() {
             return;
         }
@@ -80,6 +86,11 @@ impl Shard {
                 continue;
             };
             let in_turn = room.is_left();
+            active.deferred &= self.state.deferred_until.is_some();
+            if active.deferred {
+                again.push(id);
+                continue;
+            }
             let (before, newest) = (rows.len(), active.chat.newest());
             active.chat.take(&mut rows, &mut room, wall);
             if rows.len() > before {
@@ -155,13 +166,22 @@ impl Shard {
                 continue;
             };
             let before = active.chat.load();
-            let (mut missing, mut lost) = (false, taken_over);
+            let (mut missing, mut lost, mut held) = (false, taken_over, false);
             while let Some(landed) = done.next_if(|landed| landed.chat() == id) {
                 missing |= matches!(landed, Landed::NoChat { .. });
                 lost |= matches!(landed, Landed::Lost { .. });
+                held |= matches!(landed, Landed::Held(_));
                 active.chat.landed(landed, &mut effects);
             }
             adjust(&mut self.state.load, before, active.chat.load());
+            if held {
+                active.deferred = true;
+                if !std::mem::replace(&mut active.listed, true) {
+                    self.state.listed.push(id);
+                }
+                let again = self.history.clock.now() + DEFERRED;
+                self.state.deferred_until.get_or_insert(again);
+            }
             calm &= !missing && !lost && active.change.is_none();
             let through = effects.len();
             told.push(Told {

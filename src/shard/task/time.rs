@@ -39,7 +39,10 @@ impl Shard {
             last_trim_at,
             ..
         } = self.state;
-        let timers = [idle, next_expiry, trim_at, last_trim_at];
+        // A batch that is with the lane brings its own event.
+        let held = self.state.deferred_until;
+        let held = held.filter(|_| self.state.batches.is_empty());
+        let timers = [idle, next_expiry, trim_at, last_trim_at, held];
         timers.into_iter().flatten().min()
     }
 

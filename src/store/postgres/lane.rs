@@ -1,6 +1,7 @@
 mod direct;
 mod epoch;
 mod link;
+mod locks;
 mod pooled;
 
 use std::{
@@ -31,13 +32,13 @@ use crate::{
     store::{StoreError, StoreResult},
 };
 
-/// A lane's session. A role's or a database's defaults must not end a COPY, and a
-/// server that lost its client must soon let go of the keys that an unfinished
-/// batch has locked.
+/// A lane's session. A role's or a database's defaults must not end a COPY, which waits
+/// for no lock for long (see [`locks`]), and a server that lost its client must soon let
+/// go of the keys that an unfinished batch has locked.
 const SETUP: &str = "
     SET default_transaction_isolation = 'read committed';
     SET statement_timeout = 0;
-    SET lock_timeout = 0;
+    SET lock_timeout = '50ms';
     SET tcp_keepalives_idle = 10;
     SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3";
@@ -109,7 +110,12 @@ impl Lane {
         }
         // Until the batch has ended well, also if this future is dropped.
         state.abandoned = Some(Arc::clone(&link.name));
-        let outcome = self.write(&mut link, rows, follows).await;
+        let mut outcome = self.write(&mut link, rows, follows).await;
+        if let Err(failure) = &outcome
+            && locks::has_waited(failure)
+        {
+            outcome = Err(self.name_locked(&mut link, rows).await);
+        }
         state.ended = Some(Instant::now());
         if outcome.as_ref().err().is_none_or(|f| f.reusable) {
             state.abandoned = None;
@@ -123,6 +129,16 @@ impl Lane {
             self.connector.doubt();
         }
         outcome.map_err(|failure| failure.error)
+    }
+
+    /// Something was locked that the rows need: which chats it is in the way of.
+    async fn name_locked(&self, link: &mut Link, rows: &[Row]) -> Failure {
+        if link.ahead.is_some()
+            && let Err(failure) = self.write(link, &[], false).await
+        {
+            return failure;
+        }
+        locks::name(&link.session, rows, self.stall).await
     }
 
     /// Whether the row is there for good: the transaction that sees it writes a

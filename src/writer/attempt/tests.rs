@@ -49,6 +49,7 @@ struct Seen {
     foreign_duplicates: usize,
     duplicates: usize,
     refused: usize,
+    held: usize,
 }
 
 fn same_post(theirs: &Row, ours: &Row) -> bool {
@@ -116,6 +117,16 @@ impl Chaos {
                     5 if self.refuse(op) == Fault::None => {
                         self.late.push(rows.to_vec());
                         Fault::Lost
+                    }
+                    6 => {
+                        // Whoever is told so has ended what was under way before.
+                        for rows in std::mem::take(&mut self.late) {
+                            if self.rng.bool() && memory_append(&self.memory, rows) {
+                                self.seen.late += 1;
+                            }
+                        }
+                        self.seen.held += 1;
+                        Fault::Locked(self.rng.choice(*rows).unwrap().chat)
                     }
                     _ => self.refuse(op),
                 }
@@ -243,7 +254,13 @@ fn check(
 ) {
     let mut outcomes: HashMap<MessageId, usize> = HashMap::new();
     let mut reported: HashMap<ChatId, Vec<&Row>> = HashMap::new();
+    let mut held: HashSet<ChatId> = HashSet::new();
     for one in landed {
+        let is_held = matches!(one, Landed::Held(_));
+        assert!(
+            is_held || !held.contains(&one.chat()),
+            "P2: behind a held one"
+        );
         match one {
             Landed::Stored(row) => {
                 *outcomes.entry(row.id).or_default() += 1;
@@ -270,6 +287,12 @@ fn check(
                 );
                 assert_eq!(theirs.text, ours.text, "P5");
                 assert!(reported[chat].iter().any(|row| row.seq == *seq));
+            }
+            Landed::Held(row) => {
+                *outcomes.entry(row.id).or_default() += 1;
+                let stored = history(memory, row.chat);
+                assert!(stored.iter().all(|one| one.id != row.id), "P1: {row:?}");
+                held.insert(row.chat);
             }
             Landed::Lost { .. } => panic!("the store has lost nothing: {one:?}"),
             Landed::Refused { id, .. } => {
@@ -336,11 +359,13 @@ fn p1_p2_p5_p8_batches_through_a_troubled_store() {
         total.foreign_duplicates += seen.foreign_duplicates;
         total.duplicates += seen.duplicates;
         total.refused += seen.refused;
+        total.held += seen.held;
     });
     println!("{total:?}");
     if std::env::var("CHAT_TEST_SEED").is_err() {
         assert!(total.unavailable > 100 && total.lost > 100 && total.done_and_lost > 100);
         assert!(total.late > 100 && total.foreign > 100 && total.refused > 100);
+        assert!(total.held > 100);
         assert!(total.foreign_duplicates > 100 && total.duplicates > 100);
     }
 }

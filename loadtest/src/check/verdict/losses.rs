@@ -7,21 +7,56 @@ use std::{borrow::Cow, collections::HashMap};
 use super::Verdict;
 use crate::check::record::{Ack, Kind, Message, Nanos, Record};
 
-/// Until then an acknowledgement from before the failover may come: whoever posts on
-/// a stream takes time over each message of it.
+/// So long after a failover an acknowledgement from before may come, whoever posts on a
+/// stream takes time over each message of it, and whoever joins a chat may be shown what
+/// memory has of it. Until something new is in the chat that may take longer: the next
+/// faults may hold the server off the database.
 const LATE: Nanos = 2_000_000_000;
 
 /// What each chat has in the end.
 struct Stored<'r> {
     record: &'r Record,
     at: HashMap<(i64, i64), Message>,
+    /// When something of each chat was first known that came after each failover.
+    renewed: Vec<HashMap<i64, Nanos>>,
 }
 
 impl Stored<'_> {
     /// Whether a failover may have cost a message that was known before `time`.
     fn may_lack(&self, chat: i64, seq: i64, time: Nanos) -> bool {
-        let mut losses = self.record.losses.iter();
-        losses.any(|loss| time < loss.until + LATE && seq > loss.kept.get(&chat).map_or(0, |s| *s))
+        let mut losses = self.record.losses.iter().zip(&self.renewed);
+        losses.any(|(loss, renewed)| {
+            let known = renewed.get(&chat).is_some_and(|at| *at <= time);
+            seq > loss.kept(chat) && (time < loss.until + LATE || !known)
+        })
+    }
+
+    /// What is there in the end and is behind what a failover left came after it.
+    fn renew(&mut self) {
+        let record = self.record;
+        let acks = record.sends.iter().flat_map(|send| {
+            let acks = send.acks.iter();
+            acks.map(|ack| (send.chat, ack.seq, Some(send.op), ack.at))
+        });
+        let seen = record.streams.iter().flat_map(|stream| {
+            let messages = stream.messages.iter();
+            messages.map(|message| (stream.chat, message.seq, message.op, message.at))
+        });
+        let is_there = |chat, seq, op| self.at.get(&(chat, seq)).is_some_and(|at| at.op == op);
+        let known: Vec<_> = acks
+            .chain(seen)
+            .filter(|&(chat, seq, op, _)| is_there(chat, seq, op))
+            .collect();
+        for loss in &record.losses {
+            let mut renewed = HashMap::new();
+            for &(chat, seq, _, at) in &known {
+                if seq > loss.kept(chat) {
+                    let first = renewed.entry(chat).or_insert(at);
+                    *first = at.min(*first);
+                }
+            }
+            self.renewed.push(renewed);
+        }
     }
 
     fn has(&self, chat: i64, message: &Message) -> bool {
@@ -45,7 +80,12 @@ pub fn survivors(record: &Record) -> (Cow<'_, Record>, Vec<Verdict>) {
     let histories = record.histories.iter();
     let messages = histories.flat_map(|(chat, all)| all.iter().map(|m| ((*chat, m.seq), *m)));
     let at = messages.collect();
-    let stored = Stored { record, at };
+    let mut stored = Stored {
+        record,
+        at,
+        renewed: Vec::new(),
+    };
+    stored.renew();
     let mut left = record.clone();
     for send in &mut left.sends {
         let (chat, op) = (send.chat, send.op);

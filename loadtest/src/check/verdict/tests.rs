@@ -407,6 +407,33 @@ fn what_a_failover_has_cost_is_nobodys_fault() {
     );
 }
 
+/// The server may be held off the database for as long as the next faults last, and
+/// memory has what it had; but once it shows something new, it knows.
+#[test]
+fn p2_what_was_lost_is_shown_long_after() {
+    let late = |record: &mut Record| {
+        let mut stream = stream(Kind::Ended, Some(3), 4..=4);
+        stream.asked = 3_000_000_000;
+        record.streams.push(stream);
+    };
+    let found = doctored_loss(late);
+    let (stream, seq) = (after_a_loss().streams.len(), 4);
+    assert!(
+        found.contains(&Verdict::Phantom { stream, seq }),
+        "{found:?}"
+    );
+    let found = doctored_loss(|record| {
+        late(record);
+        record.sends[5].acks[0].at = 4_000_000_000;
+        for stream in &mut record.streams {
+            let new = |message: &&mut Message| (message.seq, message.op) == (4, Some(op(6)));
+            let mut new = stream.messages.iter_mut().filter(new);
+            new.by_ref().for_each(|message| message.at = 4_000_000_000);
+        }
+    });
+    assert_eq!(found, []);
+}
+
 #[test]
 fn p1_a_loss_that_no_operator_is_told_of() {
     let found = doctored_loss(|record| record.loss_is_said = false);

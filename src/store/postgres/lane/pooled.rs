@@ -10,7 +10,10 @@ use futures_util::future::join4;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::link::{Begin, Failure, Link};
+use super::{
+    link::{Begin, Failure, Link},
+    locks,
+};
 use crate::{
     domain::Row,
     store::{
@@ -32,7 +35,7 @@ const INSERT: &str = "
 pub(super) fn begin(begin: &Begin, name: &str, server: &str) -> String {
     format!(
         "{}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; {}; \
-         SELECT pg_advisory_xact_lock({})",
+         SELECT pg_advisory_xact_lock({}); SET LOCAL lock_timeout = '50ms'",
         begin.alone,
         sql::is_server(server),
         key(name)
@@ -79,7 +82,7 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
     let (session, begin) = (&link.session, link.begin());
     let before = session.waits_given_up();
     let mut said = link.epochs.say(rows, Instant::now());
-    let sql = std::mem::take(&mut said.sql);
+    let sql = locks::patient(std::mem::take(&mut said.sql));
     let transaction = join4(
         session.batch_execute(&begin),
         session.execute_typed(INSERT, &params),
