@@ -14,7 +14,7 @@ use std::{
 };
 
 use chat_service::{
-    auth::{Ask, AuthResult, Authenticator, Cache, CacheSettings, Identity, Role, Token},
+    auth::{Ask, Asker, AuthResult, Authenticator, Cache, CacheSettings, Identity, Role, Token},
     domain::UserName,
     runtime::SystemClock,
     telemetry::Metrics,
@@ -65,6 +65,7 @@ fn hit(cache: &Cache, token: &str) {
         token: Token(token),
         method: "/chat_v1.ChatV1/SendMessage",
         trace: None,
+        asker: Asker::default(),
     };
     let known = cache.known(black_box(ask)).expect("a hit");
     drop(black_box(known));
@@ -91,6 +92,7 @@ fn bench(c: &mut Criterion) {
             token: Token(&token),
             method: "/chat_v1.ChatV1/SendMessage",
             trace: None,
+            asker: Asker::default(),
         };
         drop(runtime.block_on(cache.check(ask)));
         for _ in 0..10_000 {

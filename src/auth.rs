@@ -18,12 +18,13 @@ mod keys;
 mod logins;
 mod secret;
 mod service;
+mod shares;
 
 use std::{fmt, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
 
-use crate::domain::{Timestamp, UserName};
+use crate::domain::{Origin, Timestamp, UserName};
 
 pub(crate) use crypto::install as install_crypto;
 
@@ -71,6 +72,16 @@ pub struct Ask<'a> {
     pub method: &'a str,
     /// The caller's `traceparent`, for whoever else has to be asked.
     pub trace: Option<&'a str>,
+    pub asker: Asker,
+}
+
+/// On whose behalf a token is checked, where there is room for few checks at a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Asker {
+    /// Where the connection comes from; `None`: from nobody outside.
+    pub from: Option<Origin>,
+    /// The connection has shown an accepted token before.
+    pub is_known: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -11,6 +11,7 @@ mod digest;
 mod frame;
 mod message;
 mod names;
+mod origin;
 mod packed;
 mod visible;
 
@@ -19,4 +20,5 @@ pub use digest::Digests;
 pub use frame::{Frame, PREFIX_LEN};
 pub use message::{Draft, MessageId, Row, Seq, Timestamp};
 pub use names::{ChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};
+pub use origin::Origin;
 pub use packed::packed;

@@ -35,6 +35,7 @@ mod request;
 mod seat;
 mod server;
 mod service;
+mod shown;
 mod sip;
 mod status;
 mod strangers;

@@ -8,7 +8,7 @@ use base64::{
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use chat_service::auth::{
-    Ask, AuthError, AuthResult, Authenticator, JwtAuth, JwtSettings, KeyFile, Role, Token,
+    Ask, Asker, AuthError, AuthResult, Authenticator, JwtAuth, JwtSettings, KeyFile, Role, Token,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -27,6 +27,7 @@ fn check(auth: &JwtAuth, token: &str) -> AuthResult {
         token: Token(token),
         method: "/chat_v1.ChatV1/Get",
         trace: None,
+        asker: Asker::default(),
     };
     auth.known(ask).expect("nobody needs to be asked")
 }
@@ -86,6 +87,37 @@ fn p7_each_algorithm_counts_with_its_own_key_only() {
                 );
             }
         }
+    }
+}
+
+/// Sixteen verifications for each token that anybody makes up would be felt by others.
+#[test]
+fn p7_a_token_that_names_no_key_is_tried_with_few() {
+    let keys: Vec<Key> = (0..8).map(|n| Key::hs(&format!("{SECRET}{n}"))).collect();
+    let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let named = keys.iter().zip(ids);
+    let jwks: Vec<_> = named.map(|(key, id)| key.jwk(Some(id))).collect();
+    let dir = TempDir::new().unwrap();
+    let auth = auth(&dir, &json!({ "keys": jwks }).to_string());
+    for (n, (key, id)) in keys.iter().zip(ids).enumerate() {
+        let unnamed = key.token("bob", "0", 3600);
+        let header = json!({"alg": "HS256", "kid": id});
+        let named = key.signed(&header, &claims("bob", "0", 3600));
+        assert!(check(&auth, &named).is_ok(), "{n}");
+        for _ in 0..2 {
+            assert_eq!(check(&auth, &unnamed).is_ok(), n < 4, "{n}");
+        }
+    }
+    // What was refused under other keys is tried with the new ones.
+    let unnamed = keys[7].token("bob", "0", 3600);
+    assert!(check(&auth, &unnamed).is_err());
+    let few = json!({ "keys": jwks[6..] }).to_string();
+    fs::write(dir.path().join("new"), few).unwrap();
+    fs::rename(dir.path().join("new"), dir.path().join("keys")).unwrap();
+    let begun = std::time::Instant::now();
+    while check(&auth, &unnamed).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(9), "still refused");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -1,14 +1,20 @@
 //! `--auth service` against an Auth Service that is slow, refuses, flaps, hangs
 //! or is down: what the client gets, and how often the Auth Service is asked.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use chat_service::{
     app::App,
-    proto::tokens::{LoginRequest, auth_v1_client::AuthV1Client},
+    proto::{
+        chat_v1_client::ChatV1Client,
+        tokens::{LoginRequest, auth_v1_client::AuthV1Client},
+    },
 };
 use futures_util::{StreamExt as _, stream};
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
 use crate::guarded::{
@@ -203,6 +209,36 @@ async fn p7_a_flood_of_tokens_is_no_failure_of_the_auth_service() {
     // The breaker would be open for a second, at least.
     let result = create(&client, &token("bob"), &[]).await;
     assert_eq!(outcome(&result).0, Code::Ok, "{late} were late");
+    stop(app).await;
+}
+
+/// Whoever brings heaps of tokens that have to be asked about, from one address, leaves
+/// room for questions about others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_flood_of_tokens_from_one_address_leaves_room_for_others() {
+    const FLOOD: usize = 3_000;
+    let peer = Peer::start(Answer::Slow(Duration::from_millis(400))).await;
+    let app = server(&peer, &["--auth-timeout", "2s"]).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", app.address())).unwrap();
+    let elsewhere = endpoint.local_address(Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    let flooding = ChatV1Client::new(elsewhere.connect_lazy());
+    let tokens: Vec<_> = (0..FLOOD).map(|n| token(&format!("m{n}"))).collect();
+    let calls = tokens.iter().map(|token| create(&flooding, token, &[]));
+    let flood = futures_util::future::join_all(calls);
+    let others = async {
+        let client = client(&app);
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        for n in 0..5 {
+            let begun = Instant::now();
+            let result = create(&client, &token(&format!("good{n}")), &[]).await;
+            assert_eq!(outcome(&result).0, Code::Ok, "{n}");
+            let took = begun.elapsed();
+            assert!(took < Duration::from_millis(1_200), "{n}: {took:?}");
+        }
+    };
+    let (flood, ()) = tokio::join!(flood, others);
+    let late = flood.iter().filter(|answer| answer.is_err()).count();
+    assert!(late > FLOOD / 4, "{late} waited too long, so it is a flood");
     stop(app).await;
 }
 

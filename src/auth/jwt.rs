@@ -7,17 +7,25 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
+use moka::sync;
 
 use super::{
     Ask, AuthError, AuthResult, Authenticator, Identity, KeyError, KeyFile, Token, claims::Claims,
     compact, crypto, keys::Keys,
 };
-use crate::{runtime::Watched, telemetry::Metrics};
+use crate::{domain::Digests, runtime::Watched, telemetry::Metrics};
+
+/// Tokens without a good signature that are remembered, and for how long.
+const MOST_REFUSED: u64 = 16_384;
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// Checks tokens by their signatures, without asking anybody.
 pub struct JwtAuth {
     keys: Watched<Keys>,
     settings: JwtSettings,
+    digests: Digests,
+    /// Tokens that several keys were tried with, in vain.
+    refused: sync::Cache<u128, AuthError, ahash::RandomState>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +57,16 @@ impl JwtAuth {
             }
         };
         let keys = Watched::new(vec![settings.keys.path().into()], read)?;
-        Ok(Self { keys, settings })
+        let refused = sync::Cache::builder()
+            .max_capacity(MOST_REFUSED)
+            .time_to_live(REFUSED_FOR)
+            .build_with_hasher(ahash::RandomState::new());
+        Ok(Self {
+            keys,
+            settings,
+            digests: Digests::new(),
+            refused,
+        })
     }
 
     /// Counts the times that a changed file of keys is of no use.
@@ -67,12 +84,25 @@ impl JwtAuth {
             return Err(AuthError::Invalid("it has extensions that are not known"));
         }
         let keys = self.keys.get();
+        let several = keys.fitting(&header).nth(1).is_some();
+        let digest = several.then(|| self.digests.of((keys.edition(), token.0)));
+        if let Some(refusal) = digest.and_then(|digest| self.refused.get(&digest)) {
+            return Err(refusal);
+        }
         let mut refusal = AuthError::Invalid("it is signed with a key that is not known");
+        let mut is_forged = true;
         for (key, algorithm) in keys.fitting(&header) {
             match self.verify_with(token, key, algorithm) {
                 Ok(identity) => return Ok(Arc::new(identity)),
-                Err(error) => refusal = error,
+                Err(error) => {
+                    // What is wrong with it otherwise may change with time.
+                    is_forged &= error == WRONG_SIGNATURE;
+                    refusal = error;
+                }
             }
+        }
+        if let Some(digest) = digest.filter(|_| is_forged) {
+            self.refused.insert(digest, refusal);
         }
         Err(refusal)
     }
@@ -109,11 +139,13 @@ impl JwtAuth {
     }
 }
 
+const WRONG_SIGNATURE: AuthError = AuthError::Invalid("its signature is wrong");
+
 /// In words of our own: the library's may quote the token.
 fn refusal(kind: &ErrorKind) -> AuthError {
     AuthError::Invalid(match kind {
         ErrorKind::ExpiredSignature => return AuthError::Expired,
-        ErrorKind::InvalidSignature => "its signature is wrong",
+        ErrorKind::InvalidSignature => return WRONG_SIGNATURE,
         ErrorKind::InvalidIssuer => "it is of another issuer",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::ImmatureSignature => "it is not valid yet",

@@ -37,8 +37,11 @@ impl KeyFile {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const PEM: &str = "-----BEGIN";
 
-/// Keys that are tried for one token that names none.
 const MOST_KEYS: usize = 16;
+
+/// Keys that are tried for one token that names none: each costs a verification, and
+/// anybody can bring such tokens.
+const MOST_TRIED: usize = 4;
 
 /// Why there are no keys. It never shows what the file holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +54,12 @@ pub struct KeyError {
 /// The keys that tokens may be signed with. What algorithm a key is for follows
 /// from the key, never from the token.
 #[derive(Debug)]
-pub struct Keys(Vec<Key>);
+pub struct Keys {
+    all: Vec<Key>,
+    /// Drawn at random, so that what is known of a token goes with the keys that it was
+    /// tried with.
+    edition: u64,
+}
 
 #[derive(Debug)]
 struct Key {
@@ -75,12 +83,36 @@ impl Keys {
             KeyFile::Keys(_) => public_keys(&bytes),
             KeyFile::Secret(_) => from_secret(bytes.trim_ascii()).map(|key| vec![key]),
         };
-        keys.map(Self).map_err(|why| fail(why.into()))
+        let keys = keys.map_err(|why| fail(why.into()))?;
+        let keys = Self {
+            all: keys,
+            edition: fastrand::u64(..),
+        };
+        keys.warn_of_many();
+        Ok(keys)
+    }
+
+    fn warn_of_many(&self) {
+        for key in &self.all {
+            let alike = self.all.iter().filter(|one| one.algorithm == key.algorithm);
+            if alike.count() > MOST_TRIED {
+                return tracing::warn!(
+                    algorithm = ?key.algorithm,
+                    "tokens that name no key (kid) are tried with the first four keys of their \
+                     algorithm, and there are more"
+                );
+            }
+        }
     }
 
     /// Whether they are secrets, and not public keys.
     pub fn are_secret(&self) -> bool {
-        self.0.iter().any(|key| key.algorithm == Algorithm::HS256)
+        self.all.iter().any(|key| key.algorithm == Algorithm::HS256)
+    }
+
+    /// Another number for other keys.
+    pub fn edition(&self) -> u64 {
+        self.edition
     }
 
     /// The same file, which held keys of the other kind before.
@@ -93,14 +125,15 @@ impl Keys {
         }
     }
 
-    /// The keys that the header of a token may mean.
+    /// The keys that the header of a token may mean, at most four if it names none.
     pub fn fitting<'a>(
         &'a self,
         header: &'a Header,
     ) -> impl Iterator<Item = (&'a DecodingKey, Algorithm)> {
         let named = header.kid.as_ref();
-        let known = named.is_some_and(|id| self.0.iter().any(|key| key.id.as_ref() == Some(id)));
-        self.0
+        let known = named.is_some_and(|id| self.all.iter().any(|key| key.id.as_ref() == Some(id)));
+        let most = named.map_or(MOST_TRIED, |_| MOST_KEYS);
+        self.all
             .iter()
             .filter(move |key| key.algorithm == header.alg)
             .filter(move |key| match (named, &key.id) {
@@ -108,6 +141,7 @@ impl Keys {
                 (Some(_), None) => !known,
                 (None, _) => true,
             })
+            .take(most)
             .map(|key| (&key.key, key.algorithm))
     }
 }

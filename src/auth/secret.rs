@@ -46,7 +46,7 @@ const PLACEHOLDERS: [&str; 27] = [
 const LEAST_DIFFERENT: usize = 6;
 
 /// A page begins with as many bytes of plain text at least, whatever it is encoded in.
-const LEAST_TAG: usize = 12;
+const LEAST_TAG: usize = 4;
 
 /// Letters of one case that are longer may be what a tool has drawn.
 const LONG_WORDS: usize = 40;

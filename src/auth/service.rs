@@ -16,7 +16,7 @@ use tonic::{
 
 use super::{
     Ask, AuthError, AuthResult, Authenticator, Identity, Token, breaker::Breaker,
-    claims::unverified, compact,
+    claims::unverified, compact, shares::Shares,
 };
 use crate::{
     domain::Clock,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Checks under way at a time; more wait, within their deadline.
-const MOST_CHECKS: usize = 1_024;
+const MOST_CHECKS: usize = 256;
 /// The pause before the one retry, and as much again by chance, so that a peer
 /// that restarts is not met by everybody at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -36,6 +36,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 pub struct AccessClient {
     client: AccessV1Client<Channel>,
     timeout: Duration,
+    shares: Arc<Shares>,
     breaker: Breaker,
     /// Checks that were answered, whatever the answer was.
     answered: AtomicU64,
@@ -76,10 +77,11 @@ impl AccessClient {
         spawner: Spawner,
     ) -> Result<Self, AccessError> {
         let timeout = settings.timeout;
-        let endpoint = endpoint(settings, spawner)?.concurrency_limit(MOST_CHECKS);
+        let endpoint = endpoint(settings, spawner)?;
         Ok(Self {
             client: AccessV1Client::new(endpoint.connect_lazy()),
             timeout,
+            shares: Shares::new(MOST_CHECKS),
             breaker: Breaker::new(clock.now()),
             answered: AtomicU64::new(0),
             clock,
@@ -90,7 +92,12 @@ impl AccessClient {
         let permit = self.breaker.permit(self.clock.now());
         let permit = permit.ok_or(AuthError::Unavailable)?;
         let before = self.answered.load(Ordering::Relaxed);
-        let answer = tokio::time::timeout(self.timeout, self.ask_twice(ask)).await;
+        let asking = async {
+            let share = self.shares.take(ask.asker).await;
+            let _share = share.ok_or(AuthError::Unavailable)?;
+            self.ask_twice(ask).await
+        };
+        let answer = tokio::time::timeout(self.timeout, asking).await;
         let (answer, failed) = match answer {
             Err(_) => {
                 log_limited!(DEBUG, "the Auth Service did not answer in time");

@@ -5,10 +5,10 @@
 //! with all of it: hundreds of calls are under way at a time, and their size is
 //! what they cost the caches.
 
-use std::{borrow::Cow, future::ready, sync::Arc, time::Instant};
+use std::{future::ready, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{Request, Response, request::Parts};
 use prost::Message;
 
 use super::{
@@ -23,22 +23,20 @@ use super::{
     peer::Peer,
     request::RequestBody,
     service::{Guards, Service, Shared},
+    shown::Shown,
     status::Problem,
     timeout::grpc_timeout,
     unary::{Kept, Reply, encode, refused, unary},
     untaken::Untaken,
-    validate::{bearer, size_of_headers, timeout},
+    validate::{size_of_headers, timeout},
 };
 use crate::{
-    auth::{Ask, AuthResult, Identity, Token},
+    auth::{AuthResult, Identity},
     domain::{UserName, packed},
     proto::{ListChatsRequest, ListMessagesRequest},
     runtime::Spawner,
-    telemetry::{Method, SpanRef, TRACEPARENT},
+    telemetry::{Method, SpanRef},
 };
-
-/// In bytes. Version 00 has 55 (W3C Trace Context, 3.2); later ones may append.
-const MAX_TRACEPARENT: usize = 128;
 
 /// The answer to a request, once it is there.
 pub type Answer = BoxFuture<'static, Response<ResponseBody>>;
@@ -58,14 +56,6 @@ struct Keep {
     gzip: Option<Spawner>,
 }
 
-/// What a call shows of who makes it.
-struct Shown<'a> {
-    token: Token<'a>,
-    method: &'a str,
-    trace: Option<Cow<'a, str>>,
-    headers: &'a HeaderMap,
-}
-
 impl Service {
     /// Answers a call of the chat service.
     pub(super) fn answer_call(&self, request: Request<RequestBody>, peer: &Arc<Peer>) -> Answer {
@@ -82,7 +72,7 @@ impl Service {
             deadline,
             body,
         };
-        let shown = match Shown::of(&head, &call.measured) {
+        let shown = match Shown::of(&head, &call.measured, peer) {
             Ok(shown) => shown,
             Err(problem) => return call.refuse(&problem),
         };
@@ -100,7 +90,7 @@ impl Service {
         peer: Arc<Peer>,
     ) -> Response<ResponseBody> {
         let shared = &self.0;
-        let shown = match Shown::of(&head, &call.measured) {
+        let shown = match Shown::of(&head, &call.measured, &peer) {
             Ok(shown) => shown,
             Err(problem) => return call.refuse(&problem).await,
         };
@@ -136,7 +126,7 @@ impl Shared {
         &self,
         checked: AuthResult,
         shown: &Shown<'_>,
-        admitted: Admitted,
+        mut admitted: Admitted,
         peer: &Arc<Peer>,
     ) -> Answer {
         let identity = match checked {
@@ -144,6 +134,7 @@ impl Shared {
             Err(error) => return admitted.refuse(&error.into()),
         };
         peer.is_known();
+        admitted.measured.is_proven();
         let (calls, limits) = (self.calls.clone(), self.calls.limits());
         let (max, max_list) = (limits.max_bytes(), limits.max_list_bytes());
         let id = admitted.measured.id();
@@ -239,7 +230,15 @@ impl Shared {
         let place = gate.stream(&identity.user)?;
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);
-        let pass = Pass::new(auth, clock, shown.token, CONNECT_CHAT, &identity, patience);
+        let (token, from) = (shown.token, shown.asker.from);
+        let pass = Pass::new(
+            auth,
+            clock,
+            (token, from),
+            CONNECT_CHAT,
+            &identity,
+            patience,
+        );
         Ok(Entry {
             identity,
             pass,
@@ -314,32 +313,6 @@ impl Admitted {
             };
             spawner.block(compress).await.ok_or_else(Problem::draining)
         })
-    }
-}
-
-impl<'a> Shown<'a> {
-    fn of(head: &'a Parts, measured: &Measured) -> Result<Self, Problem> {
-        // Who is asked about the token is asked by the call, if that has a span.
-        let span = measured.id().span.map(|span| span.traceparent().into());
-        // It is passed on to the Auth Service: at a length that a peer takes.
-        let given = || {
-            let text = head.headers.get(&TRACEPARENT)?.to_str().ok()?;
-            (text.len() <= MAX_TRACEPARENT).then_some(text)
-        };
-        Ok(Self {
-            token: Token(bearer(&head.headers).ok_or_else(Problem::no_token)?),
-            method: head.uri.path(),
-            trace: span.or_else(|| given().map(Cow::Borrowed)),
-            headers: &head.headers,
-        })
-    }
-
-    fn ask(&self) -> Ask<'_> {
-        Ask {
-            token: self.token,
-            method: self.method,
-            trace: self.trace.as_deref(),
-        }
     }
 }
 

@@ -19,11 +19,10 @@ use super::{
     opening::Opening,
     status::Problem,
     strangers::{Stranger, Strangers},
-    turns::Origin,
     untaken::Untaken,
 };
 use crate::{
-    domain::UserName,
+    domain::{Origin, UserName},
     telemetry::{Metrics, log_limited},
 };
 

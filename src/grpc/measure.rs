@@ -57,6 +57,13 @@ impl Measured {
         &self.id
     }
 
+    /// Its caller has shown a token that was accepted.
+    pub fn is_proven(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.is_proven();
+        }
+    }
+
     /// The call has its answer; what is a stream goes on with it.
     pub fn ended(mut self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
         let ended = response.extensions().get().copied();

@@ -4,8 +4,8 @@ use std::{
 };
 
 use crate::{
-    auth::{Ask, AuthError, Authenticator, Identity, Token},
-    domain::{Clock, Timestamp},
+    auth::{Ask, Asker, AuthError, Authenticator, Identity, Token},
+    domain::{Clock, Origin, Timestamp},
 };
 
 /// While nobody can be asked, this is how often it is tried.
@@ -19,6 +19,7 @@ pub struct Pass {
     clock: Arc<dyn Clock>,
     token: Arc<str>,
     method: &'static str,
+    from: Option<Origin>,
     expires_at: Option<Timestamp>,
     recheck_at: Instant,
     /// How long a stream may go on while nobody can be asked.
@@ -32,7 +33,7 @@ impl Pass {
     pub fn new(
         auth: Arc<dyn Authenticator>,
         clock: Arc<dyn Clock>,
-        token: Token<'_>,
+        shown: (Token<'_>, Option<Origin>),
         method: &'static str,
         identity: &Identity,
         patience: Duration,
@@ -41,8 +42,9 @@ impl Pass {
         Some(Self {
             auth,
             clock,
-            token: token.0.into(),
+            token: shown.0.0.into(),
             method,
+            from: shown.1,
             expires_at: identity.expires_at,
             recheck_at,
             patience,
@@ -76,6 +78,10 @@ impl Pass {
             token: Token(&self.token),
             method: self.method,
             trace: None,
+            asker: Asker {
+                from: self.from,
+                is_known: true,
+            },
         };
         let answer = self.auth.check(ask).await;
         let now = self.clock.now();
@@ -117,7 +123,7 @@ mod tests {
         };
         let pass = |identity: &Identity| {
             let (auth, clock) = (auth.clone(), Arc::new(SystemClock));
-            Pass::new(auth, clock, Token("bob"), "x", identity, RETRY)
+            Pass::new(auth, clock, (Token("bob"), None), "x", identity, RETRY)
         };
         assert!(pass(&identity).is_none(), "nothing to watch costs nothing");
         identity.recheck_at = Some(Instant::now());

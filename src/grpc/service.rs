@@ -21,12 +21,12 @@ use super::{
     peer::Peer,
     request::RequestBody,
     status::Problem,
-    turns::Origin,
     unary::{refused, unary},
     web::Origins,
 };
 use crate::{
     auth::{AuthError, Authenticator, Logins},
+    domain::Origin,
     proto,
     telemetry::Telemetry,
 };

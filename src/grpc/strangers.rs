@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::turns::Origin;
+use crate::domain::Origin;
 
 /// So long a connection may take to show a token before it gives way: a handshake over a
 /// slow network, and a question to an Auth Service.

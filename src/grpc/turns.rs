@@ -29,8 +29,8 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-pub use self::queue::Origin;
 use self::queue::Queue;
+use crate::{auth::Asker, domain::Origin};
 
 mod queue;
 
@@ -231,6 +231,14 @@ impl Newcomer {
             self.turns.calling.store(false, Ordering::Relaxed);
         }
         called
+    }
+
+    /// Whose questions are told apart from those of others.
+    pub fn asker(&self) -> Asker {
+        Asker {
+            from: Some(self.origin),
+            is_known: self.known.load(Ordering::Relaxed),
+        }
     }
 
     /// The connection is open: its next steps are calls.

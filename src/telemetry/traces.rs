@@ -6,8 +6,9 @@
 //! the thread, where a task that waits does not stay.
 //!
 //! Whether a call is sampled is decided here, before anything is made: by the
-//! caller's `traceparent` if there is one, else by the ratio. The SDK's queue is
-//! bounded and drops what does not fit; its thread is its own.
+//! caller's `traceparent` if there is one, else by the ratio. What a caller without an
+//! accepted token wishes to be traced is not exported: anybody could fill the collector.
+//! The SDK's queue is bounded and drops what does not fit; its thread is its own.
 
 use std::{
     fmt,
@@ -29,7 +30,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{
         BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span,
-        SpanData,
+        SpanData, SpanProcessor,
     },
 };
 
@@ -37,6 +38,9 @@ use super::metrics::Metrics;
 
 /// W3C Trace Context, 3.2.
 pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The mark of a span that is not to be exported.
+const UNPROVEN: &str = "chat.unproven";
 
 /// Spans that wait for the exporter; what comes beyond is dropped (P6).
 const QUEUE: usize = 2_048;
@@ -96,7 +100,7 @@ impl Traces {
             .with_batch_config(config)
             .build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(processor)
+            .with_span_processor(Proven(processor))
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(Resource::builder().with_service_name("chatd").build())
             .build();
@@ -110,10 +114,11 @@ impl Traces {
     /// The span of a call, if the call is sampled.
     pub fn call(&self, method: &'static str, headers: &HeaderMap) -> Option<CallSpan> {
         let exported = self.0.as_ref()?;
-        let parent = match headers.get(&TRACEPARENT).and_then(|h| parse(h.as_bytes())) {
-            Some((parent, true)) => Some(parent),
+        let (parent, is_wished) = match headers.get(&TRACEPARENT).and_then(|h| parse(h.as_bytes()))
+        {
+            Some((parent, true)) => (Some(parent), true),
             Some((_, false)) => return None,
-            None if fastrand::f64() < exported.sample => None,
+            None if fastrand::f64() < exported.sample => (None, false),
             None => return None,
         };
         let builder = exported
@@ -125,7 +130,10 @@ impl Traces {
                 KeyValue::new("rpc.service", "chat_v1.ChatV1"),
                 KeyValue::new("rpc.method", method),
             ]);
-        Some(CallSpan(start(exported, builder, parent)))
+        Some(CallSpan {
+            span: start(exported, builder, parent),
+            is_unproven: is_wished,
+        })
     }
 
     /// The span of a batch that carries sampled sends: a child of the first and
@@ -168,22 +176,34 @@ fn start(
 
 /// A sampled call; it ends with the value.
 #[derive(Debug)]
-pub struct CallSpan(Span);
+pub struct CallSpan {
+    span: Span,
+    /// Its caller wished it, and has shown no accepted token.
+    is_unproven: bool,
+}
 
 impl CallSpan {
     pub fn reference(&self) -> SpanRef {
-        SpanRef::of(self.0.span_context())
+        SpanRef::of(self.span.span_context())
+    }
+
+    /// Its caller may wish it.
+    pub fn is_proven(&mut self) {
+        self.is_unproven = false;
     }
 
     /// The call ended; `code` is gRPC's number.
     pub fn end(mut self, code: i32) {
         let code = i64::from(code);
-        self.0
+        self.span
             .set_attribute(KeyValue::new("rpc.grpc.status_code", code));
         if code != 0 {
-            self.0.set_status(Status::error(""));
+            self.span.set_status(Status::error(""));
         }
-        self.0.end();
+        if self.is_unproven {
+            self.span.set_attribute(KeyValue::new(UNPROVEN, true));
+        }
+        self.span.end();
     }
 }
 
@@ -270,6 +290,38 @@ fn parse(header: &[u8]) -> Option<(SpanRef, bool)> {
         span: span.to_be_bytes(),
     };
     (trace != 0 && span != 0).then_some((reference, sampled))
+}
+
+/// Keeps what is unproven out of the exporter's queue.
+#[derive(Debug)]
+struct Proven(BatchSpanProcessor);
+
+impl SpanProcessor for Proven {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.0.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if span
+            .attributes
+            .iter()
+            .all(|one| one.key.as_str() != UNPROVEN)
+        {
+            self.0.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.0.set_resource(resource);
+    }
 }
 
 /// Counts exports that fail: the SDK itself says nothing.

@@ -80,6 +80,14 @@ async fn one_trace_goes_from_the_callers_traceparent_to_the_commit() {
         metadata.insert("traceparent", parent.parse().unwrap());
         client.send_message(send).await.unwrap();
     }
+    // Whoever has no token has no say in what is traced.
+    for _ in 0..20 {
+        let mut send = Request::new(text(chat, "no token"));
+        let parent = format!("00-{TRACE}-{CALLER}-01");
+        send.metadata_mut()
+            .insert("traceparent", parent.parse().unwrap());
+        client.send_message(send).await.unwrap_err();
+    }
     // The terminal client has a trace of its own for each command.
     let (at, id) = (app.address().to_string(), chat.to_string());
     let args = ["send", &id, "typed", "--as", "alice", "--addr", &at];

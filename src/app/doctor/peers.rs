@@ -7,7 +7,7 @@ use std::{
 use super::{Report, Verdict};
 use crate::{
     app::{AppError, plan},
-    auth::{Ask, AuthError, Authenticator, Token},
+    auth::{Ask, Asker, AuthError, Authenticator, Token},
     config::{AccessConfig, AuthChoice, ServeConfig},
     domain::Clock,
     runtime::{Cores, SystemClock, Tls},
@@ -57,6 +57,7 @@ fn service(access: &AccessConfig, auth: &dyn Authenticator, report: &mut Report)
         token: Token(UNSIGNED),
         method: ASKED_FOR,
         trace: None,
+        asker: Asker::default(),
     };
     let main = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,6 +1,5 @@
 use std::{
     collections::{HashMap, VecDeque},
-    net::IpAddr,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
@@ -8,24 +7,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::Newcomer;
+use crate::domain::Origin;
 
 /// Between two turns in which strangers that linger read: 1 % of a core.
 const LINGERING: Duration = Duration::from_millis(2);
-
-/// Where a connection comes from, as far as it is told apart from others: by the
-/// address, or in IPv6 by the network, of which everybody has a whole one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Origin(u64);
-
-impl From<IpAddr> for Origin {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            // IPv6 has no networks that begin with 32 zeros (RFC 4291, 2.5).
-            IpAddr::V4(address) => Self(u32::from(address).into()),
-            IpAddr::V6(address) => Self((u128::from(address) >> 64) as u64),
-        }
-    }
-}
 
 /// Newcomers that wait for their turn.
 #[derive(Debug, Default)]
@@ -135,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_origin() {
-        let origin = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+        let origin = |text: &str| Origin::from(text.parse::<std::net::IpAddr>().unwrap());
         assert_eq!(origin("2001:db8::1"), origin("2001:db8::ffff:1"));
         assert_ne!(origin("2001:db8::1"), origin("2001:db8:0:1::1"));
         assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
