@@ -44,6 +44,25 @@ pub enum ClientError {
     Token,
     #[error("{0}: {1}")]
     File(String, String),
+    #[error(
+        "--addr: the tokens in {file} are for {own}, not for {addr}: get some for it with \
+         chatd login --addr {addr}, or name another file with --token-file"
+    )]
+    OtherServer {
+        file: String,
+        own: String,
+        addr: String,
+    },
+    #[error(
+        "--addr: {file} is of an earlier release and does not say which server its tokens are \
+         for: get new ones with chatd login --addr {addr}"
+    )]
+    NoServer { file: String, addr: String },
+    #[error(
+        "{file}: new tokens would come from {auth_addr} without TLS, where whoever is on the way \
+         can read them: use chatd login with --tls, or with --plaintext if the way is safe"
+    )]
+    InClear { file: String, auth_addr: String },
     #[error("TLS: {0}")]
     Tls(String),
     #[error("CHAT: a chat id is needed, unless the client has a terminal to itself")]

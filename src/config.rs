@@ -21,6 +21,7 @@ mod value;
 
 use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
+pub use client::is_loopback;
 pub use guard::{
     AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, JwtKeys, LimitConfig, TlsConfig,
     WebConfig,

@@ -154,8 +154,10 @@ fn p7_from_a_password_to_a_message() {
     let chat = Server::start(dir, &serve);
     let addr = ["--addr", chat.2.as_str()];
     through_the_chat_port(&chat.2);
-    let login =
-        |name: &str, password: &str| run(dir, &["login", name, "--auth-addr", &auth.2], password);
+    let login = |name: &str, password: &str| {
+        let to = [&["login", name, "--auth-addr", &auth.2][..], &addr].concat();
+        run(dir, &to, password)
+    };
 
     let nobody = run(dir, &[&["create"][..], &addr].concat(), "");
     assert_eq!(nobody.status.code(), Some(2), "nobody has logged in");

@@ -46,5 +46,6 @@ mod supply;
 mod takeover;
 mod terminal;
 mod tls;
+mod tokens;
 mod untaken;
 mod web;

@@ -17,7 +17,7 @@ use super::{
     peer::{CALL_TIMEOUT, channel},
 };
 use crate::{
-    config::Credentials,
+    config::{Credentials, is_loopback},
     proto::tokens::{GetAccessTokenRequest, GetRefreshTokenRequest, auth_v1_client::AuthV1Client},
 };
 
@@ -33,7 +33,14 @@ pub(super) struct Tokens {
     /// Whom they are from, and who has new ones.
     pub(super) auth_addr: String,
     pub(super) tls: bool,
+    /// They may go there without TLS though it is another machine.
+    #[serde(default)]
+    pub(super) plaintext: bool,
     pub(super) ca: Option<PathBuf>,
+    /// `HOST:PORT` of the chat server that they are for. Releases before this
+    /// field did not note it.
+    #[serde(default)]
+    pub(super) addr: Option<String>,
     pub(super) refresh_token: String,
     pub(super) access_token: String,
 }
@@ -45,10 +52,16 @@ pub(super) enum Shown {
 }
 
 impl Shown {
-    pub(super) fn new(credentials: &Credentials) -> Result<Self, ClientError> {
+    /// Reads what a file holds, and refuses what is not for the server at `addr`.
+    pub(super) fn new(credentials: &Credentials, addr: &str) -> Result<Self, ClientError> {
         Ok(match credentials {
+            Credentials::Name(name) => Self::Given(name.clone()),
             Credentials::Token(token) => Self::Given(token.expose().to_owned()),
-            Credentials::File(path) => Self::Kept(path.clone(), read(path)?),
+            Credentials::File(path) => {
+                let tokens = read(path)?;
+                tokens.are_for(addr, path)?;
+                Self::Kept(path.clone(), tokens)
+            }
         })
     }
 
@@ -98,6 +111,26 @@ impl Shown {
 }
 
 impl Tokens {
+    /// A file of an earlier release names no server; on this machine it still counts.
+    fn are_for(&self, addr: &str, path: &Path) -> Result<(), ClientError> {
+        let file = path.display().to_string();
+        let addr = addr.to_owned();
+        match &self.addr {
+            Some(own) if own.eq_ignore_ascii_case(&addr) => {}
+            Some(own) => {
+                let own = own.clone();
+                return Err(ClientError::OtherServer { file, own, addr });
+            }
+            None if is_loopback(&addr) => {}
+            None => return Err(ClientError::NoServer { file, addr }),
+        }
+        if !self.tls && !self.plaintext && !is_loopback(&self.auth_addr) {
+            let auth_addr = self.auth_addr.clone();
+            return Err(ClientError::InClear { file, auth_addr });
+        }
+        Ok(())
+    }
+
     pub(super) fn client(&self) -> Result<AuthV1Client<Channel>, ClientError> {
         let channel = channel(&self.auth_addr, self.tls, self.ca.as_deref())?;
         Ok(AuthV1Client::new(channel))

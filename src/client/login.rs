@@ -20,7 +20,9 @@ pub fn login(config: LoginConfig) -> Result<(), ClientError> {
         let mut tokens = Tokens {
             auth_addr: config.auth_addr,
             tls: config.tls,
+            plaintext: config.plaintext,
             ca: config.ca,
+            addr: Some(config.addr),
             refresh_token: String::new(),
             access_token: String::new(),
         };

@@ -35,7 +35,7 @@ impl Peer {
     /// Connects at the first call, and again at the next one after a loss.
     pub(super) async fn new(config: &PeerConfig) -> Result<Self, ClientError> {
         let channel = channel(&config.addr, config.tls, config.ca.as_deref())?;
-        let mut shown = Shown::new(&config.credentials)?;
+        let mut shown = Shown::new(&config.credentials, &config.addr)?;
         shown.renew(false).await?;
         Ok(Self {
             client: ChatV1Client::new(channel).max_decoding_message_size(MAX_REPLY_BYTES),

@@ -1,12 +1,14 @@
 //! The terminal client's options: from text to types.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::ArgMatches;
 
 use super::{
-    ConnectConfig, HistoryConfig, HistoryPage, PeerConfig, Refusal, SendConfig, sources::Sources,
-    tokens, value::quote,
+    ConnectConfig, Credentials, HistoryConfig, HistoryPage, PeerConfig, Refusal, SendConfig,
+    sources::{Given, Sources},
+    tokens,
+    value::quote,
 };
 
 /// How far each chat was read, in the home directory.
@@ -54,16 +56,50 @@ pub(super) fn history(sources: &Sources<'_>, flags: &ArgMatches) -> Result<Histo
 
 pub(super) fn peer(sources: &Sources<'_>) -> Result<PeerConfig, Refusal> {
     let ca = sources.path("ca")?;
+    let addr = host_and_port(sources, "addr")?;
+    let tls = sources.switch("tls") || ca.is_some();
+    let credentials = tokens::credentials(sources, &addr)?;
+    // In development mode a name is the token, and no secret.
+    if !matches!(credentials, Credentials::Name(_)) {
+        not_in_clear(sources, &addr, tls, "token")?;
+    }
     Ok(PeerConfig {
-        addr: host_and_port(sources, "addr")?,
-        credentials: tokens::credentials(sources)?,
-        tls: sources.switch("tls") || ca.is_some(),
+        addr: addr.text,
+        credentials,
+        tls,
         ca,
     })
 }
 
+/// Refuses to send a secret where others on the way could read it, unless the
+/// command says that it may.
+pub(super) fn not_in_clear(
+    sources: &Sources<'_>,
+    addr: &Given,
+    tls: bool,
+    what: &str,
+) -> Result<(), Refusal> {
+    if tls || is_loopback(&addr.text) || sources.switch("plaintext") {
+        return Ok(());
+    }
+    Err(addr.refuse(format!(
+        "{} is another machine, and without TLS whoever is on the way can read the {what}: \
+         use --tls, or --plaintext if the way is safe",
+        quote(&addr.text)
+    )))
+}
+
+/// Whether a `HOST:PORT` is on this machine: `localhost` or a loopback address.
+pub fn is_loopback(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
 /// Whom to call: `HOST:PORT` and nothing else.
-pub(super) fn host_and_port(sources: &Sources<'_>, id: &str) -> Result<String, Refusal> {
+pub(super) fn host_and_port(sources: &Sources<'_>, id: &str) -> Result<Given, Refusal> {
     let addr = sources.need(id)?;
     let port = addr
         .text
@@ -78,7 +114,7 @@ pub(super) fn host_and_port(sources: &Sources<'_>, id: &str) -> Result<String, R
         let shown = quote(&addr.text);
         return Err(addr.refuse(format!("{shown} is not of the form HOST:PORT")));
     }
-    Ok(addr.text)
+    Ok(addr)
 }
 
 fn chat(flags: &ArgMatches) -> Result<i64, Refusal> {

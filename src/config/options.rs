@@ -60,7 +60,8 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
 pub(super) fn env_name(id: &str) -> Option<String> {
     match id {
         "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
-        | "limit" | "after_seq" | "exit_on_eof" | "plain" | "name" | "tls" | "ready" => None,
+        | "limit" | "after_seq" | "exit_on_eof" | "plain" | "name" | "tls" | "plaintext"
+        | "ready" => None,
         // The bare words would mean something else in most environments.
         "addr" => Some("CHAT_ADDR".into()),
         "token" => Some("CHAT_TOKEN".into()),

@@ -31,8 +31,9 @@ pub(super) struct Sources<'a> {
 pub(super) struct Given {
     pub(super) text: String,
     /// `--shards`, or `SHARDS` with its source: what a refusal names.
-    name: String,
-    place: Option<String>,
+    pub(super) name: String,
+    /// The environment or a file; `None`: the command line, or the default.
+    pub(super) place: Option<String>,
 }
 
 impl Given {
@@ -106,6 +107,22 @@ impl<'a> Sources<'a> {
         }
         let value = self.file.get(name).filter(|value| !value.is_empty());
         Ok(value.map(|text| given(text.clone(), self.file_name.clone())))
+    }
+
+    /// What the environment or the file that a value is from says under another
+    /// name.
+    pub(super) fn beside(&self, given: &Given, name: &str) -> Option<String> {
+        given.place.as_ref()?;
+        let said = |value: &str| Some(value.trim().to_owned()).filter(|text| !text.is_empty());
+        match self.env.get(&given.name).is_some_and(|own| !own.is_empty()) {
+            true => said(self.env.get(name)?.to_str()?),
+            false => said(self.file.get(name)?),
+        }
+    }
+
+    /// Whether a value is from a file.
+    pub(super) fn is_of_file(&self, given: &Given) -> bool {
+        given.place.as_ref() == Some(&self.file_name)
     }
 
     /// Like [`Self::get`], for an option that always has a value.

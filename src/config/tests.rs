@@ -248,10 +248,7 @@ fn a_client_needs_a_name_or_a_token() {
         panic!("refused");
     };
     assert_eq!((config.chat, config.text.as_str()), (7, "-hi"));
-    assert_eq!(
-        config.peer.credentials,
-        Credentials::Token(Secret::new("bob"))
-    );
+    assert_eq!(config.peer.credentials, Credentials::Name("bob".into()));
     assert_eq!(config.peer.addr, "127.0.0.1:8083");
 
     let vars = [("CHAT_TOKEN", "t0k3n"), ("CHAT_ADDR", "[::1]:9")];

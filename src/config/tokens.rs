@@ -4,9 +4,10 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{
     LogFormat, Refusal, Secret,
-    client::host_and_port,
+    client::{host_and_port, not_in_clear},
     read::{host, log_format, log_level},
-    sources::Sources,
+    sources::{Given, Sources},
+    value::quote,
 };
 
 /// Where `chatd login` leaves the tokens, in the home directory.
@@ -15,6 +16,8 @@ const TOKEN_FILE: &str = ".config/chatd/tokens.json";
 /// What a client shows to be let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
+    /// A user's name, which development mode takes for the token.
+    Name(String),
     Token(Secret),
     /// What `chatd login` has left.
     File(PathBuf),
@@ -42,27 +45,61 @@ pub struct LoginConfig {
     pub name: String,
     /// `HOST:PORT`.
     pub auth_addr: String,
+    /// `HOST:PORT` of the chat server that the tokens are for.
+    pub addr: String,
     pub tls: bool,
+    /// The password and the tokens may go to another machine without TLS.
+    pub plaintext: bool,
     pub ca: Option<PathBuf>,
     pub token_file: PathBuf,
 }
 
-pub(super) fn credentials(sources: &Sources<'_>) -> Result<Credentials, Refusal> {
-    let given = match sources.get("token")? {
-        Some(token) => Some(token),
-        None => sources.get("as_user")?,
-    };
-    if let Some(token) = given {
-        if token.text.is_empty() || token.text.contains(char::is_control) {
-            return Err(token.refuse("must not be empty or hold control characters"));
-        }
+/// What to show to the server at `addr`.
+pub(super) fn credentials(sources: &Sources<'_>, addr: &Given) -> Result<Credentials, Refusal> {
+    if let Some(token) = sources.get("token")? {
+        printable(&token)?;
+        is_for(sources, &token, addr)?;
         return Ok(Credentials::Token(Secret::new(token.text)));
+    }
+    if let Some(name) = sources.get("as_user")? {
+        printable(&name)?;
+        return Ok(Credentials::Name(name.text));
     }
     match token_file(sources)? {
         Some(path) if path.exists() => Ok(Credentials::File(path)),
         _ => Err(Refusal::new(
             "--as: who are you? Give a name, or a token (--token, CHAT_TOKEN), or use chatd login",
         )),
+    }
+}
+
+fn printable(given: &Given) -> Result<(), Refusal> {
+    if given.text.is_empty() || given.text.contains(char::is_control) {
+        return Err(given.refuse("must not be empty or hold control characters"));
+    }
+    Ok(())
+}
+
+/// Refuses to send a token elsewhere than it was given for. A token of the command
+/// line is for whatever address the command has; one of the environment or of a
+/// file is for the address beside it, and never for one that only a file names.
+fn is_for(sources: &Sources<'_>, token: &Given, addr: &Given) -> Result<(), Refusal> {
+    let (name, place) = match &token.place {
+        None => return Ok(()),
+        Some(place) => (&token.name, place),
+    };
+    match sources.beside(token, "CHAT_ADDR") {
+        Some(own) if own.eq_ignore_ascii_case(&addr.text) => Ok(()),
+        Some(own) => Err(addr.refuse(format!(
+            "{name} is for {}, the CHAT_ADDR beside it in {place}: give a token for {} with \
+             --token",
+            quote(&own),
+            quote(&addr.text)
+        ))),
+        None if sources.is_of_file(addr) => Err(addr.refuse(format!(
+            "{name} was not given for this address, but in {place}: name the address with --addr"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -78,10 +115,15 @@ pub(super) fn login(sources: &Sources<'_>) -> Result<LoginConfig, Refusal> {
     let ca = sources.path("ca")?;
     let token_file = token_file(sources)?
         .ok_or_else(|| Refusal::new("--token-file: there is no home directory to leave it in"))?;
+    let tls = sources.switch("tls") || ca.is_some();
+    let auth_addr = host_and_port(sources, "auth_addr")?;
+    not_in_clear(sources, &auth_addr, tls, "password")?;
     Ok(LoginConfig {
         name: sources.need("name")?.text,
-        auth_addr: host_and_port(sources, "auth_addr")?,
-        tls: sources.switch("tls") || ca.is_some(),
+        auth_addr: auth_addr.text,
+        addr: host_and_port(sources, "addr")?.text,
+        tls,
+        plaintext: sources.switch("plaintext"),
         ca,
         token_file,
     })

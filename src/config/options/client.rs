@@ -14,6 +14,11 @@ struct Peer {
     #[arg(long)]
     tls: bool,
 
+    /// Send a token without TLS to another machine too, where whoever is on the
+    /// way can read it [default: only to a loopback address]
+    #[arg(long, conflicts_with_all = ["tls", "ca"])]
+    plaintext: bool,
+
     /// File (PEM) with who signed the server's certificate [default: who
     /// browsers trust]
     #[arg(long, value_name = "PATH")]
@@ -25,7 +30,8 @@ struct Peer {
     as_user: Option<String>,
 
     /// Bearer token; better given by the environment, where no other user sees
-    /// it [default: the name of --as, else what chatd login left]
+    /// it, and then sent to no other address than a CHAT_ADDR beside it
+    /// [default: the name of --as, else what chatd login left]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
 

@@ -81,9 +81,19 @@ pub(super) struct Login {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     auth_addr: String,
 
-    /// Call with TLS [default: without, unless there is a --ca]
+    /// Chat server that the tokens are for; the other commands send them to no
+    /// other
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8083")]
+    addr: String,
+
+    /// Call the Auth Service with TLS [default: without, unless there is a --ca]
     #[arg(long)]
     tls: bool,
+
+    /// Send the password without TLS to another machine too, where whoever is on
+    /// the way can read it [default: only to a loopback address]
+    #[arg(long, conflicts_with_all = ["tls", "ca"])]
+    plaintext: bool,
 
     /// File (PEM) with who signed the Auth Service's certificate [default: who
     /// browsers trust]

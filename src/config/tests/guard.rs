@@ -98,7 +98,7 @@ fn a_client_may_have_logged_in() {
     let Ok(Command::History(config)) = client(&["history", "7", "--as", "bob"], &vars) else {
         panic!("refused");
     };
-    let given = Credentials::Token(Secret::new("bob"));
+    let given = Credentials::Name("bob".into());
     assert_eq!(config.peer.credentials, given, "what is given counts");
 
     let Ok(Command::Login(config)) = client(&["login", "bob", "--ca", "ca.pem"], &vars) else {
@@ -116,4 +116,26 @@ fn a_client_may_have_logged_in() {
         (config.port, config.access_ttl),
         (8080, Duration::from_secs(2))
     );
+}
+
+#[test]
+fn only_addresses_that_are_loopback_everywhere_are_on_this_machine() {
+    for here in [
+        "127.0.0.1:1",
+        "127.9.9.9:1",
+        "[::1]:1",
+        "LocalHost:1",
+        "[::ffff:127.0.0.1]:1",
+    ] {
+        assert!(is_loopback(here), "{here}");
+    }
+    for there in [
+        "0.0.0.0:1",
+        "[::]:1",
+        "localhost.example.org:1",
+        "127.0.0.1.example.org:1",
+        "10.0.0.1:1",
+    ] {
+        assert!(!is_loopback(there), "{there}");
+    }
 }
