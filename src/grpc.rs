@@ -50,4 +50,5 @@ pub use calls::{Calls, Limits};
 pub use gate::{Gate, GateSettings};
 pub use server::{Server, ServerSettings};
 pub use service::{Guards, Service};
+pub use strangers::{Stranger, Strangers};
 pub use web::Origins;

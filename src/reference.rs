@@ -6,34 +6,25 @@
 //! 1. No password and no token is logged, nor part of an error.
 //! 2. A refresh token is no access token: the two have different keys.
 //! 3. A password costs a guess the same time whether the name exists or not,
-//!    and only so many guesses a minute are made.
+//!    and only so many guesses a minute are made from an address.
+//! 4. A token counts only as long as its user has the password of that login.
 
+mod bounds;
+mod connections;
 mod service;
 mod tokens;
 mod users;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
-use tower_service::Service as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::TokenServerConfig,
-    proto::{access::access_v1_server::AccessV1Server, tokens::auth_v1_server::AuthV1Server},
-    runtime::{self, BindError, Cores, Spawner},
-    telemetry::log_limited,
+    runtime::{self, BindError, Cores},
 };
 
 use service::Service;
-
-const MAX_STREAMS: u32 = 128;
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 /// Why the service did not start. One line.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +46,7 @@ pub fn run(config: TokenServerConfig) -> Result<(), ReferenceError> {
         .enable_all()
         .build()?;
     main.block_on(async {
+        runtime::raise_file_limit();
         runtime::outlive_signals()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -98,7 +90,7 @@ impl Reference {
             }
         };
         tracing::info!(%address, "auth service listening");
-        let accepting = accept(listener, service, spawner.clone());
+        let accepting = connections::accept(listener, service, spawner.clone());
         spawner.spawn_vital("auth listener", accepting);
         Ok(Self { address, cores })
     }
@@ -110,45 +102,5 @@ impl Reference {
     /// Ends at once: a call that is cut is made again.
     pub fn stop(self) {
         self.cores.stop();
-    }
-}
-
-async fn accept(listener: std::net::TcpListener, service: Arc<Service>, spawner: Spawner) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "listener not usable"),
-    };
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                log_limited!(WARN, %error, "connection can't be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let service = service.clone();
-        let calls = service_fn(move |request| answer(service.clone(), request));
-        let connection = http2::Builder::new(spawner.clone())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), calls);
-        spawner.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
-    }
-}
-
-async fn answer(
-    service: Arc<Service>,
-    request: Request<Incoming>,
-) -> Result<Response<tonic::body::Body>, Infallible> {
-    if request.uri().path().starts_with("/access_v1.AccessV1/") {
-        AccessV1Server::from_arc(service).call(request).await
-    } else {
-        // Also answers what is of neither.
-        AuthV1Server::from_arc(service).call(request).await
     }
 }

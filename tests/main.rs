@@ -3,6 +3,7 @@
 mod access;
 mod activity;
 mod architecture;
+mod auth_guesses;
 mod auth_jwt;
 mod auth_login;
 mod auth_matrix;

@@ -1,6 +1,6 @@
-use std::{future::Future, time::Duration};
+use std::{future::Future, net::IpAddr, time::Duration};
 
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use super::{AccessError, AccessSettings, AuthError, service};
 use crate::{
@@ -42,9 +42,13 @@ impl Logins {
     ///
     /// # Errors
     /// If the Auth Service refuses, or can't be asked.
-    pub async fn login(&self, request: LoginRequest) -> Result<LoginResponse, AuthError> {
+    pub async fn login(
+        &self,
+        request: LoginRequest,
+        from: IpAddr,
+    ) -> Result<LoginResponse, AuthError> {
         let mut client = self.client.clone();
-        self.answer(client.login(request)).await
+        self.answer(client.login(coming(request, from))).await
     }
 
     /// A new refresh token for one that has not expired.
@@ -54,8 +58,10 @@ impl Logins {
     pub async fn refresh_token(
         &self,
         request: GetRefreshTokenRequest,
+        from: IpAddr,
     ) -> Result<GetRefreshTokenResponse, AuthError> {
         let mut client = self.client.clone();
+        let request = coming(request, from);
         self.answer(client.get_refresh_token(request)).await
     }
 
@@ -66,8 +72,10 @@ impl Logins {
     pub async fn access_token(
         &self,
         request: GetAccessTokenRequest,
+        from: IpAddr,
     ) -> Result<GetAccessTokenResponse, AuthError> {
         let mut client = self.client.clone();
+        let request = coming(request, from);
         self.answer(client.get_access_token(request)).await
     }
 
@@ -86,4 +94,14 @@ impl Logins {
                 _ => service::meaning(&status),
             })
     }
+}
+
+/// Notes where a request comes from, so that the Auth Service can bound guesses by
+/// the address of whoever guesses.
+fn coming<T>(request: T, from: IpAddr) -> Request<T> {
+    let mut request = Request::new(request);
+    if let Ok(from) = from.to_string().parse() {
+        request.metadata_mut().insert("x-forwarded-for", from);
+    }
+    request
 }

@@ -33,8 +33,12 @@ pub struct TokenServerConfig {
     pub secret: PathBuf,
     pub access_ttl: Duration,
     pub refresh_ttl: Duration,
-    /// A minute, per name.
+    /// How long all refresh tokens of one login count together.
+    pub login_ttl: Duration,
+    /// A minute, for one name from one address.
     pub max_logins: u32,
+    /// Whose `x-forwarded-for` says where a login comes from.
+    pub login_proxies: Vec<IpAddr>,
     pub log_level: String,
     pub log_format: LogFormat,
 }
@@ -140,8 +144,23 @@ pub(super) fn server(sources: &Sources<'_>) -> Result<TokenServerConfig, Refusal
         secret: path("token_secret", "./token.secret")?,
         access_ttl: sources.need_time("access_ttl")?,
         refresh_ttl: sources.need_time("refresh_ttl")?,
+        login_ttl: sources.need_time("login_ttl")?,
         max_logins: sources.need_number("max_logins")?,
+        login_proxies: addresses(&sources.need("login_proxies")?)?,
         log_level: log_level(sources)?,
         log_format: log_format(sources)?,
     })
+}
+
+/// IP addresses with commas between them.
+fn addresses(given: &Given) -> Result<Vec<IpAddr>, Refusal> {
+    let parts = given.text.split(',').map(str::trim);
+    let parts = parts.filter(|part| !part.is_empty());
+    let addresses = parts.map(|part| {
+        let address = part.parse::<IpAddr>();
+        let address =
+            address.map_err(|_| given.refuse(format!("{} is not an IP address", quote(part))))?;
+        Ok(address.to_canonical())
+    });
+    addresses.collect()
 }

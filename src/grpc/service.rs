@@ -175,17 +175,18 @@ impl Shared {
         let caller = Caller::new(&peer, None);
         let deadline = self.calls.now() + self.calls.limits().timeout;
         let (max, body) = (MAX_LOGIN, request.into_body());
+        let from = peer.newcomer.origin().address();
         match method {
             "Login" => {
-                let call = async |q| self.placed(logins.login(q)).await;
+                let call = async |q| self.placed(logins.login(q, from)).await;
                 unary(body, max, deadline, caller, call).await
             }
             "GetRefreshToken" => {
-                let call = async |q| self.placed(logins.refresh_token(q)).await;
+                let call = async |q| self.placed(logins.refresh_token(q, from)).await;
                 unary(body, max, deadline, caller, call).await
             }
             "GetAccessToken" => {
-                let call = async |q| self.placed(logins.access_token(q)).await;
+                let call = async |q| self.placed(logins.access_token(q, from)).await;
                 unary(body, max, deadline, caller, call).await
             }
             _ => refused(&Problem::no_such_method()),

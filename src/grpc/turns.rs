@@ -179,6 +179,10 @@ impl Newcomer {
         Poll::Pending
     }
 
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
     fn lingers(&self) -> bool {
         let has_had_its_turns = self.turns_left.load(Ordering::Relaxed) == 0;
         has_had_its_turns && !self.known.load(Ordering::Relaxed)

@@ -1,16 +1,13 @@
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use governor::{
-    DefaultKeyedRateLimiter, Quota, RateLimiter,
-    clock::{Clock as _, DefaultClock},
-};
-use tokio::sync::Semaphore;
+use http::HeaderMap;
 use tonic::{Code, Request, Response, Status, async_trait};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     ReferenceError,
-    tokens::{self, Issuer},
+    bounds::{Bounds, Over},
+    tokens::{self, Claims, Issuer, Lives},
     users::{User, Users},
 };
 use crate::{
@@ -26,18 +23,19 @@ use crate::{
     telemetry::log_limited,
 };
 
-/// Passwords that are checked at a time; each takes 19 MiB and some 20 ms.
-const LOGINS_AT_A_TIME: usize = 4;
-/// Names whose guesses are counted before those of long ago are let go.
-const NAMES: usize = 10_000;
 const LONGEST_PASSWORD: usize = 1024;
+
+/// Where a call comes from; every request has it among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct From(pub IpAddr);
 
 /// Both of the Auth Service's interfaces.
 pub struct Service {
     users: Watched<Users>,
     issuer: Issuer,
-    logins: DefaultKeyedRateLimiter<String>,
-    checking: Semaphore,
+    bounds: Bounds,
+    /// Whose word counts for where a call comes from.
+    proxies: Vec<IpAddr>,
     spawner: Spawner,
 }
 
@@ -51,33 +49,53 @@ impl Service {
         let file = config.users.clone();
         let users = Watched::new(vec![file.clone()], move || Users::read(&file))
             .map_err(|why| failed(&config.users, why))?;
-        let logins = NonZeroU32::new(config.max_logins).unwrap_or(NonZeroU32::MIN);
+        let lives = Lives {
+            access: config.access_ttl,
+            refresh: config.refresh_ttl,
+            login: config.login_ttl,
+        };
         Ok(Self {
             users,
-            issuer: Issuer::new(&secret, config.access_ttl, config.refresh_ttl),
-            logins: RateLimiter::keyed(Quota::per_minute(logins)),
-            checking: Semaphore::new(LOGINS_AT_A_TIME),
+            issuer: Issuer::new(&secret, lives),
+            bounds: Bounds::new(config.max_logins),
+            proxies: config.login_proxies.clone(),
             spawner,
         })
     }
 
-    fn may_try(&self, name: &str) -> Result<(), Status> {
-        if self.logins.len() > NAMES {
-            self.logins.retain_recent();
+    /// Where a call comes from: the other side of the connection or, if that is a
+    /// proxy, the last address that the proxy has noted.
+    pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
+        if !self.proxies.contains(&peer) {
+            return peer;
         }
-        self.logins
-            .check_key(&name.to_owned())
-            .map_err(|over| busy(over.wait_time_from(DefaultClock::default().now())))
+        let noted = headers.get_all("x-forwarded-for").iter().next_back();
+        let last = noted.and_then(|noted| noted.to_str().ok()?.rsplit(',').next());
+        last.and_then(|last| last.trim().parse().ok())
+            .unwrap_or(peer)
     }
 
     /// The user that a refresh token is of, as the users' file has them now.
-    fn refreshing(&self, token: &str) -> Result<(String, User), Status> {
+    fn refreshing(&self, token: &str) -> Result<(Claims, User), Status> {
         let claims = self.issuer.read_refresh(token);
         let claims = claims.ok_or_else(|| refused("the refresh token is not valid"))?;
-        match self.users.get().get(&claims.username) {
-            Some(user) => Ok((claims.username, user.clone())),
-            None => Err(refused("the user does not exist any more")),
+        let user = self.holder(&claims)?;
+        Ok((claims, user))
+    }
+
+    /// The user whom a token was given to, if the name and the password are theirs
+    /// still.
+    fn holder(&self, claims: &Claims) -> Result<User, Status> {
+        let users = self.users.get();
+        let user = users.get(&claims.username);
+        let user = user.ok_or_else(|| refused("the user does not exist any more"))?;
+        if claims.binding != self.issuer.binding(&claims.username, user) {
+            return Err(refused(
+                "the token is of another password or of an earlier release: log in again",
+            ));
         }
+        Ok(user.clone())
     }
 }
 
@@ -85,7 +103,7 @@ fn refused(why: &str) -> Status {
     Status::unauthenticated(why)
 }
 
-fn busy(wait: Duration) -> Status {
+fn busy(Over(wait): Over) -> Status {
     let details = ErrorDetails::with_retry_info(Some(wait));
     Status::with_error_details(Code::ResourceExhausted, "too many logins", details)
 }
@@ -100,20 +118,26 @@ impl AuthV1 for Service {
         &self,
         request: Request<LoginRequest>,
     ) -> Result<Response<LoginResponse>, Status> {
+        let from = request.extensions().get::<From>().copied();
+        let From(from) = from.ok_or_else(|| Status::internal("the caller's address is missing"))?;
         let LoginRequest { name, password } = request.into_inner();
         let wrong = || refused("the name or the password is wrong");
         if crate::domain::UserName::new(&name).is_err() || password.len() > LONGEST_PASSWORD {
             return Err(wrong());
         }
-        self.may_try(&name)?;
-        let place = self.checking.try_acquire();
-        let _place = place.map_err(|_| busy(Duration::from_secs(1)))?;
+        let turn = self.bounds.turn(from, &name).await.map_err(busy)?;
         let users: Arc<Users> = self.users.get();
         let tried = name.clone();
-        let user = self.spawner.compute(move || users.login(&tried, &password));
+        let user = self.spawner.compute(move || {
+            let user = users.login(&tried, &password);
+            // A caller that goes away meanwhile does not make room for another.
+            drop(turn);
+            user
+        });
         let user = user.await.flatten().ok_or_else(wrong)?;
         log_limited!(INFO, user = %name, "logged in");
-        let refresh_token = signed(self.issuer.refresh(&name, user.admin))?;
+        let end = self.issuer.end();
+        let refresh_token = signed(self.issuer.refresh(&name, &user, end))?;
         Ok(Response::new(LoginResponse { refresh_token }))
     }
 
@@ -121,8 +145,9 @@ impl AuthV1 for Service {
         &self,
         request: Request<GetRefreshTokenRequest>,
     ) -> Result<Response<GetRefreshTokenResponse>, Status> {
-        let (name, user) = self.refreshing(&request.into_inner().refresh_token)?;
-        let refresh_token = signed(self.issuer.refresh(&name, user.admin))?;
+        let (claims, user) = self.refreshing(&request.into_inner().refresh_token)?;
+        let token = self.issuer.refresh(&claims.username, &user, claims.end);
+        let refresh_token = signed(token)?;
         Ok(Response::new(GetRefreshTokenResponse { refresh_token }))
     }
 
@@ -130,8 +155,9 @@ impl AuthV1 for Service {
         &self,
         request: Request<GetAccessTokenRequest>,
     ) -> Result<Response<GetAccessTokenResponse>, Status> {
-        let (name, user) = self.refreshing(&request.into_inner().refresh_token)?;
-        let access_token = signed(self.issuer.access(&name, user.admin))?;
+        let (claims, user) = self.refreshing(&request.into_inner().refresh_token)?;
+        let token = self.issuer.access(&claims.username, &user, claims.end);
+        let access_token = signed(token)?;
         Ok(Response::new(GetAccessTokenResponse { access_token }))
     }
 }
@@ -148,10 +174,10 @@ impl AccessV1 for Service {
             .ok_or_else(|| refused("metadata authorization: must be \"Bearer <token>\""))?;
         let claims = self.issuer.read_access(token);
         let claims = claims.ok_or_else(|| refused("the access token is not valid"))?;
-        match self.users.get().get(&claims.username) {
-            Some(user) if user.admin || claims.role == "0" => Ok(Response::new(())),
-            Some(_) => Err(refused("the user's role has changed")),
-            None => Err(refused("the user does not exist any more")),
+        let user = self.holder(&claims)?;
+        match user.admin || claims.role == "0" {
+            true => Ok(Response::new(())),
+            false => Err(refused("the user's role has changed")),
         }
     }
 }

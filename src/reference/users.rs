@@ -26,6 +26,13 @@ pub struct User {
     pub admin: bool,
 }
 
+impl User {
+    /// The hash of the password, as the file has it.
+    pub fn hash(&self) -> &str {
+        &self.password
+    }
+}
+
 impl Users {
     /// Reads the file. What is wrong with it is said without quoting it.
     pub fn read(path: &Path) -> Result<Self, String> {

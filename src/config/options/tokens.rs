@@ -10,6 +10,7 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "auth_port" => Count(0, 65_535),
         "access_ttl" => Time(SECOND, 24 * HOUR),
         "refresh_ttl" => Time(SECOND, 90 * 24 * HOUR),
+        "login_ttl" => Time(SECOND, 365 * 24 * HOUR),
         "max_logins" => Count(1, 10_000),
         _ => return None,
     })
@@ -49,9 +50,20 @@ pub(super) struct Auth {
     #[arg(long, value_name = "TIME", default_value = "24h")]
     refresh_ttl: String,
 
-    /// Logins tried a minute, per name
+    /// How long a login counts at most, however often its refresh token is
+    /// exchanged for a new one; then the password is asked for again
+    #[arg(long, value_name = "TIME", default_value = "720h")]
+    login_ttl: String,
+
+    /// Logins tried a minute for one name from one address; ten times as many for
+    /// all names from one address
     #[arg(long, value_name = "N", default_value = "10")]
     max_logins: String,
+
+    /// Chat servers and proxies, comma-separated, whose word counts for where a
+    /// login comes from (x-forwarded-for)
+    #[arg(long, value_name = "IPS", default_value = "127.0.0.1,::1")]
+    login_proxies: String,
 
     /// What is logged: trace, debug, info, warn, error, or a filter
     #[arg(short = 'l', long, value_name = "LEVEL", default_value = "info")]

@@ -139,3 +139,24 @@ fn only_addresses_that_are_loopback_everywhere_are_on_this_machine() {
         assert!(!is_loopback(there), "{there}");
     }
 }
+
+#[test]
+fn the_proxies_of_the_auth_service_are_addresses() {
+    let proxies = |list: &str| match client(&["auth", "--login-proxies", list], &[]) {
+        Ok(Command::Auth(config)) => Ok(config.login_proxies),
+        Ok(other) => panic!("{other:?}"),
+        Err(why) => Err(why),
+    };
+    let two: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+    assert_eq!(proxies("10.0.0.1, ::1").unwrap(), two);
+    assert_eq!(
+        proxies("").unwrap(),
+        [] as [IpAddr; 0],
+        "nobody's word counts"
+    );
+    let why = proxies("10.0.0.1,chat.example.org").unwrap_err();
+    assert!(
+        why.starts_with("--login-proxies: chat.example.org is not"),
+        "{why}"
+    );
+}
