@@ -1,12 +1,15 @@
-//! P1: the database's files are moved away, removed or replaced under a server.
+//! P1: the database's files are moved away, removed or replaced under a server. And
+//! what a deleted chat leaves in them.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::HashSet, fs, path::Path, time::Duration};
 
+use rusqlite::{Connection, OpenFlags};
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::{
     ops::get,
-    server::{Server, assert_dense, soon},
+    server::{Server, assert_dense, chance, soon},
 };
 
 /// Takes something of the database away, and puts it back.
@@ -84,5 +87,102 @@ async fn p1_nothing_is_acknowledged_into_a_file_that_is_gone() {
         let history = server.client("alice").await.history(chat).await;
         assert_eq!(history.len(), 3, "{way}");
         assert_dense(&history, 1);
+    }
+}
+
+const CHATS: usize = 30;
+const MESSAGES: usize = 400;
+/// In front of what tells one text from all others.
+const MARK: &str = "text-";
+const DIGITS: usize = 16;
+
+/// The texts of which the files of a store have something.
+fn texts_in(folder: &Path) -> HashSet<String> {
+    let mut found = HashSet::new();
+    for file in fs::read_dir(folder).unwrap() {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        let starts = bytes.windows(MARK.len()).enumerate();
+        let starts = starts.filter(|(_, window)| *window == MARK.as_bytes());
+        for (at, _) in starts {
+            let start = at + MARK.len();
+            if let Some(digits) = bytes.get(start..start + DIGITS) {
+                found.insert(String::from_utf8_lossy(digits).into_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Chats that were written at the same time share pages, from which SQLite takes the
+/// deleted ones' rows while it moves the others'.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_deleted_chat_is_left_in_the_files() {
+    let mut rng = chance();
+    let mut server = Server::start(&[]).await;
+    let alice = server.client("alice").await;
+    let mut senders = JoinSet::new();
+    for _ in 0..CHATS {
+        let chat = alice.create(&[]).await;
+        let mut rng = rng.fork();
+        let alice = alice.clone();
+        senders.spawn(async move {
+            let mut texts = Vec::new();
+            for n in 0..MESSAGES {
+                let digits = format!("{:016x}", rng.u64(..));
+                // Some are longer than a page.
+                let length = [20, 40, 80, 200, 1_000, 4_060][rng.usize(..6).min(rng.usize(..6))];
+                let text = format!("{MARK}{digits}{}", "x".repeat(length));
+                alice.send(chat, &text, &n.to_string()).await.unwrap();
+                texts.push(digits);
+            }
+            (chat, texts)
+        });
+    }
+    let mut chats = senders.join_all().await;
+    rng.shuffle(&mut chats);
+    let (deleted, kept) = chats.split_at(CHATS / 2);
+    for (chat, _) in deleted {
+        alice.delete(*chat).await.unwrap();
+    }
+    let data = server.folder().join("data");
+    let purged = async {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let look = Connection::open_with_flags(data.join("chat.db"), flags).unwrap();
+        let sql = "SELECT count(*) FROM deleted_chats";
+        while look.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon("the purge", purged).await;
+    assert_eq!(server.terminate().await, Some(0));
+
+    let found = texts_in(&data);
+    let left = |chats: &[(i64, Vec<String>)]| {
+        let texts = chats.iter().flat_map(|(_, texts)| texts);
+        texts.filter(|text| found.contains(*text)).count()
+    };
+    assert_eq!(
+        left(kept),
+        kept.len() * MESSAGES,
+        "the search finds what is there"
+    );
+    assert_eq!(left(deleted), 0, "texts of deleted chats are left");
+
+    let check = Connection::open(data.join("chat.db")).unwrap();
+    let sound: String = check
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(sound, "ok");
+    drop(check);
+    server.restart().await;
+    let alice = server.client("alice").await;
+    for (chat, texts) in kept {
+        let history = alice.history(*chat).await;
+        assert_dense(&history, 1);
+        let same = history
+            .iter()
+            .zip(texts)
+            .all(|(message, digits)| message.text[MARK.len()..].starts_with(digits.as_str()));
+        assert!(same && history.len() == MESSAGES, "chat {chat}");
     }
 }

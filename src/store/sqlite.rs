@@ -11,6 +11,8 @@
 //! 4. Messages of a deleted chat are removed bit by bit, by the writer; every
 //!    query asks whether the chat exists.
 //! 5. What is made here only the server's own user can read.
+//! 6. Once a deleted chat's messages are removed and the store is closed, no file of
+//!    it has their texts.
 
 mod activity;
 mod changes;
@@ -21,6 +23,7 @@ mod queries;
 mod queue;
 mod reader;
 mod schema;
+mod scrub;
 mod writer;
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::OpenError;
+use super::{OpenError, scrub::scrub};
 
 /// Messages are for the server's own user, whatever the umask says.
 const OWN_FILE: u32 = 0o600;
@@ -69,11 +69,13 @@ impl Claim {
     }
 
     fn is_disk_full(&self) -> bool {
-        let mut beside = &self.beside;
-        let written = beside.write_all(&vec![0; LEAST_ROOM]);
+        let beside = &self.beside;
+        // Behind the note of what is to be scrubbed.
+        let before = beside.metadata().map_or(0, |file| file.len());
+        let written = beside.write_all_at(&vec![0; LEAST_ROOM], before);
         let written = written.and_then(|()| beside.sync_data());
-        // A lock file with something in it would be in nobody's way.
-        let _ = beside.set_len(0).and_then(|()| beside.rewind());
+        // A lock file with more in it would be in nobody's way.
+        let _ = beside.set_len(before);
         written.is_err_and(|error| is_full(&error))
     }
 }
@@ -82,7 +84,7 @@ impl Claim {
 /// this until its connection is closed.
 pub(super) struct Files {
     watched: Vec<(PathBuf, Identity)>,
-    _claim: Arc<Claim>,
+    claim: Arc<Claim>,
 }
 
 /// Device and inode.
@@ -113,10 +115,45 @@ impl Files {
             let identity = identity(&path).map_err(|e| io_error(&path, e))?;
             watched.push((path, identity));
         }
-        Ok(Self {
-            watched,
-            _claim: claim,
-        })
+        Ok(Self { watched, claim })
+    }
+
+    /// The page from which on the file is to be scrubbed: rows have been removed from
+    /// it since it was scrubbed last. It is noted in the lock's file, so that a server
+    /// that was killed leaves it to the next one.
+    pub fn to_scrub(&self) -> Option<u64> {
+        let mut note = [0; 8];
+        let read = self.claim.beside.read_exact_at(&mut note, 0);
+        read.is_ok().then(|| u64::from_le_bytes(note))
+    }
+
+    /// # Errors
+    /// If the lock's file cannot be written.
+    pub fn note_to_scrub(&self, from: u64) -> io::Result<()> {
+        let beside = &self.claim.beside;
+        beside.write_all_at(&from.to_le_bytes(), 0)?;
+        beside.sync_data()
+    }
+
+    /// There is nothing to scrub any more.
+    ///
+    /// # Errors
+    /// If the lock's file cannot be written.
+    pub fn scrubbed(&self) -> io::Result<()> {
+        self.claim.beside.set_len(0)
+    }
+
+    /// Scrubs the file. The log has to be empty, and nobody may write to either.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn scrub(&self, page_bytes: usize, from: u64) -> io::Result<Option<u64>> {
+        let log = with_ending(&self.claim.resolved, "-wal");
+        if fs::metadata(log)?.len() > 0 {
+            return Ok(Some(from));
+        }
+        // A handle of its own, closed, would take SQLite's locks away.
+        scrub(&self.claim.file, page_bytes, from)
     }
 
     /// A microsecond a file.

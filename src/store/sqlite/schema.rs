@@ -149,6 +149,8 @@ fn configure_writer(conn: &Connection, settings: &Settings) -> rusqlite::Result<
         ));
     }
     conn.pragma_update(None, "synchronous", "FULL")?;
+    // What is deleted is overwritten: see also scrub.rs.
+    conn.pragma_update(None, "secure_delete", "ON")?;
     // The writer does it when the answers are out: see writer.rs.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(())

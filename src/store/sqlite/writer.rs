@@ -1,10 +1,9 @@
 //! The one thread that writes. It takes all that is queued into one
 //! transaction; while that commits, the next batch queues up.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod purge;
+
+use std::{sync::Arc, time::Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use rusqlite::Connection;
@@ -23,15 +22,6 @@ use crate::{
     store::{NewChat, StoreError, StoreResult},
     telemetry::log_limited,
 };
-
-/// Rows a purge step removes: some milliseconds.
-const PURGE_ROWS: usize = 500;
-
-/// A purge step that took `t` is followed by `PURGE_PAUSE * t` for others.
-const PURGE_PAUSE: u32 = 4;
-
-/// After a failed purge step: a full disk is not full for milliseconds.
-const PURGE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Job {
     pub(super) change: Change,
@@ -72,6 +62,10 @@ pub(super) struct Writer {
     settings: Settings,
     /// When the next purge step is due; `None` while no chat waits for it.
     purge_at: Option<Instant>,
+    /// When the log is to be emptied.
+    empty_log_at: Option<Instant>,
+    /// It is noted that rows were removed by this server.
+    has_purged: bool,
     activity: Activity,
     /// Frames in the log when the last checkpoint had been tried.
     checkpointed: i64,
@@ -93,6 +87,8 @@ impl Writer {
             jobs,
             settings,
             purge_at,
+            empty_log_at: None,
+            has_purged: false,
             checkpointed: 0,
             files,
         })
@@ -108,15 +104,18 @@ impl Writer {
             // With the queue never empty, this is its only turn.
             self.do_what_is_due();
         }
+        self.roll_back();
         if let Err(error) = self.checkpoint("TRUNCATE") {
             // Nothing is lost: the next start reads the log.
             tracing::warn!(%error, "the last checkpoint failed");
+        } else if let Err(error) = self.scrub() {
+            tracing::warn!(%error, "texts of deleted chats may be left in the file");
         }
     }
 
     fn next(&mut self) -> Option<Job> {
         loop {
-            let due = [self.purge_at, self.activity.due];
+            let due = [self.purge_at, self.empty_log_at, self.activity.due];
             let Some(at) = due.into_iter().flatten().min() else {
                 return self.jobs.recv_at_rest().ok();
             };
@@ -135,6 +134,9 @@ impl Writer {
         let now = Instant::now();
         if self.purge_at.is_some_and(|at| at <= now) {
             self.purge();
+        }
+        if self.empty_log_at.is_some_and(|at| at <= now) {
+            self.empty_log();
         }
         if self.activity.due.is_some_and(|at| at <= now) {
             self.roll_back();
@@ -224,29 +226,6 @@ impl Writer {
         {
             log_limited!(ERROR, %error, "cannot roll back");
         }
-    }
-
-    fn purge(&mut self) {
-        let start = Instant::now();
-        let step = || -> rusqlite::Result<bool> {
-            self.roll_back();
-            let tx = self.conn.unchecked_transaction()?;
-            let more = changes::purge_step(&tx, PURGE_ROWS)?;
-            tx.commit()?;
-            Ok(more)
-        };
-        let pause = match step() {
-            Ok(true) => start.elapsed() * PURGE_PAUSE,
-            Ok(false) => {
-                self.purge_at = None;
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot remove a deleted chat's rows, trying again");
-                PURGE_RETRY
-            }
-        };
-        self.purge_at = Some(Instant::now() + pause);
     }
 
     /// A passive checkpoint waits for nobody, but while any reader looks at the
