@@ -24,7 +24,7 @@ use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 pub use client::is_loopback;
 pub use guard::{
     AccessConfig, AuthCacheConfig, AuthChoice, JwtConfig, JwtKeys, LimitConfig, TlsConfig,
-    WebConfig,
+    WebConfig, WhoMayAdd,
 };
 pub use health::HealthConfig;
 pub use read::{command, process_environment, read_log_level, serve_from};

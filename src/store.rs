@@ -137,6 +137,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         deadline: Instant,
     ) -> StoreResult<bool>;
 
+    /// Whether there is a chat of which both users are members. The work grows with
+    /// the chats of `other`.
+    async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool>;
+
     /// How many chats the user has made that are there, counted up to `most`.
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize>;
 

@@ -187,6 +187,15 @@ impl Store for ScriptStore {
         self.memory.has_member(chat, users, deadline).await
     }
 
+    async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        self.memory.share_a_chat(user, other, deadline).await
+    }
+
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         self.memory.made_by(user, most, deadline).await
     }

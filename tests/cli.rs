@@ -197,6 +197,7 @@ fn help_lists_every_option() {
         "max-user-sends",
         "max-user-changes",
         "max-user-chats",
+        "who-may-add",
         "max-inflight",
         "max-header",
         "handshake-timeout",

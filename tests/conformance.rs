@@ -46,6 +46,7 @@ macro_rules! conformance {
                 a_member_who_returns_comes_last,
                 members_of_one_chat_are_not_those_of_another,
                 membership_is_known_without_the_chat,
+                who_shares_a_chat_is_known,
                 a_deleted_chat_is_not_found,
                 a_missing_chat_is_not_an_error,
                 ids_are_not_given_twice,

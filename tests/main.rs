@@ -2,6 +2,7 @@
 
 mod access;
 mod activity;
+mod adding;
 mod architecture;
 mod auth_guesses;
 mod auth_jwt;

@@ -252,6 +252,7 @@ pub fn limits(config: &ServeConfig) -> Limits {
         max_text: config.max_text,
         max_members: config.max_members,
         max_user_chats: config.limits.user_chats,
+        who_may_add: config.limits.who_may_add,
         timeout: config.send_timeout,
         first_frame: config.limits.first_frame,
     }

@@ -75,6 +75,17 @@ pub struct WebConfig {
 /// Origins or hosts that may be named; each is compared with every page's.
 const MAX_LISTED: usize = 32;
 
+/// Which users somebody may make members of a chat. Admins may add anyone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhoMayAdd {
+    #[default]
+    Anyone,
+    /// Who is in a chat with the caller already.
+    SharesAChat,
+    /// Nobody: only admins may add others.
+    Admin,
+}
+
 /// What clients may have of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitConfig {
@@ -87,6 +98,7 @@ pub struct LimitConfig {
     pub user_changes: u32,
     /// That one has made and that are there; 0: any number.
     pub user_chats: usize,
+    pub who_may_add: WhoMayAdd,
     pub inflight: usize,
     /// In bytes.
     pub header: u32,
@@ -224,6 +236,7 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
         user_sends: sources.need_number("max_user_sends")?,
         user_changes: sources.need_number("max_user_changes")?,
         user_chats: sources.need_number("max_user_chats")?,
+        who_may_add: who_may_add(sources)?,
         inflight: sources.need_number("max_inflight")?,
         header: sources.need_number("max_header")?,
         handshake: sources.need_time("handshake_timeout")?,
@@ -233,6 +246,19 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
         keep_alive_interval: sources.need_time("keep_alive_interval")?,
         keep_alive_timeout: sources.need_time("keep_alive_timeout")?,
     })
+}
+
+fn who_may_add(sources: &Sources<'_>) -> Result<WhoMayAdd, Refusal> {
+    let given = sources.need("who_may_add")?;
+    match given.text.as_str() {
+        "anyone" => Ok(WhoMayAdd::Anyone),
+        "shares-a-chat" => Ok(WhoMayAdd::SharesAChat),
+        "admin" => Ok(WhoMayAdd::Admin),
+        other => Err(given.refuse(format!(
+            "{} is none of anyone, shares-a-chat, admin",
+            quote(other)
+        ))),
+    }
 }
 
 pub(super) fn web(sources: &Sources<'_>) -> Result<WebConfig, Refusal> {

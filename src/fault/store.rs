@@ -155,6 +155,15 @@ impl Store for FaultyStore {
         self.inner.has_member(chat, users, deadline).await
     }
 
+    async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        self.inner.share_a_chat(user, other, deadline).await
+    }
+
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         self.inner.made_by(user, most, deadline).await
     }

@@ -1,3 +1,4 @@
+mod adding;
 mod lists;
 
 use std::{
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
+    config::WhoMayAdd,
     domain::{ChatId, Clock, Draft, Timestamp, UserName},
     proto,
     shard::{Caller, Shards, Slot},
@@ -28,6 +30,8 @@ pub struct Limits {
     pub max_members: usize,
     /// Chats that one user has made and that are there; 0: any number.
     pub max_user_chats: usize,
+    /// Whom users may make members.
+    pub who_may_add: WhoMayAdd,
     /// How long a call may take; the caller's own deadline may be earlier.
     pub timeout: Duration,
     /// How long a stream may take to send its first frame and to join.
@@ -174,6 +178,7 @@ impl Calls {
         let others = validate::users("info.usernames", &names, self.limits.max_members)?;
         validate::new_names("info.usernames", &others)?;
         validate::new_names("authorization", std::slice::from_ref(call.user()))?;
+        self.may_add(&call, "info.usernames", &others).await?;
         let mut members = vec![call.user().clone()];
         members.extend(others.into_iter().filter(|user| user != call.user()));
         if members.len() > self.limits.max_members {
@@ -280,6 +285,7 @@ impl Calls {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
         validate::new_names("usernames", &users)?;
+        self.may_add(&call, "usernames", &users).await?;
         let changed = self.shards.add_members(chat, call.caller(), users);
         let (record, count) = call.within(changed).await?;
         match count {

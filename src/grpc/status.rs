@@ -78,6 +78,12 @@ impl Problem {
         Self::new(Code::PermissionDenied, "NOT_YOURSELF", message).on(field)
     }
 
+    /// `field` names whom the caller may not make a member (`--who-may-add`).
+    pub fn may_not_add(field: &'static str, why: &str) -> Self {
+        let message = format!("{field}: {why}");
+        Self::new(Code::PermissionDenied, "MAY_NOT_ADD", message).on(field)
+    }
+
     pub fn malformed(why: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, "MALFORMED_MESSAGE", why)
     }

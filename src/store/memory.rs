@@ -146,6 +146,18 @@ impl Store for MemoryStore {
         Ok(members.is_some_and(|members| members.iter().any(|user| users.contains(user))))
     }
 
+    async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let state = self.state_by(deadline)?;
+        let of = |user| state.of_user.get(user).map_or(&[][..], Vec::as_slice);
+        let own = of(user);
+        Ok(of(other).iter().any(|chat| own.contains(chat)))
+    }
+
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         let state = self.state_by(deadline)?;
         let made = state

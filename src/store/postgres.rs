@@ -252,6 +252,15 @@ impl Store for PostgresStore {
         self.pool.has_member(chat, users, deadline).await
     }
 
+    async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        self.pool.share_a_chat(user, other, deadline).await
+    }
+
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         self.pool.made_by(user, most, deadline).await
     }

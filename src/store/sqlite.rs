@@ -197,6 +197,19 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let (user, other) = (user.clone(), other.clone());
+        read(&self.reads, deadline, move |conn| {
+            queries::share_a_chat(conn, &user, &other)
+        })
+        .await
+    }
+
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         let user = user.clone();
         read(&self.reads, deadline, move |conn| {

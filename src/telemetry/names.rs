@@ -106,7 +106,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 39] = [
+pub const REASONS: [&str; 40] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -119,6 +119,7 @@ pub const REASONS: [&str; 39] = [
     "NOT_THE_CREATOR",
     "NOT_YOURSELF",
     "NOT_ALLOWED",
+    "MAY_NOT_ADD",
     "ORIGIN_NOT_ALLOWED",
     "CHAT_DELETED",
     "CHAT_NOT_FOUND",

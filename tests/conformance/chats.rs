@@ -81,6 +81,34 @@ pub async fn membership_is_known_without_the_chat(store: &dyn Store) {
     assert!(asked(other, &[&c]).await);
 }
 
+pub async fn who_shares_a_chat_is_known(store: &dyn Store) {
+    // Other tests of the same database have their own users.
+    let own = |name: &str| user(&format!("sharing-{name}"));
+    let (a, b, c) = (own("a"), own("b"), own("c"));
+    let share = async |one: &UserName, other: &UserName| {
+        let asked = store.share_a_chat(one, other, soon()).await.unwrap();
+        let turned = store.share_a_chat(other, one, soon()).await.unwrap();
+        assert_eq!(asked, turned);
+        asked
+    };
+    let (first, second) = (chat(store, &[&a, &b]).await, chat(store, &[&b, &c]).await);
+    assert!(share(&a, &b).await && share(&b, &c).await);
+    assert!(!share(&a, &c).await, "each is in a chat with b alone");
+    store
+        .add_members(second, vec![a.clone()], None)
+        .await
+        .unwrap();
+    assert!(share(&a, &c).await, "added");
+    store
+        .remove_members(second, vec![a.clone()], None)
+        .await
+        .unwrap();
+    assert!(!share(&a, &c).await, "removed");
+    assert!(store.delete_chat(first, None).await.unwrap());
+    assert!(!share(&a, &b).await, "the chat is deleted");
+    assert!(!share(&a, &own("nobody")).await);
+}
+
 pub async fn a_deleted_chat_is_not_found(store: &dyn Store) {
     let (a, b) = (user("a"), user("b"));
     let (id, other) = (chat(store, &[&a, &b]).await, chat(store, &[&a]).await);

@@ -267,6 +267,16 @@ impl Store for SimStore {
         .await
     }
 
+    async fn share_a_chat(
+        &self,
+        _user: &UserName,
+        _other: &UserName,
+        _deadline: Instant,
+    ) -> StoreResult<bool> {
+        // Nor for this.
+        Err(unavailable())
+    }
+
     async fn made_by(
         &self,
         _user: &UserName,

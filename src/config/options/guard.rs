@@ -155,6 +155,12 @@ pub(super) struct Guard {
     #[arg(long, value_name = "N", default_value = "0")]
     max_user_chats: String,
 
+    /// Whom a user may make a member of a chat, be it a new one or their own:
+    /// anyone; shares-a-chat: who is in a chat with the user already; or admin:
+    /// nobody, only admins may. Admins may add anyone in any case
+    #[arg(long, value_name = "WHO", default_value = "anyone")]
+    who_may_add: String,
+
     /// Calls being answered at a time, without ConnectChat streams
     #[arg(long, value_name = "N", default_value = "65536")]
     max_inflight: String,

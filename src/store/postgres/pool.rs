@@ -58,6 +58,7 @@ pub(super) enum Query {
     PageBefore,
     Chat,
     HasMember,
+    ShareAChat,
     MadeBy,
     ChatsOf,
     ChatsAbove,
@@ -71,11 +72,12 @@ pub(super) enum Query {
 const LISTED: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 /// Each [`Query`], and the types of what it is asked with.
-const STATEMENTS: [(&str, &[Type]); 12] = [
+const STATEMENTS: [(&str, &[Type]); 13] = [
     (sql::PAGE_AFTER, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::PAGE_BEFORE, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::CHAT, &[Type::INT8]),
     (sql::HAS_MEMBER, &[Type::INT8, Type::TEXT_ARRAY]),
+    (sql::SHARE_A_CHAT, &[Type::TEXT, Type::TEXT]),
     (sql::MADE_BY, &[Type::TEXT, Type::INT8]),
     (sql::CHATS_OF, LISTED),
     (sql::CHATS_ABOVE, LISTED),

@@ -48,6 +48,19 @@ impl Pool {
         Ok(found.map_err(unreadable)?.unwrap_or(false))
     }
 
+    pub async fn share_a_chat(
+        &self,
+        user: &UserName,
+        other: &UserName,
+        deadline: Instant,
+    ) -> StoreResult<bool> {
+        let (user, other): (&str, &str) = (user, other);
+        let asked: Params<'_> = &[&user, &other];
+        let [rows] = self.read(deadline, [(Query::ShareAChat, asked)]).await?;
+        let found = rows.first().map(|row| row.try_get(0)).transpose();
+        Ok(found.map_err(unreadable)?.unwrap_or(false))
+    }
+
     pub async fn made_by(
         &self,
         user: &UserName,

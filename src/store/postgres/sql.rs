@@ -136,6 +136,14 @@ pub const CHAT: &str = "
 pub const HAS_MEMBER: &str = "
     SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_name = ANY($2))";
 
+/// `$1` and `$2` users. Members of a deleted chat may still be there.
+pub const SHARE_A_CHAT: &str = "
+    SELECT EXISTS (
+        SELECT FROM members AS theirs
+          JOIN members AS own ON own.chat_id = theirs.chat_id AND own.user_name = $1
+          JOIN chats ON chats.id = theirs.chat_id
+         WHERE theirs.user_name = $2)";
+
 /// `$1` user, `$2` most that are counted.
 pub const MADE_BY: &str = "
     SELECT count(*) FROM (SELECT FROM chats WHERE created_by = $1 LIMIT $2) AS made";

@@ -49,6 +49,16 @@ pub(super) fn has_member(conn: &Connection, chat: ChatId, users: &[UserName]) ->
     Ok(false)
 }
 
+pub(super) fn share_a_chat(conn: &Connection, user: &UserName, other: &UserName) -> Result<bool> {
+    conn.prepare_cached(
+        "SELECT 1 FROM members AS theirs
+           CROSS JOIN members AS own ON own.user_name = ?1 AND own.chat_id = theirs.chat_id
+           CROSS JOIN chats ON chats.id = theirs.chat_id
+          WHERE theirs.user_name = ?2",
+    )?
+    .exists((&**user, &**other))
+}
+
 pub(super) fn made_by(conn: &Connection, user: &UserName, most: usize) -> Result<usize> {
     let mut count = conn.prepare_cached(
         "SELECT count(*) FROM (SELECT 1 FROM chats WHERE created_by = ?1 LIMIT ?2)",
