@@ -107,6 +107,20 @@ fn p7_a_token_that_names_no_key_is_tried_with_few() {
         for _ in 0..2 {
             assert_eq!(check(&auth, &unnamed).is_ok(), n < 4, "{n}");
         }
+        // Keys with ids are not tried with a token that names another.
+        let header = json!({"alg": "HS256", "kid": "x"});
+        let other = key.signed(&header, &claims("bob", "0", 3600));
+        assert!(check(&auth, &other).is_err(), "{n}");
+    }
+    let without: Vec<_> = keys.iter().map(|key| key.jwk(None)).collect();
+    let auth_without = self::auth(
+        &TempDir::new().unwrap(),
+        &json!({ "keys": without }).to_string(),
+    );
+    for (n, key) in keys.iter().enumerate() {
+        let header = json!({"alg": "HS256", "kid": "x"});
+        let named = key.signed(&header, &claims("bob", "0", 3600));
+        assert_eq!(check(&auth_without, &named).is_ok(), n < 4, "{n}");
     }
     // What was refused under other keys is tried with the new ones.
     let unnamed = keys[7].token("bob", "0", 3600);

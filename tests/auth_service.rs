@@ -14,6 +14,7 @@ use chat_service::{
     },
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::task::JoinSet;
 use tonic::{Code, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
@@ -239,6 +240,39 @@ async fn p7_a_flood_of_tokens_from_one_address_leaves_room_for_others() {
     let (flood, ()) = tokio::join!(flood, others);
     let late = flood.iter().filter(|answer| answer.is_err()).count();
     assert!(late > FLOOD / 4, "{late} waited too long, so it is a flood");
+    stop(app).await;
+}
+
+/// Who asks and leaves, again and again, does not keep others out after an outage: the
+/// one check that says whether the Auth Service is back is finished for nobody, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_who_leaves_before_the_answer_keeps_nobody_out() {
+    let peer = Peer::start(Answer::No(Code::Unavailable, "away")).await;
+    let app = server(&peer, &[]).await;
+    let client = client(&app);
+    for n in 0..30 {
+        let away = create(&client, &token(&format!("early{n}")), &[]).await;
+        assert_eq!(outcome(&away).0, Code::Unavailable);
+    }
+    peer.answers(Answer::Slow(Duration::from_millis(200)));
+    let mut leaving = JoinSet::new();
+    for worker in 0..16 {
+        let client = client.clone();
+        leaving.spawn(async move {
+            for n in 0.. {
+                let token = token(&format!("mallory{worker}-{n}"));
+                let call = create(&client, &token, &[]);
+                _ = tokio::time::timeout(Duration::from_millis(150), call).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+    }
+    let begun = Instant::now();
+    while create(&client, &token("bob"), &[]).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(6), "nobody is let in");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    leaving.shutdown().await;
     stop(app).await;
 }
 

@@ -6,7 +6,7 @@
 //! rest would bring a tower stack for these few lines.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,18 +34,18 @@ enum State {
 /// The leave to make one call, which is to be told how that went. Dropped
 /// without, nothing is counted.
 #[derive(Debug)]
-pub struct Permit<'a> {
-    breaker: &'a Breaker,
+pub struct Permit {
+    breaker: Arc<Breaker>,
     decides: bool,
 }
 
 impl Breaker {
-    pub fn new(now: Instant) -> Self {
-        Self(Mutex::new(closed(now)))
+    pub fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(closed(now))))
     }
 
     /// Whether a call may be made.
-    pub fn permit(&self, now: Instant) -> Option<Permit<'_>> {
+    pub fn permit(self: &Arc<Self>, now: Instant) -> Option<Permit> {
         let mut state = self.state();
         let decides = match &mut *state {
             State::Closed { .. } => false,
@@ -58,7 +58,7 @@ impl Breaker {
             }
         };
         Some(Permit {
-            breaker: self,
+            breaker: self.clone(),
             decides,
         })
     }
@@ -76,7 +76,12 @@ fn closed(since: Instant) -> State {
     }
 }
 
-impl Permit<'_> {
+impl Permit {
+    /// Whether it alone says if others are let through.
+    pub fn decides(&self) -> bool {
+        self.decides
+    }
+
     /// How the call went.
     pub fn done(mut self, failed: bool, now: Instant) {
         let mut state = self.breaker.state();
@@ -118,7 +123,7 @@ fn open(now: Instant) -> State {
     }
 }
 
-impl Drop for Permit<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
         if self.decides
             && let State::Open { trying, .. } = &mut *self.breaker.state()

@@ -98,7 +98,7 @@ impl Keys {
             if alike.count() > MOST_TRIED {
                 return tracing::warn!(
                     algorithm = ?key.algorithm,
-                    "tokens that name no key (kid) are tried with the first four keys of their \
+                    "tokens that name no key here (kid) are tried with the first four keys of their \
                      algorithm, and there are more"
                 );
             }
@@ -125,14 +125,15 @@ impl Keys {
         }
     }
 
-    /// The keys that the header of a token may mean, at most four if it names none.
+    /// The keys that the header of a token may mean, at most four if it names none
+    /// of them.
     pub fn fitting<'a>(
         &'a self,
         header: &'a Header,
     ) -> impl Iterator<Item = (&'a DecodingKey, Algorithm)> {
         let named = header.kid.as_ref();
         let known = named.is_some_and(|id| self.all.iter().any(|key| key.id.as_ref() == Some(id)));
-        let most = named.map_or(MOST_TRIED, |_| MOST_KEYS);
+        let most = if known { MOST_KEYS } else { MOST_TRIED };
         self.all
             .iter()
             .filter(move |key| key.algorithm == header.alg)

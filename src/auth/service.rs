@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -15,8 +16,11 @@ use tonic::{
 };
 
 use super::{
-    Ask, AuthError, AuthResult, Authenticator, Identity, Token, breaker::Breaker,
-    claims::unverified, compact, shares::Shares,
+    Ask, AuthError, AuthResult, Authenticator, Identity, Token,
+    breaker::{Breaker, Permit},
+    claims::unverified,
+    compact,
+    shares::Shares,
 };
 use crate::{
     domain::Clock,
@@ -34,10 +38,16 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// The client of the Auth Service: asks it about each token and method.
 #[derive(Debug)]
 pub struct AccessClient {
+    checks: Arc<Checks>,
+    spawner: Spawner,
+}
+
+#[derive(Debug)]
+struct Checks {
     client: AccessV1Client<Channel>,
     timeout: Duration,
     shares: Arc<Shares>,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
     /// Checks that were answered, whatever the answer was.
     answered: AtomicU64,
     clock: Arc<dyn Clock>,
@@ -77,20 +87,48 @@ impl AccessClient {
         spawner: Spawner,
     ) -> Result<Self, AccessError> {
         let timeout = settings.timeout;
-        let endpoint = endpoint(settings, spawner)?;
-        Ok(Self {
+        let endpoint = endpoint(settings, spawner.clone())?;
+        let checks = Checks {
             client: AccessV1Client::new(endpoint.connect_lazy()),
             timeout,
             shares: Shares::new(MOST_CHECKS),
             breaker: Breaker::new(clock.now()),
             answered: AtomicU64::new(0),
             clock,
-        })
+        };
+        let checks = Arc::new(checks);
+        Ok(Self { checks, spawner })
     }
 
     async fn ask(&self, ask: Ask<'_>) -> Result<(), AuthError> {
-        let permit = self.breaker.permit(self.clock.now());
+        let checks = &self.checks;
+        let permit = checks.breaker.permit(checks.clock.now());
         let permit = permit.ok_or(AuthError::Unavailable)?;
+        if !permit.decides() {
+            return checks.ask(ask, permit).await;
+        }
+        // The one check that says whether the Auth Service is back goes on when its caller
+        // has left: who asks and leaves, again and again, would keep everybody out.
+        let (token, method) = (ask.token.0.to_owned(), ask.method.to_owned());
+        let (trace, asker) = (ask.trace.map(str::to_owned), ask.asker);
+        let checks = checks.clone();
+        let (sender, decided) = oneshot::channel();
+        self.spawner.spawn(async move {
+            let ask = Ask {
+                token: Token(&token),
+                method: &method,
+                trace: trace.as_deref(),
+                asker,
+            };
+            // Nobody may wait for it any more.
+            _ = sender.send(checks.ask(ask, permit).await);
+        });
+        decided.await.unwrap_or(Err(AuthError::Unavailable))
+    }
+}
+
+impl Checks {
+    async fn ask(&self, ask: Ask<'_>, permit: Permit) -> Result<(), AuthError> {
         let before = self.answered.load(Ordering::Relaxed);
         let asking = async {
             let share = self.shares.take(ask.asker).await;
@@ -159,7 +197,7 @@ impl AccessClient {
         compact::check(token)?;
         let identity = unverified(token.0)?;
         match identity.expires_at {
-            Some(end) if end <= self.clock.wall() => Err(AuthError::Expired),
+            Some(end) if end <= self.checks.clock.wall() => Err(AuthError::Expired),
             _ => Ok(identity),
         }
     }

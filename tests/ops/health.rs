@@ -251,10 +251,13 @@ async fn p6_probes_are_answered_while_thousands_knock() {
         });
     }
     for probes in 0..20 {
-        let began = Instant::now();
-        assert_eq!(get(at, "/live").await.0, 200, "after {probes}");
-        assert_eq!(get(at, "/ready").await.0, 200, "after {probes}");
-        assert!(began.elapsed() < Duration::from_secs(1), "after {probes}");
+        for probe in ["/live", "/ready"] {
+            let began = Instant::now();
+            assert_eq!(get(at, probe).await.0, 200, "{probe} after {probes}");
+            // The kubelet's time for one, if nothing else is said.
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(1), "{probe} after {probes}");
+        }
     }
     assert!(knocking.try_join_next().is_none(), "they still knock");
     knocking.shutdown().await;
