@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufReader, Read as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, ChildStdout, Stdio},
@@ -22,7 +22,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::server::{command, soon};
+use crate::{
+    auth_login::listens,
+    server::{command, soon},
+};
 
 const PASSWORD: &str = "wonderland";
 const STRANGER: &str = "127.0.0.2";
@@ -54,13 +57,7 @@ impl Auth {
             .stderr(fs::File::create(folder.join("auth.log")).unwrap())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("it listens");
+        let (stdout, address) = listens(&mut child);
         Self {
             child,
             address: address.parse().unwrap(),

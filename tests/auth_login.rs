@@ -68,15 +68,19 @@ impl Server {
             .stderr(fs::File::create(dir.join(format!("{}.log", args[0]))).unwrap())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("it listens");
-        Self(child, stdout, address.to_owned())
+        let (stdout, address) = listens(&mut child);
+        Self(child, stdout, address)
     }
+}
+
+/// Where a server listens, as it says first; closed, the rest would fail to print.
+pub fn listens(child: &mut Child) -> (BufReader<ChildStdout>, String) {
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ");
+    let address = address.expect("it listens").to_owned();
+    (stdout, address)
 }
 
 impl Drop for Server {

@@ -37,6 +37,7 @@ impl KeyFile {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const PEM: &str = "-----BEGIN";
 
+/// Keys in one file.
 const MOST_KEYS: usize = 16;
 
 /// Keys that are tried for one token that names none: each costs a verification, and

@@ -231,14 +231,7 @@ impl Shared {
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);
         let (token, from) = (shown.token, shown.asker.from);
-        let pass = Pass::new(
-            auth,
-            clock,
-            (token, from),
-            CONNECT_CHAT,
-            &identity,
-            patience,
-        );
+        let pass = Pass::new(auth, clock, token, from, CONNECT_CHAT, &identity, patience);
         Ok(Entry {
             identity,
             pass,

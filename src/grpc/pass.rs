@@ -33,7 +33,8 @@ impl Pass {
     pub fn new(
         auth: Arc<dyn Authenticator>,
         clock: Arc<dyn Clock>,
-        shown: (Token<'_>, Option<Origin>),
+        token: Token<'_>,
+        from: Option<Origin>,
         method: &'static str,
         identity: &Identity,
         patience: Duration,
@@ -42,9 +43,9 @@ impl Pass {
         Some(Self {
             auth,
             clock,
-            token: shown.0.0.into(),
+            token: token.0.into(),
             method,
-            from: shown.1,
+            from,
             expires_at: identity.expires_at,
             recheck_at,
             patience,
@@ -123,7 +124,7 @@ mod tests {
         };
         let pass = |identity: &Identity| {
             let (auth, clock) = (auth.clone(), Arc::new(SystemClock));
-            Pass::new(auth, clock, (Token("bob"), None), "x", identity, RETRY)
+            Pass::new(auth, clock, Token("bob"), None, "x", identity, RETRY)
         };
         assert!(pass(&identity).is_none(), "nothing to watch costs nothing");
         identity.recheck_at = Some(Instant::now());

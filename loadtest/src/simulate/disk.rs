@@ -93,11 +93,12 @@ impl Disk {
         id
     }
 
-    /// The chat, unless it is deleted.
-    pub fn ids(&self) -> Vec<ChatId> {
-        self.chats.keys().copied().collect()
+    /// All chats that there were.
+    pub fn ids(&self) -> impl Iterator<Item = ChatId> {
+        self.chats.keys().copied()
     }
 
+    /// The chat, unless it is deleted.
     pub fn chat(&self, id: ChatId) -> Option<&DiskChat> {
         self.chats.get(&id).filter(|chat| !chat.deleted)
     }

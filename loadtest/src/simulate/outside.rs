@@ -129,10 +129,9 @@ pub async fn weather(sim: Sim) {
         {
             let state = &mut *sim.state();
             state.weather = Weather::draw(&mut state.rng);
-            let chats = state.disk.ids();
             state.locked.clear();
             if state.rng.u8(..3) == 0 {
-                state.locked = chats.into_iter().filter(|_| state.rng.bool()).collect();
+                state.locked = state.disk.ids().filter(|_| state.rng.bool()).collect();
             }
             let (weather, locked) = (state.weather, &state.locked);
             state

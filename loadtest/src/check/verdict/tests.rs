@@ -427,8 +427,8 @@ fn p2_what_was_lost_is_shown_long_after() {
         record.sends[5].acks[0].at = 4_000_000_000;
         for stream in &mut record.streams {
             let new = |message: &&mut Message| (message.seq, message.op) == (4, Some(op(6)));
-            let mut new = stream.messages.iter_mut().filter(new);
-            new.by_ref().for_each(|message| message.at = 4_000_000_000);
+            let new = stream.messages.iter_mut().filter(new);
+            new.for_each(|message| message.at = 4_000_000_000);
         }
     });
     assert_eq!(found, []);
