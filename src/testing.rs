@@ -113,8 +113,8 @@ pub enum Fault {
     DoneAndLost,
     Refused,
     Conflict,
-    /// A lock is in the way of this chat.
-    Locked(ChatId),
+    /// A lock is in the way of this chat, or of one that is not named.
+    Locked(Option<ChatId>),
     /// Another server of the database answers, for the first time.
     Replaced,
     /// A page of at most so many rows.
@@ -157,7 +157,7 @@ async fn act<T>(fault: Fault, work: impl Future<Output = StoreResult<T>>) -> Sto
         }
         Fault::Refused => Err(StoreError::Refused("told so".into())),
         Fault::Conflict => Err(StoreError::Conflict),
-        Fault::Locked(chat) => Err(StoreError::Locked(vec![chat])),
+        Fault::Locked(chat) => Err(StoreError::Locked(chat.into_iter().collect())),
         Fault::Replaced => Err(StoreError::Replaced),
     }
 }

@@ -101,19 +101,22 @@ async fn p8_a_lost_commit_is_unknown_and_its_backend_is_ended() {
     other.batch_execute(&key).await.unwrap();
     let taken = append(&store, rows(id, 1..=3)).await;
     assert!(
-        matches!(taken, Err(StoreError::Unavailable(_))),
+        matches!(&taken, Err(StoreError::Locked(chats)) if chats.is_empty()),
         "{taken:?}"
     );
     other.batch_execute("ROLLBACK").await.unwrap();
-    // What goes with the rows waits, with COMMIT behind it.
-    let table = "BEGIN; LOCK TABLE active_chats";
-    other.batch_execute(table).await.unwrap();
+    // What goes with the rows takes its time, with COMMIT behind it.
+    let slow = "CREATE TABLE slow AS SELECT 5 AS seconds;
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(seconds) FROM slow; RETURN NULL; END';
+        CREATE TRIGGER wait AFTER INSERT ON active_chats EXECUTE FUNCTION wait()";
+    other.batch_execute(slow).await.unwrap();
     let unknown = append(&store, rows(id, 1..=3)).await;
     assert!(
         matches!(unknown, Err(StoreError::OutcomeUnknown(_))),
         "{unknown:?}"
     );
-    other.batch_execute("ROLLBACK").await.unwrap();
+    other.batch_execute("DELETE FROM slow").await.unwrap();
     // The batch left behind either came through meanwhile or never will.
     match append(&store, rows(id, 1..=3)).await {
         Ok(()) | Err(StoreError::Conflict) => {}
@@ -327,6 +330,72 @@ async fn p8_a_lock_on_one_table_of_messages_holds_up_no_sends_of_others() {
         }
         assert!(longest < Duration::from_millis(1_000), "{longest:?}");
         let log = server.log();
-        assert!(log.contains("a lock on a table of messages is in the way"));
+        assert!(log.contains("somebody holds a lock in the database"));
+    }
+}
+
+/// A key that somebody has taken and not committed is in the way of one chat, and a lock
+/// on where active chats are named of those that are to be named anew: other chats go on
+/// in the same batches and on the same lane.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p8_a_lock_on_a_row_or_on_the_names_of_chats_holds_up_no_sends_of_others() {
+    let pg = block_in_place(Pg::start);
+    let pooled = block_in_place(|| Pooler::start(&pg));
+    let own = pg.dsn("postgres");
+    for dsn in [pg.tcp_dsn("postgres"), pooled.dsn("postgres")] {
+        let server = Server::start(&["--store", &dsn, "--writer-lanes", "1"]).await;
+        let alice = server.client("alice").await;
+        let mut chats = Vec::new();
+        for _ in 0..8 {
+            chats.push(alice.create(&[]).await);
+        }
+        let (blocked, free) = (chats[0], &chats[1..]);
+        for chat in free {
+            alice.send(*chat, "first", "1").await.unwrap();
+        }
+        let locks = [
+            format!("INSERT INTO messages VALUES ({blocked}, 1, 1, 'x', 'x', NULL, 1)"),
+            "LOCK TABLE active_chats IN SHARE MODE".to_owned(),
+            "LOCK TABLE activity_epochs IN SHARE MODE".to_owned(),
+        ];
+        for (round, lock) in locks.iter().enumerate() {
+            let key = &format!("blocked {round}");
+            let blocked = match round {
+                0 => blocked,
+                _ => alice.create(&[]).await,
+            };
+            let began = Instant::now();
+            let lock = format!("BEGIN; {lock}; SELECT pg_sleep(4); ROLLBACK");
+            let sends = async {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let waiting = async {
+                    let sent = alice.send(blocked, "more", key).await;
+                    (sent.unwrap().seq, began.elapsed())
+                };
+                let others = async {
+                    let mut longest = Duration::ZERO;
+                    while began.elapsed() < Duration::from_millis(3_500) {
+                        let key = began.elapsed().as_nanos().to_string();
+                        let began = Instant::now();
+                        let sends = free.iter().map(|chat| alice.send(*chat, "more", &key));
+                        for sent in join_all(sends).await {
+                            sent.unwrap();
+                        }
+                        longest = longest.max(began.elapsed());
+                    }
+                    longest
+                };
+                tokio::join!(waiting, others)
+            };
+            let (_, ((seq, waited), longest)) = tokio::join!(sql(&own, &lock), sends);
+            assert_eq!(seq, 1);
+            // An epoch that is open needs no new row.
+            let waits = round < 2;
+            assert_eq!(waited > Duration::from_secs(3), waits, "{waited:?}: {lock}");
+            assert!(
+                longest < Duration::from_millis(1_000),
+                "{longest:?}: {lock}"
+            );
+        }
     }
 }

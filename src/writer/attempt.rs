@@ -71,6 +71,12 @@ impl<'a> Attempt<'a> {
         self
     }
 
+    /// These rows are written behind the others, and not in their transaction.
+    pub fn then(mut self, rows: Vec<Row>) -> Self {
+        self.todo.push(rows);
+        self
+    }
+
     /// Ends when every row has an outcome. Rows of a chat stand together, dense
     /// and ascending, and so do the outcomes. The number says how often the store
     /// was asked to commit. `doubtful` says that another server of the database may
@@ -129,12 +135,31 @@ impl<'a> Attempt<'a> {
                 self.metrics.lane_conflict();
                 self.give_way(piece).await;
             }
+            StoreError::Locked(chats) if chats.is_empty() => self.part(piece),
             StoreError::Locked(chats) => self.hold(piece, &chats),
             StoreError::Replaced => {
                 self.todo.push(piece);
                 self.leave_lost().await;
             }
             error => self.divide(piece, &error),
+        }
+    }
+
+    /// Finds the chats that a lock is in the way of by halving.
+    fn part(&mut self, mut piece: Vec<Row>) {
+        let half = piece[piece.len() / 2].chat;
+        let other = piece.iter().position(|row| row.chat == half);
+        let middle = match other {
+            Some(0) | None => piece.iter().position(|row| row.chat != half),
+            other => other,
+        };
+        match middle {
+            Some(middle) => {
+                let behind = piece.split_off(middle);
+                self.todo.push(behind);
+                self.todo.push(piece);
+            }
+            None => self.hold(piece, &[half]),
         }
     }
 
@@ -145,7 +170,7 @@ impl<'a> Attempt<'a> {
             WARN,
             lane = self.lane,
             chats = chats.len(),
-            "a lock on a table of messages is in the way, the chats that it keeps wait for it"
+            "somebody holds a lock in the database, the chats that it is in the way of wait"
         );
         let is_held = |row: &mut Row| chats.contains(&row.chat);
         let mut held: Vec<Row> = piece.extract_if(.., is_held).collect();

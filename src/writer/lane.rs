@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use tokio::sync::mpsc;
 
 use super::{Landed, attempt::Attempt};
@@ -13,6 +13,10 @@ use crate::{
 /// Batches that a shard may have with its lane: one being written, and one to go
 /// on with.
 pub const SHARD_BATCHES: usize = 2;
+
+/// Most chats that are written apart from others. Further ones that a lock is in the way
+/// of hold up others for as long as it takes to find them.
+const SUSPECTS: usize = 10_000;
 
 /// A chat as its shard knows it.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +72,9 @@ pub struct Lane {
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
     submissions: mpsc::Receiver<Submission>,
+    /// Chats that a lock was in the way of when they were last written. It may be so
+    /// again, so they are written apart from others.
+    suspects: AHashSet<ChatId>,
 }
 
 impl Lane {
@@ -89,6 +96,7 @@ impl Lane {
             clock,
             telemetry,
             submissions,
+            suspects: AHashSet::new(),
         };
         (lane, sender)
     }
@@ -125,7 +133,7 @@ impl Lane {
         (all, None)
     }
 
-    async fn commit(&self, submissions: Vec<Submission>) {
+    async fn commit(&mut self, submissions: Vec<Submission>) {
         let Telemetry { metrics, traces } = &self.telemetry;
         let begun = self.clock.now();
         let count = submissions.len();
@@ -134,7 +142,7 @@ impl Lane {
         let doubtful = submissions.iter().any(|one| one.lineage != Some(lineage));
         let attempt = Attempt::new(self.index, store, clock, metrics);
         let Merged {
-            rows,
+            mut rows,
             fronts,
             sampled,
             answers,
@@ -142,7 +150,15 @@ impl Lane {
         let total = rows.len();
         metrics.batch_begun(self.index, total, rows.iter().map(Row::weight).sum());
         let span = traces.batch(&sampled);
-        let (landed, attempts) = attempt.following(fronts).write(rows, doubtful).await;
+        let suspects = match self.suspects.is_empty() {
+            true => Vec::new(),
+            false => rows
+                .extract_if(.., |row| self.suspects.contains(&row.chat))
+                .collect(),
+        };
+        let attempt = attempt.following(fronts).then(suspects);
+        let (landed, attempts) = attempt.write(rows, doubtful).await;
+        suspect(&mut self.suspects, &landed);
         if let Some(span) = span {
             span.end(self.index, total, attempts);
         }
@@ -217,6 +233,22 @@ impl Answers {
         }
         for (shard, part) in shards.into_iter().zip(parts) {
             _ = shard.try_send(done(part));
+        }
+    }
+}
+
+/// Takes in which chats a lock is in the way of by now.
+fn suspect(suspects: &mut AHashSet<ChatId>, landed: &[Landed]) {
+    for one in landed {
+        match one {
+            Landed::Held(row) if suspects.len() < SUSPECTS => {
+                suspects.insert(row.chat);
+            }
+            Landed::Held(_) => {}
+            _ if suspects.is_empty() => {}
+            one => {
+                suspects.remove(&one.chat());
+            }
         }
     }
 }

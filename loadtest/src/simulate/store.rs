@@ -176,8 +176,9 @@ impl SimStore {
         chats.filter(|chat| state.locked.contains(chat)).collect()
     }
 
-    /// Whoever is told so has ended what was under way before, or it has committed.
-    fn is_in_the_way(&self, lane: usize, chats: Vec<ChatId>) -> StoreError {
+    /// Whoever is told so has ended what was under way before, or it has committed. Of
+    /// half of the locks the store can't tell what they are in the way of.
+    fn is_in_the_way(&self, lane: usize, mut chats: Vec<ChatId>) -> StoreError {
         let late = lock(&self.late).remove(&lane).unwrap_or_default();
         let state = &mut *self.sim.state();
         state.settle();
@@ -186,6 +187,7 @@ impl SimStore {
         }
         state.model.counts.locked += 1;
         state.trace.note(format!("locked: {chats:?}"));
+        chats.retain(|chat| chat.get() % 2 == 0);
         StoreError::Locked(chats)
     }
 

@@ -134,11 +134,23 @@ impl Lane {
     /// Something was locked that the rows need: which chats it is in the way of.
     async fn name_locked(&self, link: &mut Link, rows: &[Row]) -> Failure {
         if link.ahead.is_some()
-            && let Err(failure) = self.write(link, &[], false).await
+            && let Err(failure) = self.finish(link).await
         {
             return failure;
         }
-        locks::name(&link.session, rows, self.stall).await
+        locks::name(link, rows, self.stall).await
+    }
+
+    /// Closes what was opened ahead, and ends the epoch if it is over and no lock is in
+    /// the way.
+    async fn finish(&self, link: &mut Link) -> Result<(), Failure> {
+        match self.write(link, &[], false).await {
+            Err(failure) if locks::has_waited(&failure) => {
+                link.epochs.prolong(Instant::now());
+                Ok(())
+            }
+            finished => finished,
+        }
     }
 
     /// Whether the row is there for good: the transaction that sees it writes a
@@ -150,9 +162,8 @@ impl Lane {
         let mut link = self.link(&mut state).await?;
         state.abandoned = Some(Arc::clone(&link.name));
         if link.ahead.is_some() {
-            self.write(&mut link, &[], false)
-                .await
-                .map_err(|failure| failure.error)?;
+            let finished = self.finish(&mut link).await;
+            finished.map_err(|failure| failure.error)?;
         }
         let sql = format!(
             "{}; SELECT pg_logical_emit_message(true, 'chatd', '') FROM messages WHERE chat_id = {} AND seq = {} AND id = {}; COMMIT",
@@ -204,7 +215,7 @@ impl Lane {
             }
             state.resting = false;
             if let Some(mut link) = state.link.take_if(|link| link.ahead.is_some())
-                && lane.write(&mut link, &[], false).await.is_ok()
+                && lane.finish(&mut link).await.is_ok()
             {
                 state.link = Some(link);
             }
@@ -220,7 +231,7 @@ impl Lane {
         let now = Instant::now();
         let is_over = |link: &mut Link| link.ahead.is_none() && link.epochs.is_over(now);
         if let Some(mut link) = state.link.take_if(is_over)
-            && self.write(&mut link, &[], false).await.is_ok()
+            && self.finish(&mut link).await.is_ok()
         {
             state.link = Some(link);
         }

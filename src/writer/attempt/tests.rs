@@ -126,7 +126,8 @@ impl Chaos {
                             }
                         }
                         self.seen.held += 1;
-                        Fault::Locked(self.rng.choice(*rows).unwrap().chat)
+                        let chat = self.rng.choice(*rows).unwrap().chat;
+                        Fault::Locked(self.rng.bool().then_some(chat))
                     }
                     _ => self.refuse(op),
                 }

@@ -58,7 +58,7 @@ pub(super) async fn write(
     let commit = if follows { link.begin.behind } else { "COMMIT" };
     let before = session.waits_given_up();
     let mut said = link.epochs.say(rows, Instant::now());
-    let sql = locks::patient(mem::take(&mut said.sql));
+    let sql = mem::take(&mut said.sql);
     let saying = async {
         match &*sql {
             "" => Ok(()),
@@ -99,7 +99,10 @@ pub(super) async fn write(
             error: unchanged(e),
         }),
         // The same of what goes with the rows.
-        Ok((Ok(_), Err(e), _)) if e.as_db_error().is_some() => Err(Failure::lost(unavailable(e))),
+        Ok((Ok(_), Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
+            reusable: locks::is_timeout(&e) && committed.is_ok(),
+            error: unavailable(e),
+        }),
         Ok((Ok(_), Ok(()), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),
         Ok((Err(e), ..) | (_, Err(e), _) | (.., Err(e))) => {
             Err(Failure::lost(StoreError::OutcomeUnknown(e.into())))

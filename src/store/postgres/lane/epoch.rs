@@ -38,7 +38,8 @@ pub(super) struct Said {
     /// Empty if there is nothing to be said.
     pub sql: String,
     open: Option<(i64, Instant)>,
-    named: Vec<ChatId>,
+    /// The chats that it names.
+    pub named: Vec<ChatId>,
 }
 
 impl Epochs {
@@ -56,6 +57,13 @@ impl Epochs {
     pub fn is_over(&self, now: Instant) -> bool {
         self.open
             .is_some_and(|(_, since)| now.duration_since(since) >= self.length)
+    }
+
+    /// Lets the open one last as long as if it had begun now.
+    pub fn prolong(&mut self, now: Instant) {
+        if let Some((_, since)) = &mut self.open {
+            *since = now;
+        }
     }
 
     /// What the transaction of these rows has to say. Rows of a chat stand together.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{
-    link::{Begin, Failure, Link},
+    link::{Begin, Failure, Link, unavailable},
     locks,
 };
 use crate::{
@@ -82,7 +82,7 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
     let (session, begin) = (&link.session, link.begin());
     let before = session.waits_given_up();
     let mut said = link.epochs.say(rows, Instant::now());
-    let sql = locks::patient(std::mem::take(&mut said.sql));
+    let sql = std::mem::take(&mut said.sql);
     let transaction = join4(
         session.batch_execute(&begin),
         session.execute_typed(INSERT, &params),
@@ -99,9 +99,10 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
             error: unchanged(e),
         }),
         // The same of what goes with the rows.
-        Ok((_, Ok(_), Err(e), _)) if e.as_db_error().is_some() => {
-            Err(Failure::lost(StoreError::Unavailable(e.into())))
-        }
+        Ok((_, Ok(_), Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
+            reusable: locks::is_timeout(&e) && committed.is_ok(),
+            error: unavailable(e),
+        }),
         Ok((_, Ok(_), Ok(()), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),
         Ok((_, Err(e), ..) | (_, _, Err(e), _) | (.., Err(e))) => {
             Err(Failure::lost(unknown(e.into())))
