@@ -44,9 +44,9 @@ pub enum StoreError {
     /// changed.
     #[error("another server of the database has taken over")]
     Replaced,
-    /// Somebody holds a lock on where the messages of these chats are kept, which are
-    /// some of those to be written. Nothing has changed.
-    #[error("a lock is in the way of {} chats", .0.len())]
+    /// Somebody holds a lock that the rows of these chats need, which are some of those
+    /// to be written; none are named if it is not known which. Nothing has changed.
+    #[error("a lock is in the way of some chats")]
     Locked(Vec<ChatId>),
     /// The store refuses the data and would refuse it again. Nothing has
     /// changed.

@@ -276,6 +276,48 @@ async fn p7_who_leaves_before_the_answer_keeps_nobody_out() {
     stop(app).await;
 }
 
+/// Answers that do not come for a stranger's tokens say nothing about other tokens, also
+/// when the peer has just been away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_who_gets_no_answer_keeps_nobody_out_after_an_outage() {
+    let peer = Peer::start(Answer::HangAbout("mallory")).await;
+    let app = server(&peer, &["--auth-timeout", "500ms"]).await;
+    let client = client(&app);
+    let endpoint = Endpoint::from_shared(format!("http://{}", app.address())).unwrap();
+    let elsewhere = endpoint.local_address(Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    let strange = ChatV1Client::new(elsewhere.connect_lazy());
+    peer.down();
+    for n in 0..30 {
+        let away = create(&client, &token(&format!("early{n}")), &[]).await;
+        assert_eq!(outcome(&away).0, Code::Unavailable);
+    }
+    let mut strangers = JoinSet::new();
+    for worker in 0..16 {
+        let strange = strange.clone();
+        strangers.spawn(async move {
+            for n in 0.. {
+                let token = token(&format!("mallory{worker}-{n}"));
+                assert!(create(&strange, &token, &[]).await.is_err());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+    peer.up().await;
+    let begun = Instant::now();
+    while create(&client, &token("bob"), &[]).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(4), "nobody is let in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Now and then somebody comes, so that most of what is asked has no answer.
+    for n in 0..8 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let result = create(&client, &token(&format!("good{n}")), &[]).await;
+        assert_eq!(outcome(&result).0, Code::Ok, "{n}");
+    }
+    strangers.shutdown().await;
+    stop(app).await;
+}
+
 /// A login that does not come is no place of a user's call, nor of another's login.
 #[tokio::test]
 async fn p6_half_logins_do_not_take_the_places_of_calls() {

@@ -1,11 +1,9 @@
 //! What a file that is said to be a secret must not be: something that others
 //! have too. Whoever knows the secret makes any token, an admin's as well.
 
-use base64::{
-    Engine as _,
-    alphabet::{STANDARD, URL_SAFE},
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
+mod spellings;
+
+use self::spellings::{from_base64, from_hex, names_algorithm, spells_algorithm};
 
 /// No secret that a person or a tool makes is longer; keys, certificates and
 /// pages are.
@@ -63,7 +61,7 @@ pub(super) fn check(secret: &[u8]) -> Result<(), &'static str> {
     if is_wide(secret) {
         return Err("a text in UTF-16 is no secret");
     }
-    if is_key(secret) {
+    if is_key(secret) || names_algorithm(secret) {
         return Err("a key or certificate is no secret; --jwt-keys takes a public key in PEM");
     }
     if is_point(secret) {
@@ -118,7 +116,7 @@ fn check_text(text: &str) -> Result<(), &'static str> {
             "a setting or a reference to one is no secret: the file holds the secret alone",
         );
     }
-    if holds_key(text, MOST_LAYERS) {
+    if holds_key(text, MOST_LAYERS) || spells_algorithm(text) {
         return Err("a key in base64 or hex is no secret; --jwt-keys takes a public key in PEM");
     }
     Ok(())
@@ -162,20 +160,20 @@ fn holds_key(text: &str, layers: u32) -> bool {
     let first = word.split('=').next().unwrap_or_default();
     let whole = first.len() - usize::from(first.len() % 4 == 1);
     let first = first.get(..whole).unwrap_or(first);
-    let in_base64 = [&STANDARD, &URL_SAFE].into_iter().any(|alphabet| {
-        let config = GeneralPurposeConfig::new()
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-            .with_decode_allow_trailing_bits(true);
-        let decoded = GeneralPurpose::new(alphabet, config).decode(first);
-        decoded.is_ok_and(|bytes| is_public(&bytes))
-    });
+    let in_base64 = from_base64(first).is_some_and(|bytes| is_public(&bytes));
     in_base64 || from_hex(&word).is_some_and(|bytes| is_public(&bytes))
 }
 
 /// A key, keys or a page as they are, in no other spelling.
 fn is_plain(bytes: &[u8]) -> bool {
     let point = is_point(bytes) && bytes.len() % 2 == 1;
-    is_key(bytes) || point || is_page(bytes) || is_json(bytes) || is_compressed(bytes)
+    is_key(bytes)
+        || names_algorithm(bytes)
+        || point
+        || is_wide(bytes)
+        || is_page(bytes)
+        || is_json(bytes)
+        || is_compressed(bytes)
 }
 
 /// By gzip, zlib, zstd, bzip2, xz or zip, as their first bytes say.
@@ -198,21 +196,6 @@ fn is_json(bytes: &[u8]) -> bool {
     let is_object = bytes.trim_ascii_start().starts_with(b"{") || bytes.starts_with(b"[");
     let is_cut = bytes.starts_with(b"{\"") && is_mostly_text(bytes);
     is_cut || is_object && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
-}
-
-/// Pairs of digits, as tools print them: with or without something between them, and
-/// `0x` or `\x` before all or each.
-fn from_hex(word: &str) -> Option<Vec<u8>> {
-    let word = word.to_ascii_lowercase();
-    let word = word.replace("0x", "").replace("\\x", "");
-    let digits: Vec<u8> = word
-        .bytes()
-        .filter(|b| !b":-_,".contains(b))
-        .map(|b| char::from(b).to_digit(16).map(|digit| digit as u8))
-        .collect::<Option<_>>()?;
-    // What is cut may end within a byte.
-    let pairs = digits.chunks_exact(2);
-    Some(pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Pages come in other encodings than UTF-8 too.
@@ -248,7 +231,9 @@ fn is_setting(text: &str) -> bool {
         "${", "$(", "{{", "enc[", "vault:", "arn:", "data:", "base64:", "sha256:", "did:", "age1",
         "v=dkim1", "%7b", "%5b", "k1.", "k2.", "k3.", "k4.",
     ];
-    let words = ["key", "secret", "token", "jwt", "hmac", "pass"];
+    let words = [
+        "key", "secret", "token", "jwt", "hmac", "pass", "modulus", "exponent",
+    ];
     let lower = text.to_ascii_lowercase();
     let (word, said) = lower.split_once(['=', ':']).unwrap_or_default();
     let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -332,7 +317,10 @@ const MOST_TRIMMED: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD};
+    use base64::{
+        Engine as _,
+        engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD},
+    };
 
     use super::*;
 
@@ -391,6 +379,7 @@ mod tests {
             "correcthorsebatterystaple",
             "undefinedundefined",
             "upstream_request_timeout",
+            "Modulus=C2A3F09B7D4E11886A5F00D3C2A3F09B7D4E11886A5F00D3",
             "secret=c2VjcmV0c2VjcmV0c2VjcmV0",
             "jwt-secret=c2VjcmV0c2VjcmV0c2VjcmV0",
             "key:MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE",

@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -17,7 +20,7 @@ use tonic::{
 
 use super::{
     Ask, AuthError, AuthResult, Authenticator, Identity, Token,
-    breaker::{Breaker, Permit},
+    breaker::{Breaker, Outcome, Permit},
     claims::unverified,
     compact,
     shares::Shares,
@@ -92,7 +95,7 @@ impl AccessClient {
             client: AccessV1Client::new(endpoint.connect_lazy()),
             timeout,
             shares: Shares::new(MOST_CHECKS),
-            breaker: Breaker::new(clock.now()),
+            breaker: Breaker::new(),
             answered: AtomicU64::new(0),
             clock,
         };
@@ -102,13 +105,14 @@ impl AccessClient {
 
     async fn ask(&self, ask: Ask<'_>) -> Result<(), AuthError> {
         let checks = &self.checks;
-        let permit = checks.breaker.permit(checks.clock.now());
+        let permit = checks.breaker.permit(ask.asker, checks.clock.now());
         let permit = permit.ok_or(AuthError::Unavailable)?;
         if !permit.decides() {
             return checks.ask(ask, permit).await;
         }
-        // The one check that says whether the Auth Service is back goes on when its caller
-        // has left: who asks and leaves, again and again, would keep everybody out.
+        // A check that says whether the Auth Service is back goes on when its caller has
+        // left: who asks and leaves, again and again, would keep out all who come from the
+        // same address.
         let (token, method) = (ask.token.0.to_owned(), ask.method.to_owned());
         let (trace, asker) = (ask.trace.map(str::to_owned), ask.asker);
         let checks = checks.clone();
@@ -130,28 +134,29 @@ impl AccessClient {
 impl Checks {
     async fn ask(&self, ask: Ask<'_>, permit: Permit) -> Result<(), AuthError> {
         let before = self.answered.load(Ordering::Relaxed);
-        let asking = async {
-            let share = self.shares.take(ask.asker).await;
-            let _share = share.ok_or(AuthError::Unavailable)?;
-            self.ask_twice(ask).await
+        // Who is called only when most of the time is over would mostly ask in vain.
+        let begun = Instant::now();
+        let taking = self.shares.take(ask.asker);
+        let share = timeout_at(begun + self.timeout * 3 / 4, taking).await;
+        let Ok(Some(_share)) = share else {
+            return Err(AuthError::Unavailable);
         };
-        let answer = tokio::time::timeout(self.timeout, asking).await;
-        let (answer, failed) = match answer {
-            Err(_) => {
-                log_limited!(DEBUG, "the Auth Service did not answer in time");
-                (Err(AuthError::Unavailable), !self.answers_since(before))
-            }
+        let answer = timeout_at(begun + self.timeout, self.ask_twice(ask)).await;
+        let (answer, outcome) = match answer {
+            Err(_) => (Err(AuthError::Unavailable), Outcome::Late),
             Ok(Err(not_asked)) => return Err(not_asked),
-            Ok(Ok(Ok(()))) => (Ok(()), false),
-            Ok(Ok(Err(status))) => {
-                let excused = is_late(&status) && self.answers_since(before);
-                (Err(meaning(&status)), is_away(&status) && !excused)
-            }
+            Ok(Ok(Ok(()))) => (Ok(()), Outcome::Answered),
+            Ok(Ok(Err(status))) => (Err(meaning(&status)), outcome(&status)),
         };
-        if answer.as_ref().err() != Some(&AuthError::Unavailable) {
-            self.answered.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Outcome::Answered => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Outcome::Late if self.answers_since(before) => return answer,
+            Outcome::Late => log_limited!(DEBUG, "the Auth Service did not answer in time"),
+            Outcome::Away => {}
         }
-        permit.done(failed, self.clock.now());
+        permit.done(outcome, self.clock.now());
         answer
     }
 
@@ -294,6 +299,15 @@ pub(super) fn meaning(status: &Status) -> AuthError {
         log_limited!(DEBUG, ?code, "the Auth Service could not be asked");
     }
     error
+}
+
+/// What an error says about the peer.
+fn outcome(status: &Status) -> Outcome {
+    match is_away(status) {
+        true if is_late(status) => Outcome::Late,
+        true => Outcome::Away,
+        false => Outcome::Answered,
+    }
 }
 
 /// Whether an error says something about the peer, and not about the one token
