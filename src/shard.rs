@@ -37,10 +37,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use chat::Chat;
 pub use cursor::{Delivery, Reader};
-pub use handle::{Caller, ShardError, Shards};
+pub use handle::Shards;
 pub use history::{History, Pages};
 pub use packed::Packed;
-pub use post::{Effect, Load, Post, PostResult, Receipt, Refusal, Room};
+pub use post::{Effect, Load, Post, Room};
 pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
 pub use slot::{End, PostAnswer, Slot};
 pub use task::ShardSettings;

@@ -14,9 +14,9 @@ use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
     config::WhoMayAdd,
-    domain::{ChatId, Clock, Draft, Timestamp, UserName},
+    domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
     proto,
-    shard::{Caller, Shards, Slot},
+    shard::{Shards, Slot},
     store::{ChatRecord, NewChat, Store, StoreResult},
     telemetry::{SpanRef, chain, log_limited},
 };

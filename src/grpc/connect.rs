@@ -32,10 +32,10 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    domain::{ChatId, Seq},
+    domain::{ChatId, Refusal, Seq},
     proto,
     runtime::Spawner,
-    shard::{Delivery, End, PostAnswer, Reader, Refusal, Slot},
+    shard::{Delivery, End, PostAnswer, Reader, Slot},
     telemetry::SpanRef,
 };
 

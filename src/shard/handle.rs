@@ -10,11 +10,13 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use super::{
     callers::{Answer, Callers},
     cursor::Reader,
-    post::{Post, PostResult, Refusal},
+    post::Post,
     slot::Slot,
 };
 use crate::{
-    domain::{ChatId, ClientMessageId, Draft, Seq, UserName},
+    domain::{
+        Caller, ChatError, ChatId, ClientMessageId, Draft, PostResult, Refusal, Seq, UserName,
+    },
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -65,38 +67,6 @@ impl Reply {
             Self::Stream(slot, id) => slot.answer(id, result),
         }
     }
-}
-
-/// On whose behalf a call is made.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    pub user: UserName,
-    /// May see and change every chat.
-    pub admin: bool,
-}
-
-/// Why a call on a chat was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ShardError {
-    /// The same for a chat that does not exist, so that ids can't be probed
-    /// (P7).
-    #[error("not a member of the chat, or no such chat")]
-    NotMember,
-    /// Only an admin is told so.
-    #[error("no such chat")]
-    NotFound,
-    #[error("only the chat's creator or an admin may do this")]
-    NotCreator,
-    #[error("the chat would have more than {max} members")]
-    TooManyMembers { max: usize },
-    #[error("after_seq is ahead of the chat's newest message, {last_seq}")]
-    AheadOfChat { last_seq: Seq },
-    #[error("the queue is full: {queue}")]
-    Busy { queue: &'static str },
-    #[error("the store is unavailable")]
-    Unavailable,
-    #[error("the server is shutting down")]
-    Draining,
 }
 
 /// Everything but posts.
@@ -230,7 +200,7 @@ impl Shards {
         user: UserName,
         after_seq: Option<Seq>,
         core: usize,
-    ) -> Result<Reader, ShardError> {
+    ) -> Result<Reader, ChatError> {
         let shard = self.of(chat);
         let (answer, joined) = Answer::new(shard.callers.enter(&user).await);
         let join = ChatCommand::Join {
@@ -243,8 +213,8 @@ impl Shards {
         // stream that waits for its place holds nothing that it would not hold
         // anyway, and how many there are is bounded by connections and streams.
         match shard.commands.send(Command::Chat(chat, join)).await {
-            Ok(()) => joined.await.unwrap_or(Err(ShardError::Unavailable)),
-            Err(_) => Err(ShardError::Draining),
+            Ok(()) => joined.await.unwrap_or(Err(ChatError::Unavailable)),
+            Err(_) => Err(ChatError::Draining),
         }
     }
 
@@ -257,7 +227,7 @@ impl Shards {
         &self,
         chat: ChatId,
         caller: Caller,
-    ) -> Result<(ChatRecord, usize), ShardError> {
+    ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::Get { caller, answer })
             .await
@@ -273,7 +243,7 @@ impl Shards {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
-    ) -> Result<(ChatRecord, usize), ShardError> {
+    ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::AddMembers {
             caller,
@@ -292,7 +262,7 @@ impl Shards {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
-    ) -> Result<(ChatRecord, usize), ShardError> {
+    ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::RemoveMembers {
             caller,
@@ -306,7 +276,7 @@ impl Shards {
     ///
     /// # Errors
     /// If the caller may not.
-    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ShardError> {
+    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::Delete { caller, answer })
             .await
@@ -332,16 +302,16 @@ impl Shards {
         chat: ChatId,
         user: UserName,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
-    ) -> Result<T, ShardError> {
+    ) -> Result<T, ChatError> {
         let shard = self.of(chat);
         let (answer, result) = Answer::new(shard.callers.enter(&user).await);
         let command = Command::Chat(chat, command(answer));
         match shard.commands.try_send(command) {
-            Ok(()) => result.await.unwrap_or(Err(ShardError::Unavailable)),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(ShardError::Busy {
+            Ok(()) => result.await.unwrap_or(Err(ChatError::Unavailable)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(ChatError::Busy {
                 queue: "shard commands",
             }),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(ShardError::Draining),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(ChatError::Draining),
         }
     }
 }

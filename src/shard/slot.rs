@@ -10,8 +10,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::post::{PostResult, Receipt};
-use crate::domain::{ClientMessageId, UserName};
+use crate::domain::{ClientMessageId, PostResult, Receipt, UserName};
 
 /// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,15 +22,15 @@ use self::memory::Memory;
 use super::{
     active::{IdleList, Place},
     askers::{Askers, Waiting},
-    change::StoreCall,
     handle::{Command, Reply},
     history::History,
-    post::{Effect, Load, Post, Refusal, Room},
+    post::{Effect, Load, Post, Room},
+    reads::StoreCall,
     ring::RingBound,
     wake::Wakes,
 };
 use crate::{
-    domain::ChatId,
+    domain::{ChatId, Refusal},
     store::Lineage,
     writer::{LaneDone, Submission},
 };

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use chat_service::{
-    domain::{MessageId, Row, Timestamp},
-    shard::Caller,
+    domain::{Caller, MessageId, Row, Timestamp},
     store::{Lineage, NewChat},
 };
 

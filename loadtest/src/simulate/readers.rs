@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
 use chat_service::{
-    domain::{ChatId, Seq, UserName},
-    shard::{Delivery, Reader, ShardError, Slot},
+    domain::{ChatError, ChatId, Seq, UserName},
+    shard::{Delivery, Reader, Slot},
 };
 use tokio::sync::oneshot;
 
@@ -156,7 +156,7 @@ impl Stream {
         }
     }
 
-    async fn join(&mut self) -> Result<Reader, ShardError> {
+    async fn join(&mut self) -> Result<Reader, ChatError> {
         let (chat, user) = (self.chat, self.user.clone());
         let (call, open) = {
             let model = &mut self.sim.state().model;

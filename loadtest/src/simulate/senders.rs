@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use chat_service::{
-    domain::{ChatId, ClientMessageId, Draft, UserName},
-    shard::{PostResult, Refusal},
-};
+use chat_service::domain::{ChatId, ClientMessageId, Draft, PostResult, Refusal, UserName};
 use futures_util::future::join;
 
 use super::{

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{Shard, adjust};
 use crate::{
-    domain::{ChatId, Row, Seq},
+    domain::{ChatId, Refusal, Row, Seq},
     shard::{
         active::{Active, Place, Trust},
-        change::{Next, StoreAnswer},
+        change::Next,
         chat::Chat,
         feed::Feed,
         history::History,
-        post::Refusal,
+        reads::StoreAnswer,
         ring::Entry,
         slot::End,
     },

@@ -9,8 +9,8 @@ use world::{CHAT, SECOND, World, settings, turn};
 
 use super::*;
 use crate::{
-    domain::Timestamp,
-    shard::{Caller, Delivery, End, ShardError},
+    domain::{Caller, ChatError, Timestamp},
+    shard::{Delivery, End},
     store::{NewChat, Store},
     testing::{Fault, chat_id, user},
 };
@@ -111,7 +111,7 @@ async fn p4_a_reader_resumes_at_a_message_whose_commit_the_shard_does_not_know_y
     turn().await;
     let mut reader = join(Some(1)).await.unwrap();
     let ahead = join(Some(2)).await.unwrap_err();
-    assert_eq!(ahead, ShardError::AheadOfChat { last_seq: 0 });
+    assert_eq!(ahead, ChatError::AheadOfChat { last_seq: 0 });
     world.let_go();
     assert!(post.await.unwrap().is_ok());
     let next = std::future::poll_fn(|cx| reader.poll_next(cx)).now_or_never();
@@ -128,7 +128,7 @@ async fn p8_posts_to_a_chat_that_cannot_be_loaded_expire() {
     world.script(|script| script.loads = vec![Some(Fault::Unavailable); 1_000]);
     let posts: Vec<_> = (0..30).map(|_| world.post("x", SECOND)).collect();
     let joined = world.shards.join(chat_id(CHAT), user("bob"), None, 0).await;
-    assert_eq!(joined.unwrap_err(), ShardError::Unavailable);
+    assert_eq!(joined.unwrap_err(), ChatError::Unavailable);
     for post in posts {
         assert_eq!(post.await.unwrap(), Err(Refusal::Expired));
     }
@@ -149,7 +149,7 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
         let add = world
             .shards
             .add_members(chat_id(CHAT), world.alice(), vec![user(&name)]);
-        assert_eq!(add.await.unwrap_err(), ShardError::Unavailable);
+        assert_eq!(add.await.unwrap_err(), ChatError::Unavailable);
         tokio::time::sleep(10 * SECOND).await;
         assert_eq!(world.members().await.contains(&name), there);
     }
@@ -162,7 +162,7 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
     let remove = world
         .shards
         .remove_members(chat_id(CHAT), world.alice(), vec![user("bob")]);
-    assert_eq!(remove.await.unwrap_err(), ShardError::Unavailable);
+    assert_eq!(remove.await.unwrap_err(), ChatError::Unavailable);
     let end = std::future::poll_fn(|cx| bob.poll_next(cx)).await;
     assert!(matches!(end, Delivery::End(End::Removed)), "{end:?}");
     assert_eq!(
@@ -228,7 +228,7 @@ async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
         script.appends = vec![None];
     });
     let deletion = world.shards.delete(chat_id(CHAT), world.alice()).await;
-    assert_eq!(deletion, Err(ShardError::Unavailable));
+    assert_eq!(deletion, Err(ChatError::Unavailable));
     let in_flight = world.post("in flight", 100 * SECOND);
     turn().await;
     let queued: Vec<_> = (0..6).map(|_| world.post("queued", 100 * SECOND)).collect();
@@ -260,9 +260,9 @@ async fn p9_nobody_joins_after_the_drain() {
     turn().await;
     world.shards.drain().await;
     world.let_go();
-    assert_eq!(joining.await.unwrap().unwrap_err(), ShardError::Draining);
+    assert_eq!(joining.await.unwrap().unwrap_err(), ChatError::Draining);
     let late = world.shards.get(chat_id(CHAT), world.alice()).await;
-    assert_eq!(late.unwrap_err(), ShardError::Draining);
+    assert_eq!(late.unwrap_err(), ChatError::Draining);
     assert_eq!(
         world.post("x", SECOND).await.unwrap(),
         Err(Refusal::Draining)
@@ -336,12 +336,12 @@ async fn p9_a_drain_answers_what_waits_for_a_chat_that_is_read_again() {
         tokio::runtime::Handle::current().spawn(add)
     };
     let lost = add("carol").await.unwrap();
-    assert_eq!(lost.unwrap_err(), ShardError::Unavailable);
+    assert_eq!(lost.unwrap_err(), ChatError::Unavailable);
     let waiting = add("dave");
     turn().await;
     assert!(!waiting.is_finished());
     world.shards.drain().await;
-    assert_eq!(waiting.await.unwrap().unwrap_err(), ShardError::Draining);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), ChatError::Draining);
 }
 
 #[tokio::test(start_paused = true)]
@@ -497,7 +497,7 @@ async fn p6_a_chat_is_not_read_for_somebody_who_is_no_member() {
         admin: false,
     };
     for id in [CHAT, CHAT + 1] {
-        let refused = Err(ShardError::NotMember);
+        let refused = Err(ChatError::NotMember);
         let get = world.shards.get(chat_id(id), stranger()).await;
         assert_eq!(get.map(drop), refused);
         let join = world.shards.join(chat_id(id), user("mallory"), None, 0);
@@ -522,7 +522,7 @@ async fn p6_a_chat_is_not_read_for_somebody_who_is_no_member() {
         world.shards.get(chat_id(CHAT), world.alice()),
         world.post("with a stranger", SECOND),
     );
-    assert_eq!(refused.map(drop), Err(ShardError::NotMember));
+    assert_eq!(refused.map(drop), Err(ChatError::NotMember));
     assert!(seen.is_ok(), "{seen:?}");
     assert!(posted.unwrap().is_ok());
     assert_eq!(world.loads.load(Ordering::Relaxed), 1, "chats read");

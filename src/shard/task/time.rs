@@ -8,13 +8,14 @@ use std::{
 
 use super::{Shard, State, adjust, refuse_posts};
 use crate::{
+    domain::Refusal,
     runtime::trim_heap,
     shard::{
         active::Place,
         askers::Waiting,
         feed::Feed,
         handle::Reply,
-        post::{Load, Post, Refusal},
+        post::{Load, Post},
         slot::End,
     },
 };

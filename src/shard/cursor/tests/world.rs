@@ -16,11 +16,10 @@ use tokio::sync::oneshot;
 
 use super::super::*;
 use crate::{
-    domain::{ChatId, PREFIX_LEN, Timestamp},
+    domain::{ChatId, PREFIX_LEN, Refusal, Timestamp},
     proto,
     shard::{
         history::{Pages, RETRY_MAX},
-        post::Refusal,
         ring::RingBound,
         wake::Wakes,
     },
