@@ -22,9 +22,10 @@ use crate::{
     auth::{AccessError, KeyError},
     config::{ServeConfig, StoreChoice},
     domain::{Clock, Invalid},
+    feed::History,
     grpc::{Calls, Server, Service},
     runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
-    shard::{History, Shards},
+    shard::Shards,
     store::{Store, postgres, sqlite},
     telemetry::{Depths, LogLevel, Telemetry, TraceError},
 };

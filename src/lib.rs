@@ -3,8 +3,8 @@
 //!
 //! A message's way: [`grpc`] takes it off the wire and validates it, [`auth`]
 //! says who sent it, [`shard`] gives it its place in its chat, [`writer`]
-//! commits it to the [`store`], and the shard then lets the chat's readers know,
-//! whose streams [`grpc`] feeds from the chat's ring.
+//! commits it to the [`store`], and the shard then appends it to the chat's [`feed`],
+//! from whose ring [`grpc`] serves the readers' streams.
 
 pub mod admin;
 pub mod app;
@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod domain;
 pub mod fault;
+pub mod feed;
 pub mod grpc;
 pub mod reference;
 pub mod runtime;

@@ -1,13 +1,13 @@
-//! Chats at work. Each chat lives in one shard, which alone changes it; a shard
-//! is a task on one core. Readers follow a chat from any core.
+//! The half of a chat that owns it: its seqs, its duplicate window, its members. Each
+//! chat lives in one shard, which alone changes it; a shard is a task on one core.
+//! The reading half is in `feed`.
 //!
-//! Called by `grpc` through [`Shards`]; calls `writer` and `store`.
+//! Called by `grpc` through [`Shards`]; calls `feed`, `writer` and `store`.
 //!
 //! Invariants:
 //! 1. Only a chat's shard gives out its seqs, and in order (P2).
 //! 2. Readers and senders learn of a message after its commit (P1, P3).
-//! 3. A reader is a place in the chat, not a queue: a slow one holds nothing and
-//!    nobody up (P4, P6).
+//! 3. Every post and every command gets one answer, and its place is given back.
 //! 4. A shard has at most two batches with its lane, and a chat is in one.
 //! 5. Nobody outside knows on which core a chat lives: [`Shards`] is the way.
 
@@ -16,19 +16,12 @@ mod askers;
 mod callers;
 mod change;
 mod chat;
-mod cursor;
-mod feed;
 mod handle;
-mod history;
 mod members;
-mod packed;
 mod post;
 mod queue;
 mod reads;
-mod ring;
-mod slot;
 mod task;
-mod wake;
 mod window;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -36,17 +29,14 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use chat::Chat;
-pub use cursor::{Delivery, Reader};
 pub use handle::Shards;
-pub use history::{History, Pages};
-pub use packed::Packed;
 pub use post::{Effect, Load, Post, Room};
-pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
-pub use slot::{End, PostAnswer, Slot};
 pub use task::ShardSettings;
-pub use wake::Wakes;
 
-use crate::writer::{SHARD_BATCHES, Submission};
+use crate::{
+    feed::{History, Wakes},
+    writer::{SHARD_BATCHES, Submission},
+};
 use handle::ShardHandle;
 use task::{Shard, State};
 

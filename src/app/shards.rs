@@ -8,8 +8,9 @@ use super::{plan, room::Budget};
 use crate::{
     config::ServeConfig,
     domain::Clock,
+    feed::{History, Wakes},
     runtime::Cores,
-    shard::{self, History, ShardPlan, Shards, Wakes},
+    shard::{self, ShardPlan, Shards},
     store::Store,
     telemetry::Telemetry,
     writer::{Lane, Submission},

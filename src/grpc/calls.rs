@@ -15,8 +15,9 @@ use crate::{
     auth::{Identity, Role},
     config::WhoMayAdd,
     domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
+    feed::Slot,
     proto,
-    shard::{Shards, Slot},
+    shard::Shards,
     store::{ChatRecord, NewChat, Store, StoreResult},
     telemetry::{SpanRef, chain, log_limited},
 };

@@ -33,9 +33,9 @@ use super::{
 use crate::{
     auth::Identity,
     domain::{ChatId, Refusal, Seq},
+    feed::{Delivery, End, PostAnswer, Reader, Slot},
     proto,
     runtime::Spawner,
-    shard::{Delivery, End, PostAnswer, Reader, Slot},
     telemetry::SpanRef,
 };
 

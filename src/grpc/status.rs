@@ -8,8 +8,8 @@ use super::{limit::Limit, measure::Ended};
 use crate::{
     auth::AuthError,
     domain::{ChatError, Invalid, Refusal},
+    feed::End,
     proto,
-    shard::End,
     store::StoreError,
 };
 

@@ -4,13 +4,12 @@ use super::{
     askers::Waiting,
     callers::Answer,
     chat::Chat,
-    feed::Feed,
     handle::{ChatCommand, Reply},
     queue::Queue,
-    slot::End,
 };
 use crate::{
     domain::{Caller, ChatError, ChatId, MessageId, Seq, UserName},
+    feed::{End, Feed},
     store::ChatRecord,
 };
 

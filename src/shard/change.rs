@@ -7,12 +7,11 @@ use super::{
     active::{Active, Change, Trust},
     callers::Answer,
     handle::ChatCommand,
-    history::History,
     reads::{StoreAnswer, StoreCall, reread},
-    slot::End,
 };
 use crate::{
     domain::{ChatError, ChatId, Clock, Row, UserName},
+    feed::{End, History},
     store::{ChatRecord, Store, StoreError, StoreResult},
     telemetry::{chain, log_limited},
 };

@@ -9,14 +9,13 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
     callers::{Answer, Callers},
-    cursor::Reader,
     post::Post,
-    slot::Slot,
 };
 use crate::{
     domain::{
         Caller, ChatError, ChatId, ClientMessageId, Draft, PostResult, Refusal, Seq, UserName,
     },
+    feed::{Reader, Slot},
     store::ChatRecord,
     telemetry::SpanRef,
 };

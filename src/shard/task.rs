@@ -23,14 +23,12 @@ use super::{
     active::{IdleList, Place},
     askers::{Askers, Waiting},
     handle::{Command, Reply},
-    history::History,
     post::{Effect, Load, Post, Room},
     reads::StoreCall,
-    ring::RingBound,
-    wake::Wakes,
 };
 use crate::{
     domain::{ChatId, Refusal},
+    feed::{History, RingBound, Wakes},
     store::Lineage,
     writer::{LaneDone, Submission},
 };

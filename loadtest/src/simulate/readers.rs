@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
 use chat_service::{
     domain::{ChatError, ChatId, Seq, UserName},
-    shard::{Delivery, Reader, Slot},
+    feed::{Delivery, Reader, Slot},
 };
 use tokio::sync::oneshot;
 

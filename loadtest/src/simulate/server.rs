@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use chat_service::{
     domain::Clock,
-    shard::{self, History, Pages, ShardPlan, Shards, Wakes},
+    feed::{History, Pages, Wakes},
+    shard::{self, ShardPlan, Shards},
     store::Store,
     telemetry::Telemetry,
     writer::Lane,

@@ -5,15 +5,12 @@ use std::sync::Arc;
 use super::{Shard, adjust};
 use crate::{
     domain::{ChatId, Refusal, Row, Seq},
+    feed::{End, Entry, Feed, History},
     shard::{
         active::{Active, Place, Trust},
         change::Next,
         chat::Chat,
-        feed::Feed,
-        history::History,
         reads::StoreAnswer,
-        ring::Entry,
-        slot::End,
     },
     store::ChatRecord,
     telemetry::log_limited,

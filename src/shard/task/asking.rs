@@ -4,11 +4,11 @@
 use super::{Shard, adjust, refuse_posts};
 use crate::{
     domain::{ChatError, ChatId, Refusal, Row, UserName},
+    feed::History,
     shard::{
         active::{Place, refuse, refuse_missing},
         askers::{Asked, Waiting},
         handle::{ChatCommand, Reply},
-        history::History,
         post::{Load, Post},
         reads::{load, look_up},
     },

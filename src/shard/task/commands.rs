@@ -6,12 +6,10 @@ use super::{MAX_WAITING_CALLS, Shard, ShardSettings, adjust};
 use crate::{
     domain::{ChatError, ChatId, Refusal, Seq, UserName},
     fault::{self, Fault},
+    feed::{History, Reader, Slot},
     shard::{
         active::{Active, Place, refuse},
-        cursor::Reader,
         handle::{ChatCommand, Command},
-        history::History,
-        slot::Slot,
     },
 };
 

@@ -10,7 +10,7 @@ use world::{CHAT, SECOND, World, settings, turn};
 use super::*;
 use crate::{
     domain::{Caller, ChatError, Timestamp},
-    shard::{Delivery, End},
+    feed::{Delivery, End},
     store::{NewChat, Store},
     testing::{Fault, chat_id, user},
 };

@@ -9,14 +9,13 @@ use std::{
 use super::{Shard, State, adjust, refuse_posts};
 use crate::{
     domain::Refusal,
+    feed::{End, Feed},
     runtime::trim_heap,
     shard::{
         active::Place,
         askers::Waiting,
-        feed::Feed,
         handle::Reply,
         post::{Load, Post},
-        slot::End,
     },
 };
 

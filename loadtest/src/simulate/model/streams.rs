@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use chat_service::{
     domain::{ChatError, ChatId, Draft, PREFIX_LEN, Row, Seq, UserName},
+    feed::{End, PostAnswer},
     proto,
-    shard::{End, PostAnswer},
 };
 use prost::Message as _;
 

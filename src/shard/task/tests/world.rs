@@ -8,7 +8,8 @@ use std::sync::{
 use super::super::*;
 use crate::{
     domain::{Caller, Draft, PostResult, Timestamp},
-    shard::{Pages, ShardPlan, Shards, start},
+    feed::Pages,
+    shard::{ShardPlan, Shards, start},
     store::{NewChat, Store, memory::MemoryStore},
     testing::{Fault, Op, ScriptStore, TestClock, chat_id, key, user},
     writer::{Lane, LaneSettings},

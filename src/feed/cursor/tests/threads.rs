@@ -12,7 +12,7 @@ use std::{
 use super::{world::memory, *};
 use crate::{
     domain::Refusal,
-    shard::{history::Pages, ring::RingBound, wake::Wakes},
+    feed::{Pages, RingBound, Wakes},
     store::Store as _,
     telemetry::Metrics,
     testing::{TestClock, chat_id},
