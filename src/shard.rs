@@ -2,14 +2,15 @@
 //! chat lives in one shard, which alone changes it; a shard is a task on one core.
 //! The reading half is in `feed`.
 //!
-//! Called by `grpc` through [`Shards`]; calls `feed`, `writer` and `store`.
+//! Called by `chats`, which knows in which shard a chat lives, through
+//! [`ShardHandle`]; calls `feed`, `writer` and `store`.
 //!
 //! Invariants:
 //! 1. Only a chat's shard gives out its seqs, and in order (P2).
 //! 2. Readers and senders learn of a message after its commit (P1, P3).
 //! 3. Every post and every command gets one answer, and its place is given back.
 //! 4. A shard has at most two batches with its lane, and a chat is in one.
-//! 5. Nobody outside knows on which core a chat lives: [`Shards`] is the way.
+//! 5. Nobody outside sends to a mailbox: [`ShardHandle`] is the way.
 
 mod active;
 mod askers;
@@ -29,7 +30,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use chat::Chat;
-pub use handle::Shards;
+pub use handle::ShardHandle;
 pub use post::{Effect, Load, Post, Room};
 pub use task::ShardSettings;
 
@@ -37,7 +38,6 @@ use crate::{
     feed::{History, Wakes},
     writer::{SHARD_BATCHES, Submission},
 };
-use handle::ShardHandle;
 use task::{Shard, State};
 
 /// Commands that may wait in a shard's mailbox, besides posts.
@@ -57,8 +57,9 @@ pub struct ShardPlan {
 /// A shard's life, to be spawned on its core.
 pub type ShardTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes the shards, and gives the task of each to `spawn` with its core.
-pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> Shards {
+/// Makes the shards and gives the task of each to `spawn`, with its core. The way to
+/// each, in the order of the plans.
+pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> Vec<ShardHandle> {
     let mut handles = Vec::with_capacity(plans.len());
     for plan in plans {
         let (posts, post_mailbox) = mpsc::channel(plan.settings.mailbox);
@@ -88,5 +89,5 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             callers: Default::default(),
         });
     }
-    Shards::new(handles)
+    handles
 }

@@ -13,11 +13,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
+    chats::{Chats, Slot},
     config::WhoMayAdd,
     domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
-    feed::Slot,
     proto,
-    shard::Shards,
     store::{ChatRecord, NewChat, Store, StoreResult},
     telemetry::{SpanRef, chain, log_limited},
 };
@@ -84,7 +83,7 @@ impl Largest {
 /// The calls of `chat_v1.ChatV1`, on values that the wire has been taken off.
 #[derive(Debug)]
 pub struct Calls {
-    shards: Shards,
+    shards: Chats,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     limits: Limits,
@@ -139,7 +138,7 @@ impl Call {
 
 impl Calls {
     pub fn new(
-        shards: Shards,
+        shards: Chats,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         limits: Limits,
@@ -158,7 +157,7 @@ impl Calls {
         &self.limits
     }
 
-    pub fn shards(&self) -> &Shards {
+    pub fn shards(&self) -> &Chats {
         &self.shards
     }
 

@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{
     auth::Identity,
+    chats::{Delivery, End, PostAnswer, Reader, Slot},
     domain::{ChatId, Refusal, Seq},
-    feed::{Delivery, End, PostAnswer, Reader, Slot},
     proto,
     runtime::Spawner,
     telemetry::SpanRef,

@@ -5,7 +5,7 @@ use std::{
 };
 
 use crate::{
-    feed::{Delivery, End, Reader},
+    chats::{Delivery, End, Reader},
     runtime::Spawner,
 };
 

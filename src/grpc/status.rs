@@ -7,8 +7,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::{limit::Limit, measure::Ended};
 use crate::{
     auth::AuthError,
+    chats::End,
     domain::{ChatError, Invalid, Refusal},
-    feed::End,
     proto,
     store::StoreError,
 };

@@ -4,7 +4,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ahash::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
@@ -20,23 +19,16 @@ use crate::{
     telemetry::SpanRef,
 };
 
-/// How everyone else reaches a chat, wherever it lives. Cheap to clone.
+/// The way to one shard: its mailboxes. Posts have their own, so that a shard that
+/// has all the posts it may hold still answers everything else. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shards {
-    shards: Arc<[ShardHandle]>,
-    hash: RandomState,
-}
-
-/// One shard's mailboxes. Posts have their own, so that a shard that has all
-/// the posts it may hold still answers everything else.
-#[derive(Debug, Clone)]
-pub(super) struct ShardHandle {
+pub struct ShardHandle {
     /// Has room for every post that has a place.
-    pub posts: mpsc::Sender<(ChatId, Post<Reply>)>,
+    pub(super) posts: mpsc::Sender<(ChatId, Post<Reply>)>,
     /// Places for posts that wait for the shard, until it accepts them.
-    pub places: Arc<Semaphore>,
-    pub commands: mpsc::Sender<Command>,
-    pub callers: Arc<Callers>,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) callers: Arc<Callers>,
 }
 
 /// Where the answer to a post goes.
@@ -44,18 +36,6 @@ pub(super) struct ShardHandle {
 pub(super) enum Reply {
     Call(oneshot::Sender<PostResult>),
     Stream(Arc<Slot>, Option<ClientMessageId>),
-}
-
-impl ShardHandle {
-    /// The shard gives the place back.
-    fn send(&self, place: SemaphorePermit<'_>, chat: ChatId, post: Post<Reply>) {
-        place.forget();
-        if let Err(unsent) = self.posts.try_send((chat, post)) {
-            // The shard is gone: as many places as posts, there is room.
-            let (_, post) = unsent.into_inner();
-            post.reply.send(Err(Refusal::Draining));
-        }
-    }
 }
 
 impl Reply {
@@ -104,28 +84,8 @@ pub(super) enum ChatCommand {
     },
 }
 
-impl Shards {
-    pub(super) fn new(shards: Vec<ShardHandle>) -> Self {
-        let [a, b, c, d] = std::array::from_fn(|_| fastrand::u64(..));
-        Self {
-            shards: shards.into(),
-            // Placement is this process's own affair, so any seeds do. These can be
-            // drawn again.
-            hash: RandomState::with_seeds(a, b, c, d),
-        }
-    }
-
-    fn of(&self, chat: ChatId) -> &ShardHandle {
-        let hash = self.hash.hash_one(chat);
-        &self.shards[(hash % self.shards.len() as u64) as usize]
-    }
-
-    /// Posts a message at once; the future is the answer, and `Ok` means that it is
-    /// committed (P1). A full mailbox refuses (P6). The answer comes by `deadline`,
-    /// give or take the milliseconds between two looks at deadlines (P8).
-    ///
-    /// # Errors
-    /// If the message was not stored, or not known to be within the deadline.
+impl ShardHandle {
+    /// Posts a message at once; the future is the answer. A full mailbox refuses (P6).
     pub fn post(
         &self,
         chat: ChatId,
@@ -135,7 +95,6 @@ impl Shards {
         span: Option<SpanRef>,
     ) -> impl Future<Output = PostResult> + use<> {
         let (caller, answer) = oneshot::channel();
-        let shard = self.of(chat);
         let post = Post {
             from,
             draft,
@@ -143,16 +102,15 @@ impl Shards {
             deadline,
             reply: Reply::Call(caller),
         };
-        match shard.places.try_acquire() {
-            Ok(place) => shard.send(place, chat, post),
+        match self.places.try_acquire() {
+            Ok(place) => self.send(place, chat, post),
             Err(_) => post.reply.send(Err(Refusal::Busy { queue: "mailbox" })),
         }
         async move { answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)) }
     }
 
-    /// Posts a message on a stream. Waits while the stream has as many posts
-    /// under way as it may, or the mailbox is full: the client's flow control
-    /// then holds it back. The stream's reading half gets the answer.
+    /// Posts a message on a stream, once the stream may have another one under way and
+    /// the mailbox has room. The stream's reading half gets the answer.
     pub async fn post_on_stream(
         &self,
         chat: ChatId,
@@ -165,8 +123,7 @@ impl Shards {
         poll_fn(|cx| slot.poll_post(cx)).await;
         let id = draft.client_message_id.clone();
         let reply = Reply::Stream(slot.clone(), id);
-        let shard = self.of(chat);
-        let Ok(place) = shard.places.acquire().await else {
+        let Ok(place) = self.places.acquire().await else {
             return reply.send(Err(Refusal::Draining));
         };
         let post = Post {
@@ -176,23 +133,16 @@ impl Shards {
             deadline: now() + timeout,
             reply,
         };
-        shard.send(place, chat, post);
+        self.send(place, chat, post);
     }
 
-    /// Sends that wait in mailboxes, all shards together.
+    /// Sends that wait in the mailbox.
     pub fn waiting(&self) -> usize {
-        let waiting = |shard: &ShardHandle| {
-            let places = shard.places.available_permits();
-            shard.posts.max_capacity().saturating_sub(places)
-        };
-        self.shards.iter().map(waiting).sum()
+        let places = self.places.available_permits();
+        self.posts.max_capacity().saturating_sub(places)
     }
 
-    /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the
-    /// one that will poll the reader. Waits while the shard's mailbox is full.
-    ///
-    /// # Errors
-    /// If the user is not a member, or `after_seq` is ahead of the chat.
+    /// Joins a chat as a reader, which `core` will poll. Waits while the mailbox is full.
     pub async fn join(
         &self,
         chat: ChatId,
@@ -200,8 +150,7 @@ impl Shards {
         after_seq: Option<Seq>,
         core: usize,
     ) -> Result<Reader, ChatError> {
-        let shard = self.of(chat);
-        let (answer, joined) = Answer::new(shard.callers.enter(&user).await);
+        let (answer, joined) = Answer::new(self.callers.enter(&user).await);
         let join = ChatCommand::Join {
             user,
             after_seq,
@@ -211,17 +160,13 @@ impl Shards {
         // After a restart or a broken network all readers come back at once. A
         // stream that waits for its place holds nothing that it would not hold
         // anyway, and how many there are is bounded by connections and streams.
-        match shard.commands.send(Command::Chat(chat, join)).await {
+        match self.commands.send(Command::Chat(chat, join)).await {
             Ok(()) => joined.await.unwrap_or(Err(ChatError::Unavailable)),
             Err(_) => Err(ChatError::Draining),
         }
     }
 
-    /// Describes a chat to a member of it, or an admin, and says how many of its
-    /// messages are with the writer.
-    ///
-    /// # Errors
-    /// If the caller may not see it, or there is no such chat.
+    /// The chat, and how many of its messages are with the writer.
     pub async fn get(
         &self,
         chat: ChatId,
@@ -232,11 +177,7 @@ impl Shards {
             .await
     }
 
-    /// Adds members to the end of the list; answers with the chat as it then is,
-    /// and how many are new.
-    ///
-    /// # Errors
-    /// If the caller may not, or there would be too many.
+    /// Adds members; answers with the chat as it then is, and how many are new.
     pub async fn add_members(
         &self,
         chat: ChatId,
@@ -253,9 +194,6 @@ impl Shards {
     }
 
     /// Removes members and ends their streams; answers as [`Self::add_members`] does.
-    ///
-    /// # Errors
-    /// If the caller may not.
     pub async fn remove_members(
         &self,
         chat: ChatId,
@@ -272,27 +210,28 @@ impl Shards {
     }
 
     /// Deletes a chat and ends its streams.
-    ///
-    /// # Errors
-    /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::Delete { caller, answer })
             .await
     }
 
-    /// Drains every shard: returns once all that was accepted is answered and
-    /// all streams have been told to end (P9).
-    pub async fn drain(&self) {
-        let mut drained = Vec::with_capacity(self.shards.len());
-        for shard in self.shards.iter() {
-            let (answer, done) = oneshot::channel();
-            if shard.commands.send(Command::Drain(answer)).await.is_ok() {
-                drained.push(done);
-            }
-        }
-        for done in drained {
-            _ = done.await;
+    /// Asks the shard to drain. The future that it gives is done once all that was
+    /// accepted is answered and all streams have been told to end (P9).
+    pub async fn drain(&self) -> impl Future<Output = ()> + use<> {
+        let (answer, drained) = oneshot::channel();
+        // A shard that is gone drops it, and has nothing to drain.
+        _ = self.commands.send(Command::Drain(answer)).await;
+        async move { _ = drained.await }
+    }
+
+    /// The shard gives the place back.
+    fn send(&self, place: SemaphorePermit<'_>, chat: ChatId, post: Post<Reply>) {
+        place.forget();
+        if let Err(unsent) = self.posts.try_send((chat, post)) {
+            // The shard is gone: as many places as posts, there is room.
+            let (_, post) = unsent.into_inner();
+            post.reply.send(Err(Refusal::Draining));
         }
     }
 
@@ -302,10 +241,9 @@ impl Shards {
         user: UserName,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
     ) -> Result<T, ChatError> {
-        let shard = self.of(chat);
-        let (answer, result) = Answer::new(shard.callers.enter(&user).await);
+        let (answer, result) = Answer::new(self.callers.enter(&user).await);
         let command = Command::Chat(chat, command(answer));
-        match shard.commands.try_send(command) {
+        match self.commands.try_send(command) {
             Ok(()) => result.await.unwrap_or(Err(ChatError::Unavailable)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(ChatError::Busy {
                 queue: "shard commands",

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use chat_service::{
+    chats::Chats,
     domain::Clock,
     feed::{History, Pages, Wakes},
-    shard::{self, ShardPlan, Shards},
+    shard::{self, ShardPlan},
     store::Store,
     telemetry::Telemetry,
     writer::Lane,
@@ -20,7 +21,7 @@ use super::{
 /// A running server. Gone with its tasks.
 #[derive(Clone)]
 pub struct Server {
-    pub shards: Shards,
+    pub chats: Chats,
     pub cores: usize,
 }
 
@@ -70,7 +71,8 @@ impl Server {
         let cores = plan.cores;
         let mut state = sim.state();
         state.trace.note("server starts");
-        state.server = Some(Self { shards, cores });
+        let chats = Chats::new(shards);
+        state.server = Some(Self { chats, cores });
     }
 
     /// Kills it: every task is dropped, the disk stays.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chat_service::{
+    chats::{End, PostAnswer},
     domain::{ChatError, ChatId, Draft, PREFIX_LEN, Row, Seq, UserName},
-    feed::{End, PostAnswer},
     proto,
 };
 use prost::Message as _;
