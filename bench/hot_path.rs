@@ -9,7 +9,8 @@ use std::{
 
 use chat_service::{
     domain::{ChatId, ClientMessageId, Draft, Seq, Timestamp, UserName},
-    shard::{Chat, Effect, Entry, Post, Read, Ring, RingBound, Room},
+    feed::{Entry, Read, Ring, RingBound},
+    shard::{Chat, Effect, Post, Room},
     store::ChatRecord,
     writer::Landed,
 };

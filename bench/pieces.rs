@@ -10,7 +10,8 @@ use chat_service::{
     domain::{
         ChatId, ClientMessageId, Draft, Frame, MessageId, Row, Seq, Timestamp, UserName, packed,
     },
-    shard::{Chat, Effect, Entry, Post, Read, Ring, RingBound, Room},
+    feed::{Entry, Read, Ring, RingBound},
+    shard::{Chat, Effect, Post, Room},
     store::ChatRecord,
     writer::Landed,
 };

@@ -20,11 +20,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{AccessError, KeyError},
+    chats::Chats,
     config::{ServeConfig, StoreChoice},
     domain::{Clock, Invalid},
+    feed::History,
     grpc::{Calls, Server, Service},
     runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
-    shard::{History, Shards},
     store::{Store, postgres, sqlite},
     telemetry::{Depths, LogLevel, Telemetry, TraceError},
 };
@@ -147,7 +148,7 @@ pub struct App {
     /// Threads of the writer lanes, where they have their own.
     writers: Option<Cores>,
     store: Arc<dyn Store>,
-    shards: Shards,
+    chats: Chats,
     service: Service,
     connections: TaskTracker,
     closed: CancellationToken,
@@ -215,14 +216,14 @@ impl App {
             metrics: telemetry.metrics.clone(),
             pages: memory.pages(),
         });
-        let shards = shards::start(&config, memory, &cores, &lanes, &history);
-        let waiting = shards.clone();
+        let chats = shards::start(&config, memory, &cores, &lanes, &history);
+        let waiting = chats.clone();
         telemetry.metrics.probe_depths(move || Depths {
             mailbox: waiting.waiting() as u64,
             lane_connects: lane_connects.load(Ordering::Relaxed),
         });
         let limits = plan::limits(&config);
-        let calls = Calls::new(shards.clone(), store.clone(), clock, limits);
+        let calls = Calls::new(chats.clone(), store.clone(), clock, limits);
         let ending = CancellationToken::new();
         let service = Service::new(Arc::new(calls), guards, telemetry.clone(), ending.clone())?;
         let metrics = telemetry.metrics.clone();
@@ -240,7 +241,7 @@ impl App {
             cores,
             writers,
             store,
-            shards,
+            chats,
             service,
             connections: TaskTracker::new(),
             closed: CancellationToken::new(),
@@ -286,7 +287,7 @@ impl App {
         self.http.set_draining();
         self.service.set_draining().await;
         self.closed.cancel();
-        if !wait_until(deadline, self.shards.drain()).await {
+        if !wait_until(deadline, self.chats.drain()).await {
             tracing::warn!("drain timed out, some sends stay unanswered");
         }
         self.ending.cancel();

@@ -1,11 +1,13 @@
 //! The values that the rooms hand to each other: validated ids and names, a
 //! message before ([`Draft`]) and after ([`Row`]) it has its place in a chat,
-//! its wire form ([`Frame`]), and digests that stand for values ([`Digests`]).
+//! its wire form ([`Frame`]), how what is asked of a chat ends ([`PostResult`],
+//! [`ChatError`]), and digests that stand for values ([`Digests`]).
 //!
 //! Invariants:
 //! 1. A value of these types has been validated; nothing checks it again.
 //! 2. No I/O, no clock, no runtime: time is an argument ([`Timestamp`]).
 
+mod call;
 mod clock;
 mod digest;
 mod frame;
@@ -15,6 +17,7 @@ mod origin;
 mod packed;
 mod visible;
 
+pub use call::{Caller, ChatError, PostResult, Receipt, Refusal};
 pub use clock::Clock;
 pub use digest::Digests;
 pub use frame::{Frame, PREFIX_LEN};

@@ -2,17 +2,20 @@
 //! this library.
 //!
 //! A message's way: [`grpc`] takes it off the wire and validates it, [`auth`]
-//! says who sent it, [`shard`] gives it its place in its chat, [`writer`]
-//! commits it to the [`store`], and the shard then lets the chat's readers know,
-//! whose streams [`grpc`] feeds from the chat's ring.
+//! says who sent it, [`chats`] knows the way to its chat's [`shard`], which gives
+//! it its place in the chat. [`writer`] commits it to the [`store`]; the shard then
+//! appends it to the chat's [`feed`], from whose ring [`grpc`] serves the streams of
+//! the readers.
 
 pub mod admin;
 pub mod app;
 pub mod auth;
+pub mod chats;
 pub mod client;
 pub mod config;
 pub mod domain;
 pub mod fault;
+pub mod feed;
 pub mod grpc;
 pub mod reference;
 pub mod runtime;

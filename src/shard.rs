@@ -1,34 +1,28 @@
-//! Chats at work. Each chat lives in one shard, which alone changes it; a shard
-//! is a task on one core. Readers follow a chat from any core.
+//! The half of a chat that owns it: its seqs, its duplicate window, its members. Each
+//! chat lives in one shard, which alone changes it; a shard is a task on one core.
+//! The reading half is in `feed`.
 //!
-//! Called by `grpc` through [`Shards`]; calls `writer` and `store`.
+//! Called by `chats`, which knows in which shard a chat lives, through
+//! [`ShardHandle`]; calls `feed`, `writer` and `store`.
 //!
 //! Invariants:
 //! 1. Only a chat's shard gives out its seqs, and in order (P2).
 //! 2. Readers and senders learn of a message after its commit (P1, P3).
-//! 3. A reader is a place in the chat, not a queue: a slow one holds nothing and
-//!    nobody up (P4, P6).
+//! 3. Every post and every command gets one answer, and its place is given back.
 //! 4. A shard has at most two batches with its lane, and a chat is in one.
-//! 5. Nobody outside knows on which core a chat lives: [`Shards`] is the way.
+//! 5. Nobody outside sends to a mailbox: [`ShardHandle`] is the way.
 
 mod active;
 mod askers;
 mod callers;
 mod change;
 mod chat;
-mod cursor;
-mod feed;
 mod handle;
-mod history;
 mod members;
-mod packed;
 mod post;
 mod queue;
 mod reads;
-mod ring;
-mod slot;
 mod task;
-mod wake;
 mod window;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -36,18 +30,14 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use chat::Chat;
-pub use cursor::{Delivery, Reader};
-pub use handle::{Caller, ShardError, Shards};
-pub use history::{History, Pages};
-pub use packed::Packed;
-pub use post::{Effect, Load, Post, PostResult, Receipt, Refusal, Room};
-pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
-pub use slot::{End, PostAnswer, Slot};
+pub use handle::ShardHandle;
+pub use post::{Effect, Load, Post, Room};
 pub use task::ShardSettings;
-pub use wake::Wakes;
 
-use crate::writer::{SHARD_BATCHES, Submission};
-use handle::ShardHandle;
+use crate::{
+    feed::{History, Wakes},
+    writer::{SHARD_BATCHES, Submission},
+};
 use task::{Shard, State};
 
 /// Commands that may wait in a shard's mailbox, besides posts.
@@ -67,8 +57,9 @@ pub struct ShardPlan {
 /// A shard's life, to be spawned on its core.
 pub type ShardTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes the shards, and gives the task of each to `spawn` with its core.
-pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> Shards {
+/// Makes the shards and gives the task of each to `spawn`, with its core. The way to
+/// each, in the order of the plans.
+pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> Vec<ShardHandle> {
     let mut handles = Vec::with_capacity(plans.len());
     for plan in plans {
         let (posts, post_mailbox) = mpsc::channel(plan.settings.mailbox);
@@ -98,5 +89,5 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             callers: Default::default(),
         });
     }
-    Shards::new(handles)
+    handles
 }

@@ -20,9 +20,10 @@ use crate::{
     },
     config::{AccessConfig, AuthChoice, JwtKeys, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
+    feed::RingBound,
     grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
     runtime::{self, Cores, Spawner, Tls, TlsFiles},
-    shard::{Load, RingBound, Room, ShardSettings},
+    shard::{Load, Room, ShardSettings},
     store::{
         Store,
         memory::MemoryStore,

@@ -3,8 +3,8 @@
 use super::AppError;
 use crate::{
     config::{MemoryChoice, ServeConfig},
+    feed::Pages,
     runtime,
-    shard::Pages,
 };
 
 /// What `--memory` comes to, in bytes.

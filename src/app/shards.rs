@@ -1,4 +1,4 @@
-//! The shards and their writer lanes, started.
+//! The shards and their writer lanes, started, and the way to the chats.
 
 use std::sync::Arc;
 
@@ -6,10 +6,12 @@ use tokio::sync::mpsc;
 
 use super::{plan, room::Budget};
 use crate::{
+    chats::Chats,
     config::ServeConfig,
     domain::Clock,
+    feed::{History, Wakes},
     runtime::Cores,
-    shard::{self, History, ShardPlan, Shards, Wakes},
+    shard::{self, ShardPlan},
     store::Store,
     telemetry::Telemetry,
     writer::{Lane, Submission},
@@ -39,14 +41,14 @@ pub fn start_lanes(
     (0..config.writer_lanes).map(start).collect()
 }
 
-/// The shards, each on one of the cores, and the way to them.
+/// The shards, each on one of the cores; and the way to their chats.
 pub fn start(
     config: &ServeConfig,
     memory: Budget,
     cores: &Cores,
     lanes: &[mpsc::Sender<Submission>],
     history: &Arc<History>,
-) -> Shards {
+) -> Chats {
     let wakes = Arc::new(Wakes::new(cores.count()));
     for core in 0..cores.count() {
         let task = wakes.clone().run(core);
@@ -59,7 +61,8 @@ pub fn start(
         wakes: wakes.clone(),
         history: history.clone(),
     });
-    shard::start(plans.collect(), |core, task| {
+    let shards = shard::start(plans.collect(), |core, task| {
         cores.spawner(core).spawn_vital("shard", task);
-    })
+    });
+    Chats::new(shards)
 }

@@ -13,10 +13,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
+    chats::{Chats, Slot},
     config::WhoMayAdd,
-    domain::{ChatId, Clock, Draft, Timestamp, UserName},
+    domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
     proto,
-    shard::{Caller, Shards, Slot},
     store::{ChatRecord, NewChat, Store, StoreResult},
     telemetry::{SpanRef, chain, log_limited},
 };
@@ -83,7 +83,7 @@ impl Largest {
 /// The calls of `chat_v1.ChatV1`, on values that the wire has been taken off.
 #[derive(Debug)]
 pub struct Calls {
-    shards: Shards,
+    chats: Chats,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     limits: Limits,
@@ -137,14 +137,9 @@ impl Call {
 }
 
 impl Calls {
-    pub fn new(
-        shards: Shards,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(chats: Chats, store: Arc<dyn Store>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
         Self {
-            shards,
+            chats,
             store,
             clock,
             limits,
@@ -157,8 +152,8 @@ impl Calls {
         &self.limits
     }
 
-    pub fn shards(&self) -> &Shards {
-        &self.shards
+    pub fn way(&self) -> &Chats {
+        &self.chats
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
@@ -223,7 +218,7 @@ impl Calls {
         request: proto::GetRequest,
     ) -> Result<proto::GetResponse, Problem> {
         let chat = validate::chat_id("id", request.id)?;
-        let (record, _) = call.within(self.shards.get(chat, call.caller())).await?;
+        let (record, _) = call.within(self.chats.get(chat, call.caller())).await?;
         Ok(proto::GetResponse {
             chat: Some(to_chat(record)),
         })
@@ -235,13 +230,13 @@ impl Calls {
         request: proto::DeleteRequest,
     ) -> Result<(), Problem> {
         let chat = validate::chat_id("id", request.id)?;
-        call.within(self.shards.delete(chat, call.caller())).await?;
+        call.within(self.chats.delete(chat, call.caller())).await?;
         log_limited!(INFO, %chat, user = %call.user(), request_id = %call.id.request,
             trace_id = call.id.trace_id(), "chat deleted");
         Ok(())
     }
 
-    /// The message is with its shard when this returns; its future is the answer.
+    /// The message is on its way to its chat when this returns; its future is the answer.
     pub fn send_message(
         &self,
         identity: &Identity,
@@ -252,7 +247,7 @@ impl Calls {
         let valid = validate::send(request, &identity.user, &self.limits);
         let posted = valid.map(|(chat, draft)| {
             let from = identity.user.clone();
-            self.shards.post(chat, from, draft, deadline, span)
+            self.chats.post(chat, from, draft, deadline, span)
         });
         async move {
             let receipt = posted?.await?;
@@ -272,7 +267,7 @@ impl Calls {
         span: Option<SpanRef>,
     ) {
         let now = || self.clock.now();
-        self.shards
+        self.chats
             .post_on_stream(chat, slot, draft, self.limits.timeout, span, now)
             .await;
     }
@@ -286,7 +281,7 @@ impl Calls {
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
         validate::new_names("usernames", &users)?;
         self.may_add(&call, "usernames", &users).await?;
-        let changed = self.shards.add_members(chat, call.caller(), users);
+        let changed = self.chats.add_members(chat, call.caller(), users);
         let (record, count) = call.within(changed).await?;
         match count {
             0 => log_limited!(DEBUG, %chat, user = %call.user(), "no members added"),
@@ -304,7 +299,7 @@ impl Calls {
     ) -> Result<proto::RemoveMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
-        let changed = self.shards.remove_members(chat, call.caller(), users);
+        let changed = self.chats.remove_members(chat, call.caller(), users);
         let (record, count) = call.within(changed).await?;
         match count {
             0 => log_limited!(DEBUG, %chat, user = %call.user(), "no members removed"),

@@ -32,10 +32,10 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    domain::{ChatId, Seq},
+    chats::{Delivery, End, PostAnswer, Reader, Slot},
+    domain::{ChatId, Refusal, Seq},
     proto,
     runtime::Spawner,
-    shard::{Delivery, End, PostAnswer, Reader, Refusal, Slot},
     telemetry::SpanRef,
 };
 
@@ -261,7 +261,7 @@ async fn join(
     };
     let join = validate::join(first, &identity.user)?;
     let user = identity.user.clone();
-    let reader = calls.shards().join(join.chat, user, join.after_seq, core);
+    let reader = calls.way().join(join.chat, user, join.after_seq, core);
     let reader = reader.await?;
     Ok((join, reader, frames))
 }

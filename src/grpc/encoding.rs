@@ -7,7 +7,7 @@ use flate2::bufread::GzDecoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::status::Problem;
-use crate::{domain::packed, shard::Packed};
+use crate::{chats::Packed, domain::packed};
 
 pub static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");

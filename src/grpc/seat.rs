@@ -5,8 +5,8 @@ use std::{
 };
 
 use crate::{
+    chats::{Delivery, End, Reader},
     runtime::Spawner,
-    shard::{Delivery, End, Reader},
 };
 
 /// How long a stream that has ended keeps its place in the chat for a client

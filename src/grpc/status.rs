@@ -7,9 +7,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::{limit::Limit, measure::Ended};
 use crate::{
     auth::AuthError,
-    domain::Invalid,
+    chats::End,
+    domain::{ChatError, Invalid, Refusal},
     proto,
-    shard::{End, Refusal, ShardError},
     store::StoreError,
 };
 
@@ -258,23 +258,23 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<ShardError> for Problem {
-    fn from(error: ShardError) -> Self {
+impl From<ChatError> for Problem {
+    fn from(error: ChatError) -> Self {
         let message = error.to_string();
         match error {
-            ShardError::NotMember => not_member(),
-            ShardError::NotFound => Self::new(Code::NotFound, "CHAT_NOT_FOUND", message),
-            ShardError::NotCreator => Self::new(Code::PermissionDenied, "NOT_THE_CREATOR", message),
-            ShardError::TooManyMembers { .. } => {
+            ChatError::NotMember => not_member(),
+            ChatError::NotFound => Self::new(Code::NotFound, "CHAT_NOT_FOUND", message),
+            ChatError::NotCreator => Self::new(Code::PermissionDenied, "NOT_THE_CREATOR", message),
+            ChatError::TooManyMembers { .. } => {
                 Self::new(Code::FailedPrecondition, "TOO_MANY_MEMBERS", message).on("usernames")
             }
-            ShardError::AheadOfChat { last_seq } => Self {
+            ChatError::AheadOfChat { last_seq } => Self {
                 metadata: Some(("last_seq", last_seq.to_string())),
                 ..Self::new(Code::OutOfRange, "AFTER_SEQ_AHEAD", message).on("after_seq")
             },
-            ShardError::Busy { queue } => busy(queue),
-            ShardError::Unavailable => no_store(),
-            ShardError::Draining => Self::draining(),
+            ChatError::Busy { queue } => busy(queue),
+            ChatError::Unavailable => no_store(),
+            ChatError::Draining => Self::draining(),
         }
     }
 }
@@ -362,6 +362,6 @@ mod tests {
     #[test]
     fn p7_a_missing_chat_looks_like_one_of_others() {
         let refusal = Problem::from(Refusal::NotMember);
-        assert_eq!(refusal, Problem::from(ShardError::NotMember));
+        assert_eq!(refusal, Problem::from(ChatError::NotMember));
     }
 }

@@ -2,13 +2,16 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
     askers::Waiting,
-    change::Change,
+    callers::Answer,
     chat::Chat,
-    feed::Feed,
-    handle::{Caller, ChatCommand, Reply, ShardError},
+    handle::{ChatCommand, Reply},
     queue::Queue,
 };
-use crate::domain::{ChatId, UserName};
+use crate::{
+    domain::{Caller, ChatError, ChatId, MessageId, Seq, UserName},
+    feed::{End, Feed},
+    store::ChatRecord,
+};
 
 /// A chat's place in its shard.
 #[derive(Debug)]
@@ -38,6 +41,36 @@ pub(super) struct Active {
     /// whether it has been used since it came there.
     pub place: Option<u64>,
     pub used: bool,
+}
+
+/// A change that is with the store.
+#[derive(Debug)]
+pub(super) enum Change {
+    Add {
+        users: Vec<UserName>,
+        answer: Answer<(ChatRecord, usize)>,
+    },
+    Remove {
+        users: Vec<UserName>,
+        answer: Answer<(ChatRecord, usize)>,
+    },
+    /// Begins once nothing of the chat is with the writer any more.
+    Delete {
+        begun: bool,
+        /// The store's lineage that the caller's right is known of.
+        as_of: u64,
+        answer: Answer<()>,
+    },
+    /// The chat is read again: the outcome of a change was lost, or there is doubt
+    /// (`doubted`) whether the store still has it with all its messages, up to the one
+    /// that is the newest now.
+    Reload {
+        doubted: bool,
+        newest: Option<(Seq, MessageId)>,
+    },
+    /// The store has the chat no more, or has lost messages of it. It goes once
+    /// nothing of it is with the writer.
+    Gone(End),
 }
 
 /// Whether what memory has of a chat is what the store has.
@@ -79,24 +112,24 @@ impl Active {
         asker.is_none_or(|user| self.chat.members().contains(user))
     }
 
-    pub fn check_may_see(&self, caller: &Caller) -> Result<(), ShardError> {
+    pub fn check_may_see(&self, caller: &Caller) -> Result<(), ChatError> {
         if caller.admin || self.chat.members().contains(&caller.user) {
             Ok(())
         } else {
-            Err(ShardError::NotMember)
+            Err(ChatError::NotMember)
         }
     }
 
-    pub fn check_may_change(&self, caller: &Caller) -> Result<(), ShardError> {
+    pub fn check_may_change(&self, caller: &Caller) -> Result<(), ChatError> {
         self.check_may_see(caller)?;
         if caller.admin || *self.chat.created_by() == caller.user {
             Ok(())
         } else {
-            Err(ShardError::NotCreator)
+            Err(ChatError::NotCreator)
         }
     }
 
-    pub fn check_may_remove(&self, caller: &Caller, users: &[UserName]) -> Result<(), ShardError> {
+    pub fn check_may_remove(&self, caller: &Caller, users: &[UserName]) -> Result<(), ChatError> {
         if users.iter().all(|user| *user == caller.user) {
             self.check_may_see(caller)
         } else {
@@ -109,15 +142,15 @@ impl Active {
 pub(super) fn refuse_missing(command: ChatCommand) {
     refuse(command, |caller| {
         if caller.is_some_and(|caller| caller.admin) {
-            ShardError::NotFound
+            ChatError::NotFound
         } else {
-            ShardError::NotMember
+            ChatError::NotMember
         }
     });
 }
 
 /// Answers a command with an error; the choice may depend on the caller.
-pub(super) fn refuse(command: ChatCommand, error: impl Fn(Option<&Caller>) -> ShardError) {
+pub(super) fn refuse(command: ChatCommand, error: impl Fn(Option<&Caller>) -> ChatError) {
     match command {
         ChatCommand::Join { answer, .. } => answer.send(Err(error(None))),
         ChatCommand::Get { caller, answer } => answer.send(Err(error(Some(&caller)))),

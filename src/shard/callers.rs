@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use ahash::AHashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::handle::ShardError;
-use crate::domain::UserName;
+use crate::domain::{ChatError, UserName};
 
 /// Commands that a shard may have of one user at a time; those behind them wait with
 /// their callers, in the order they came. The mailbox holds those of many users.
@@ -52,19 +51,19 @@ impl Callers {
 /// also when the caller has gone away.
 #[derive(Debug)]
 pub(super) struct Answer<T> {
-    to: oneshot::Sender<Result<T, ShardError>>,
+    to: oneshot::Sender<Result<T, ChatError>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<T> Answer<T> {
     pub fn new(
         place: Option<OwnedSemaphorePermit>,
-    ) -> (Self, oneshot::Receiver<Result<T, ShardError>>) {
+    ) -> (Self, oneshot::Receiver<Result<T, ChatError>>) {
         let (to, result) = oneshot::channel();
         (Self { to, _place: place }, result)
     }
 
-    pub fn send(self, result: Result<T, ShardError>) {
+    pub fn send(self, result: Result<T, ChatError>) {
         // Whoever has gone away does not want it any more.
         _ = self.to.send(result);
     }

@@ -1,61 +1,20 @@
 //! Changes of a chat itself: its members, its end. The store has them before
 //! the chat does, one at a time.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use super::{
-    active::{Active, Trust},
+    active::{Active, Change, Trust},
     callers::Answer,
-    handle::{ChatCommand, ShardError},
-    history::History,
-    reads::reread,
-    slot::End,
+    handle::ChatCommand,
+    reads::{StoreAnswer, StoreCall, reread},
 };
 use crate::{
-    domain::{ChatId, Clock, MessageId, Row, Seq, UserName},
+    domain::{ChatError, ChatId, Clock, Row, UserName},
+    feed::{End, History},
     store::{ChatRecord, Store, StoreError, StoreResult},
     telemetry::{chain, log_limited},
 };
-
-/// A change that is with the store.
-#[derive(Debug)]
-pub(super) enum Change {
-    Add {
-        users: Vec<UserName>,
-        answer: Answer<(ChatRecord, usize)>,
-    },
-    Remove {
-        users: Vec<UserName>,
-        answer: Answer<(ChatRecord, usize)>,
-    },
-    /// Begins once nothing of the chat is with the writer any more.
-    Delete {
-        begun: bool,
-        /// The store's lineage that the caller's right is known of.
-        as_of: u64,
-        answer: Answer<()>,
-    },
-    /// The chat is read again: the outcome of a change was lost, or there is doubt
-    /// (`doubted`) whether the store still has it with all its messages, up to the one
-    /// that is the newest now.
-    Reload {
-        doubted: bool,
-        newest: Option<(Seq, MessageId)>,
-    },
-    /// The store has the chat no more, or has lost messages of it. It goes once
-    /// nothing of it is with the writer.
-    Gone(End),
-}
-
-/// What the store said.
-pub(super) enum StoreAnswer {
-    Loaded(ChatId, StoreResult<Option<(ChatRecord, Vec<Row>)>>),
-    /// Whether one of those who asked is a member.
-    LookedUp(ChatId, StoreResult<bool>),
-    Changed(ChatId, StoreResult<()>),
-}
-
-pub(super) type StoreCall = Pin<Box<dyn Future<Output = StoreAnswer> + Send>>;
 
 /// What the shard is to do about a change.
 pub(super) enum Next {
@@ -88,7 +47,7 @@ impl Active {
                 let allowed = self.check_may_change(&caller).and_then(|()| {
                     let max = max_members;
                     let fits = members <= max || users.is_empty();
-                    fits.then_some(()).ok_or(ShardError::TooManyMembers { max })
+                    fits.then_some(()).ok_or(ChatError::TooManyMembers { max })
                 });
                 match allowed {
                     Err(error) => self.answer(answer, Err(error)),
@@ -137,7 +96,7 @@ impl Active {
         }
     }
 
-    fn answer<T>(&self, answer: Answer<T>, result: Result<T, ShardError>) -> Next {
+    fn answer<T>(&self, answer: Answer<T>, result: Result<T, ChatError>) -> Next {
         answer.send(result);
         Next::Nothing
     }
@@ -193,7 +152,7 @@ impl Active {
             log_limited!(WARN, chat = %self.chat.id(), error = %chain(error), "change of a chat failed");
         }
         let unknown = matches!(result, Err(StoreError::OutcomeUnknown(_)));
-        let result = result.map_err(|_| ShardError::Unavailable);
+        let result = result.map_err(|_| ChatError::Unavailable);
         match change {
             Change::Add { users, answer } => {
                 let result = result.map(|()| {

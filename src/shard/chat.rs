@@ -6,11 +6,11 @@ use smallvec::SmallVec;
 
 use super::{
     members::Members,
-    post::{Effect, Load, Post, Receipt, Refusal, Room},
+    post::{Effect, Load, Post, Room},
     window::{Key, Known, TextDigest, Window},
 };
 use crate::{
-    domain::{ChatId, Draft, Invalid, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{ChatId, Draft, Invalid, MessageId, Receipt, Refusal, Row, Seq, Timestamp, UserName},
     fault::{self, Fault},
     store::ChatRecord,
     telemetry::SpanRef,

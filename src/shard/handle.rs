@@ -4,38 +4,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ahash::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
     callers::{Answer, Callers},
-    cursor::Reader,
-    post::{Post, PostResult, Refusal},
-    slot::Slot,
+    post::Post,
 };
 use crate::{
-    domain::{ChatId, ClientMessageId, Draft, Seq, UserName},
+    domain::{
+        Caller, ChatError, ChatId, ClientMessageId, Draft, PostResult, Refusal, Seq, UserName,
+    },
+    feed::{Reader, Slot},
     store::ChatRecord,
     telemetry::SpanRef,
 };
 
-/// How everyone else reaches a chat, wherever it lives. Cheap to clone.
+/// The way to one shard: its mailboxes. Posts have their own, so that a shard that
+/// has all the posts it may hold still answers everything else. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shards {
-    shards: Arc<[ShardHandle]>,
-    hash: RandomState,
-}
-
-/// One shard's mailboxes. Posts have their own, so that a shard that has all
-/// the posts it may hold still answers everything else.
-#[derive(Debug, Clone)]
-pub(super) struct ShardHandle {
+pub struct ShardHandle {
     /// Has room for every post that has a place.
-    pub posts: mpsc::Sender<(ChatId, Post<Reply>)>,
+    pub(super) posts: mpsc::Sender<(ChatId, Post<Reply>)>,
     /// Places for posts that wait for the shard, until it accepts them.
-    pub places: Arc<Semaphore>,
-    pub commands: mpsc::Sender<Command>,
-    pub callers: Arc<Callers>,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) callers: Arc<Callers>,
 }
 
 /// Where the answer to a post goes.
@@ -43,18 +36,6 @@ pub(super) struct ShardHandle {
 pub(super) enum Reply {
     Call(oneshot::Sender<PostResult>),
     Stream(Arc<Slot>, Option<ClientMessageId>),
-}
-
-impl ShardHandle {
-    /// The shard gives the place back.
-    fn send(&self, place: SemaphorePermit<'_>, chat: ChatId, post: Post<Reply>) {
-        place.forget();
-        if let Err(unsent) = self.posts.try_send((chat, post)) {
-            // The shard is gone: as many places as posts, there is room.
-            let (_, post) = unsent.into_inner();
-            post.reply.send(Err(Refusal::Draining));
-        }
-    }
 }
 
 impl Reply {
@@ -65,38 +46,6 @@ impl Reply {
             Self::Stream(slot, id) => slot.answer(id, result),
         }
     }
-}
-
-/// On whose behalf a call is made.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    pub user: UserName,
-    /// May see and change every chat.
-    pub admin: bool,
-}
-
-/// Why a call on a chat was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ShardError {
-    /// The same for a chat that does not exist, so that ids can't be probed
-    /// (P7).
-    #[error("not a member of the chat, or no such chat")]
-    NotMember,
-    /// Only an admin is told so.
-    #[error("no such chat")]
-    NotFound,
-    #[error("only the chat's creator or an admin may do this")]
-    NotCreator,
-    #[error("the chat would have more than {max} members")]
-    TooManyMembers { max: usize },
-    #[error("after_seq is ahead of the chat's newest message, {last_seq}")]
-    AheadOfChat { last_seq: Seq },
-    #[error("the queue is full: {queue}")]
-    Busy { queue: &'static str },
-    #[error("the store is unavailable")]
-    Unavailable,
-    #[error("the server is shutting down")]
-    Draining,
 }
 
 /// Everything but posts.
@@ -135,28 +84,8 @@ pub(super) enum ChatCommand {
     },
 }
 
-impl Shards {
-    pub(super) fn new(shards: Vec<ShardHandle>) -> Self {
-        let [a, b, c, d] = std::array::from_fn(|_| fastrand::u64(..));
-        Self {
-            shards: shards.into(),
-            // Placement is this process's own affair, so any seeds do. These can be
-            // drawn again.
-            hash: RandomState::with_seeds(a, b, c, d),
-        }
-    }
-
-    fn of(&self, chat: ChatId) -> &ShardHandle {
-        let hash = self.hash.hash_one(chat);
-        &self.shards[(hash % self.shards.len() as u64) as usize]
-    }
-
-    /// Posts a message at once; the future is the answer, and `Ok` means that it is
-    /// committed (P1). A full mailbox refuses (P6). The answer comes by `deadline`,
-    /// give or take the milliseconds between two looks at deadlines (P8).
-    ///
-    /// # Errors
-    /// If the message was not stored, or not known to be within the deadline.
+impl ShardHandle {
+    /// Posts a message at once; the future is the answer. A full mailbox refuses (P6).
     pub fn post(
         &self,
         chat: ChatId,
@@ -166,7 +95,6 @@ impl Shards {
         span: Option<SpanRef>,
     ) -> impl Future<Output = PostResult> + use<> {
         let (caller, answer) = oneshot::channel();
-        let shard = self.of(chat);
         let post = Post {
             from,
             draft,
@@ -174,16 +102,15 @@ impl Shards {
             deadline,
             reply: Reply::Call(caller),
         };
-        match shard.places.try_acquire() {
-            Ok(place) => shard.send(place, chat, post),
+        match self.places.try_acquire() {
+            Ok(place) => self.send(place, chat, post),
             Err(_) => post.reply.send(Err(Refusal::Busy { queue: "mailbox" })),
         }
         async move { answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)) }
     }
 
-    /// Posts a message on a stream. Waits while the stream has as many posts
-    /// under way as it may, or the mailbox is full: the client's flow control
-    /// then holds it back. The stream's reading half gets the answer.
+    /// Posts a message on a stream, once the stream may have another one under way and
+    /// the mailbox has room. The stream's reading half gets the answer.
     pub async fn post_on_stream(
         &self,
         chat: ChatId,
@@ -196,8 +123,7 @@ impl Shards {
         poll_fn(|cx| slot.poll_post(cx)).await;
         let id = draft.client_message_id.clone();
         let reply = Reply::Stream(slot.clone(), id);
-        let shard = self.of(chat);
-        let Ok(place) = shard.places.acquire().await else {
+        let Ok(place) = self.places.acquire().await else {
             return reply.send(Err(Refusal::Draining));
         };
         let post = Post {
@@ -207,32 +133,24 @@ impl Shards {
             deadline: now() + timeout,
             reply,
         };
-        shard.send(place, chat, post);
+        self.send(place, chat, post);
     }
 
-    /// Sends that wait in mailboxes, all shards together.
+    /// Sends that wait in the mailbox.
     pub fn waiting(&self) -> usize {
-        let waiting = |shard: &ShardHandle| {
-            let places = shard.places.available_permits();
-            shard.posts.max_capacity().saturating_sub(places)
-        };
-        self.shards.iter().map(waiting).sum()
+        let places = self.places.available_permits();
+        self.posts.max_capacity().saturating_sub(places)
     }
 
-    /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the
-    /// one that will poll the reader. Waits while the shard's mailbox is full.
-    ///
-    /// # Errors
-    /// If the user is not a member, or `after_seq` is ahead of the chat.
+    /// Joins a chat as a reader, which `core` will poll. Waits while the mailbox is full.
     pub async fn join(
         &self,
         chat: ChatId,
         user: UserName,
         after_seq: Option<Seq>,
         core: usize,
-    ) -> Result<Reader, ShardError> {
-        let shard = self.of(chat);
-        let (answer, joined) = Answer::new(shard.callers.enter(&user).await);
+    ) -> Result<Reader, ChatError> {
+        let (answer, joined) = Answer::new(self.callers.enter(&user).await);
         let join = ChatCommand::Join {
             user,
             after_seq,
@@ -242,38 +160,30 @@ impl Shards {
         // After a restart or a broken network all readers come back at once. A
         // stream that waits for its place holds nothing that it would not hold
         // anyway, and how many there are is bounded by connections and streams.
-        match shard.commands.send(Command::Chat(chat, join)).await {
-            Ok(()) => joined.await.unwrap_or(Err(ShardError::Unavailable)),
-            Err(_) => Err(ShardError::Draining),
+        match self.commands.send(Command::Chat(chat, join)).await {
+            Ok(()) => joined.await.unwrap_or(Err(ChatError::Unavailable)),
+            Err(_) => Err(ChatError::Draining),
         }
     }
 
-    /// Describes a chat to a member of it, or an admin, and says how many of its
-    /// messages are with the writer.
-    ///
-    /// # Errors
-    /// If the caller may not see it, or there is no such chat.
+    /// The chat, and how many of its messages are with the writer.
     pub async fn get(
         &self,
         chat: ChatId,
         caller: Caller,
-    ) -> Result<(ChatRecord, usize), ShardError> {
+    ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::Get { caller, answer })
             .await
     }
 
-    /// Adds members to the end of the list; answers with the chat as it then is,
-    /// and how many are new.
-    ///
-    /// # Errors
-    /// If the caller may not, or there would be too many.
+    /// Adds members; answers with the chat as it then is, and how many are new.
     pub async fn add_members(
         &self,
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
-    ) -> Result<(ChatRecord, usize), ShardError> {
+    ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::AddMembers {
             caller,
@@ -284,15 +194,12 @@ impl Shards {
     }
 
     /// Removes members and ends their streams; answers as [`Self::add_members`] does.
-    ///
-    /// # Errors
-    /// If the caller may not.
     pub async fn remove_members(
         &self,
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
-    ) -> Result<(ChatRecord, usize), ShardError> {
+    ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::RemoveMembers {
             caller,
@@ -303,27 +210,28 @@ impl Shards {
     }
 
     /// Deletes a chat and ends its streams.
-    ///
-    /// # Errors
-    /// If the caller may not.
-    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ShardError> {
+    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
         let user = caller.user.clone();
         self.command(chat, user, |answer| ChatCommand::Delete { caller, answer })
             .await
     }
 
-    /// Drains every shard: returns once all that was accepted is answered and
-    /// all streams have been told to end (P9).
-    pub async fn drain(&self) {
-        let mut drained = Vec::with_capacity(self.shards.len());
-        for shard in self.shards.iter() {
-            let (answer, done) = oneshot::channel();
-            if shard.commands.send(Command::Drain(answer)).await.is_ok() {
-                drained.push(done);
-            }
-        }
-        for done in drained {
-            _ = done.await;
+    /// Asks the shard to drain. The future that it gives is done once all that was
+    /// accepted is answered and all streams have been told to end (P9).
+    pub async fn drain(&self) -> impl Future<Output = ()> + use<> {
+        let (answer, drained) = oneshot::channel();
+        // A shard that is gone drops it, and has nothing to drain.
+        _ = self.commands.send(Command::Drain(answer)).await;
+        async move { _ = drained.await }
+    }
+
+    /// The shard gives the place back.
+    fn send(&self, place: SemaphorePermit<'_>, chat: ChatId, post: Post<Reply>) {
+        place.forget();
+        if let Err(unsent) = self.posts.try_send((chat, post)) {
+            // The shard is gone: as many places as posts, there is room.
+            let (_, post) = unsent.into_inner();
+            post.reply.send(Err(Refusal::Draining));
         }
     }
 
@@ -332,16 +240,15 @@ impl Shards {
         chat: ChatId,
         user: UserName,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
-    ) -> Result<T, ShardError> {
-        let shard = self.of(chat);
-        let (answer, result) = Answer::new(shard.callers.enter(&user).await);
+    ) -> Result<T, ChatError> {
+        let (answer, result) = Answer::new(self.callers.enter(&user).await);
         let command = Command::Chat(chat, command(answer));
-        match shard.commands.try_send(command) {
-            Ok(()) => result.await.unwrap_or(Err(ShardError::Unavailable)),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(ShardError::Busy {
+        match self.commands.try_send(command) {
+            Ok(()) => result.await.unwrap_or(Err(ChatError::Unavailable)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(ChatError::Busy {
                 queue: "shard commands",
             }),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(ShardError::Draining),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(ChatError::Draining),
         }
     }
 }

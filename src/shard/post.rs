@@ -1,7 +1,7 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::{
-    domain::{Draft, Invalid, Row, Seq, Timestamp, UserName},
+    domain::{Draft, PostResult, Row, UserName},
     telemetry::SpanRef,
 };
 
@@ -15,48 +15,6 @@ pub struct Post<R> {
     pub deadline: Instant,
     pub reply: R,
 }
-
-/// Where a message landed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    pub seq: Seq,
-    pub created_at: Timestamp,
-    /// It had been stored by an earlier post.
-    pub duplicate: bool,
-}
-
-/// Why a post was not stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Found by whoever read it off the wire.
-    #[error("{field}: {why}")]
-    Invalid { field: &'static str, why: Invalid },
-    #[error("not a member of the chat, or no such chat")]
-    NotMember,
-    /// A bounded queue is full; `queue` names it.
-    #[error("the queue is full: {queue}")]
-    Busy { queue: &'static str },
-    /// Found by whoever counts what a user sends.
-    #[error("the user sends more than it may")]
-    TooFast { retry: Duration },
-    /// It was not stored before its deadline and never will be.
-    #[error("not stored within the deadline")]
-    Expired,
-    /// It was with the store at its deadline: it may be stored yet.
-    #[error("the outcome was not known within the deadline")]
-    OutcomeUnknown,
-    #[error("the store refuses the message")]
-    Refused,
-    #[error("the server is shutting down")]
-    Draining,
-    #[error("the store is unavailable")]
-    Unavailable,
-    /// The store has lost the messages before it, and it was not stored.
-    #[error("the store has lost the chat's newest messages")]
-    Lost,
-}
-
-pub type PostResult = Result<Receipt, Refusal>;
 
 /// What a command to a chat leads to.
 #[derive(Debug)]

@@ -1,15 +1,16 @@
-//! Reads of a chat that go on until the store answers.
+//! What a shard asks of the store: reads of a chat that go on until the store answers,
+//! and the form in which the answers come back.
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::change::{StoreAnswer, StoreCall};
 use crate::{
-    domain::{ChatId, Clock, MessageId, Seq, UserName},
-    store::{Page, Store, StoreError, StoreResult, retry_delays},
+    domain::{ChatId, Clock, MessageId, Row, Seq, UserName},
+    store::{ChatRecord, Page, Store, StoreError, StoreResult, retry_delays},
     telemetry::{chain, log_limited},
 };
 
@@ -17,6 +18,16 @@ use crate::{
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// What the store said.
+pub(super) enum StoreAnswer {
+    Loaded(ChatId, StoreResult<Option<(ChatRecord, Vec<Row>)>>),
+    /// Whether one of those who asked is a member.
+    LookedUp(ChatId, StoreResult<bool>),
+    Changed(ChatId, StoreResult<()>),
+}
+
+pub(super) type StoreCall = Pin<Box<dyn Future<Output = StoreAnswer> + Send>>;
 
 /// Reads a chat. Where `asking` names users, it is only read if one of them is a
 /// member: a refusal must cost no more than the look-up, whether or not there is

@@ -22,15 +22,13 @@ use self::memory::Memory;
 use super::{
     active::{IdleList, Place},
     askers::{Askers, Waiting},
-    change::StoreCall,
     handle::{Command, Reply},
-    history::History,
-    post::{Effect, Load, Post, Refusal, Room},
-    ring::RingBound,
-    wake::Wakes,
+    post::{Effect, Load, Post, Room},
+    reads::StoreCall,
 };
 use crate::{
-    domain::ChatId,
+    domain::{ChatId, Refusal},
+    feed::{History, RingBound, Wakes},
     store::Lineage,
     writer::{LaneDone, Submission},
 };

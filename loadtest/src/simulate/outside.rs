@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use chat_service::{
-    domain::{MessageId, Row, Timestamp},
-    shard::Caller,
+    domain::{Caller, MessageId, Row, Timestamp},
     store::{Lineage, NewChat},
 };
 
@@ -55,7 +54,7 @@ pub async fn changes(sim: Sim) {
             user: owner(),
             admin: false,
         };
-        let shards = server.shards;
+        let chats = server.chats;
         let act = sim.draw(|rng| rng.u8(..32));
         let world = sim.clone();
         let work = async move {
@@ -66,7 +65,7 @@ pub async fn changes(sim: Sim) {
             match act {
                 0..12 => {
                     sim.state().model.add_asked(chat, &user);
-                    let added = shards.add_members(chat, caller, vec![user.clone()]);
+                    let added = chats.add_members(chat, caller, vec![user.clone()]);
                     let result = added.await.map(|(record, _)| record);
                     sim.told(
                         &format!("added {user} to {chat}: {}", ok(&result)),
@@ -75,7 +74,7 @@ pub async fn changes(sim: Sim) {
                 }
                 12..24 => {
                     let asked = sim.state().model.remove_asked(chat, &user);
-                    let removed = shards.remove_members(chat, caller, vec![user.clone()]);
+                    let removed = chats.remove_members(chat, caller, vec![user.clone()]);
                     let result = removed.await.map(|(record, _)| record);
                     let what = format!("removed {user} from {chat}: {}", ok(&result));
                     sim.told(&what, |model, _| {
@@ -84,7 +83,7 @@ pub async fn changes(sim: Sim) {
                 }
                 24..31 => {
                     let known = sim.state().model.known(chat);
-                    let got = shards.get(chat, caller).await;
+                    let got = chats.get(chat, caller).await;
                     let result = got.map(|(record, _)| record);
                     sim.told(&format!("got {chat}: {}", ok(&result)), |model, _| {
                         model.described(chat, known, &result)
@@ -100,7 +99,7 @@ pub async fn changes(sim: Sim) {
                         spare
                     };
                     if spare {
-                        let result = shards.delete(chat, caller).await;
+                        let result = chats.delete(chat, caller).await;
                         sim.told(&format!("deleted {chat}: {}", ok(&result)), |model, _| {
                             model.delete_answered(chat, result)
                         });

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chat_service::{
     domain::UserName,
-    shard::{Load, RingBound, Room, ShardSettings},
+    feed::RingBound,
+    shard::{Load, Room, ShardSettings},
     writer::LaneSettings,
 };
 use fastrand::Rng;

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, future::poll_fn, sync::Arc, time::Duration};
 
 use chat_service::{
-    domain::{ChatId, Seq, UserName},
-    shard::{Delivery, Reader, ShardError, Slot},
+    chats::{Delivery, Reader, Slot},
+    domain::{ChatError, ChatId, Seq, UserName},
 };
 use tokio::sync::oneshot;
 
@@ -156,7 +156,7 @@ impl Stream {
         }
     }
 
-    async fn join(&mut self) -> Result<Reader, ShardError> {
+    async fn join(&mut self) -> Result<Reader, ChatError> {
         let (chat, user) = (self.chat, self.user.clone());
         let (call, open) = {
             let model = &mut self.sim.state().model;
@@ -165,7 +165,7 @@ impl Stream {
         };
         let open = Open::new(&self.sim, open);
         let core = self.sim.draw(|rng| rng.usize(..self.server.cores));
-        let joined = self.server.shards.join(chat, user, self.after, core).await;
+        let joined = self.server.chats.join(chat, user, self.after, core).await;
         open.answered();
         match &joined {
             Ok(_) => {
@@ -194,7 +194,7 @@ async fn post_on(sim: Sim, server: Server, chat: ChatId, stream: u64, slot: Arc<
         sim.state().model.posted_on(stream, &draft);
         let timeout = sim.draw(|rng| Duration::from_millis(rng.u64(5..4_000)));
         let post = server
-            .shards
+            .chats
             .post_on_stream(chat, &slot, draft, timeout, None, now);
         post.await;
         let rest = sim.state().plan.rest;

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use chat_service::{
-    domain::{ChatId, ClientMessageId, Draft, UserName},
-    shard::{PostResult, Refusal},
-};
+use chat_service::domain::{ChatId, ClientMessageId, Draft, PostResult, Refusal, UserName};
 use futures_util::future::join;
 
 use super::{
@@ -139,7 +136,7 @@ async fn post(
         let due = deadline + SLACK;
         let call = sim.state().model.post_asked(chat, &from, &draft, due);
         let open = Open::new(&sim, call.id);
-        let result = server.shards.post(chat, from, draft, deadline, None).await;
+        let result = server.chats.post(chat, from, draft, deadline, None).await;
         if sim.state().mutated(Mutation::LosesAnswers) {
             std::future::pending::<()>().await;
         }

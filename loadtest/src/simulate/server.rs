@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use chat_service::{
+    chats::Chats,
     domain::Clock,
-    shard::{self, History, Pages, ShardPlan, Shards, Wakes},
+    feed::{History, Pages, Wakes},
+    shard::{self, ShardPlan},
     store::Store,
     telemetry::Telemetry,
     writer::Lane,
@@ -19,7 +21,7 @@ use super::{
 /// A running server. Gone with its tasks.
 #[derive(Clone)]
 pub struct Server {
-    pub shards: Shards,
+    pub chats: Chats,
     pub cores: usize,
 }
 
@@ -69,7 +71,8 @@ impl Server {
         let cores = plan.cores;
         let mut state = sim.state();
         state.trace.note("server starts");
-        state.server = Some(Self { shards, cores });
+        let chats = Chats::new(shards);
+        state.server = Some(Self { chats, cores });
     }
 
     /// Kills it: every task is dropped, the disk stays.

@@ -142,10 +142,12 @@ async fn drain(sim: &Sim) {
     let Some(server) = sim.server() else { return };
     sim.state().model.draining = true;
     sim.note("drains");
-    let shards = server.shards.clone();
-    let drained = sim.call("drain".into(), DRAIN_TIMEOUT, async move {
-        shards.drain().await
-    });
+    let chats = server.chats.clone();
+    let drained = sim.call(
+        "drain".into(),
+        DRAIN_TIMEOUT,
+        async move { chats.drain().await },
+    );
     if drained.await.is_some() {
         sim.note("drained");
         let end = sim.state().model.now();
@@ -168,7 +170,7 @@ async fn calm(sim: &Sim) {
     senders::probe(sim).await;
     sleep(SETTLE).await;
     sim.told("at rest", |model, disk| model.at_rest(disk));
-    let waiting = sim.server().map_or(0, |server| server.shards.waiting());
+    let waiting = sim.server().map_or(0, |server| server.chats.waiting());
     if waiting > 0 {
         sim.broken("P6", format!("{waiting} posts wait for nothing"));
     }
@@ -180,7 +182,7 @@ async fn watch_bounds(sim: Sim) {
     loop {
         sim.nap(1..500).await;
         let plan = sim.state().plan.clone();
-        let waiting = sim.server().map_or(0, |server| server.shards.waiting());
+        let waiting = sim.server().map_or(0, |server| server.chats.waiting());
         let most = plan.shards * plan.shard.mailbox;
         if waiting > most {
             sim.broken("P6", format!("{waiting} posts wait, of at most {most}"));

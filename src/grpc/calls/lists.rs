@@ -74,12 +74,12 @@ impl Calls {
         limit: usize,
     ) -> Result<Vec<Row>, Problem> {
         let read = |page| call.asked(self.store.page(chat, page, limit, call.deadline));
-        let (seen, _) = call.within(self.shards.get(chat, call.caller())).await?;
+        let (seen, _) = call.within(self.chats.get(chat, call.caller())).await?;
         let mut rows = read(page).await?;
         if rows.last().is_none_or(|row| row.seq <= seen.last_seq) {
             return Ok(rows);
         }
-        let (seen, in_flight) = call.within(self.shards.get(chat, call.caller())).await?;
+        let (seen, in_flight) = call.within(self.chats.get(chat, call.caller())).await?;
         let newest = seen.last_seq;
         match page {
             // What is behind has been written by another server.

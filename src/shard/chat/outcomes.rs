@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::{Chat, InFlight, Queued, Waiters, another_text};
 use crate::{
-    domain::{Draft, MessageId, Row, Seq, Timestamp},
+    domain::{Draft, MessageId, Receipt, Refusal, Row, Seq, Timestamp},
     shard::{
-        post::{Effect, Receipt, Refusal},
+        post::Effect,
         window::{Key, Known},
     },
     writer::Landed,

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use super::{Shard, adjust};
 use crate::{
-    domain::{ChatId, Row, Seq},
+    domain::{ChatId, Refusal, Row, Seq},
+    feed::{End, Entry, Feed, History},
     shard::{
         active::{Active, Place, Trust},
-        change::{Next, StoreAnswer},
+        change::Next,
         chat::Chat,
-        feed::Feed,
-        history::History,
-        post::Refusal,
-        ring::Entry,
-        slot::End,
+        reads::StoreAnswer,
     },
     store::ChatRecord,
     telemetry::log_limited,

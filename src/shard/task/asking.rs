@@ -3,13 +3,13 @@
 
 use super::{Shard, adjust, refuse_posts};
 use crate::{
-    domain::{ChatId, Row, UserName},
+    domain::{ChatError, ChatId, Refusal, Row, UserName},
+    feed::History,
     shard::{
         active::{Place, refuse, refuse_missing},
         askers::{Asked, Waiting},
-        handle::{ChatCommand, Reply, ShardError},
-        history::History,
-        post::{Load, Post, Refusal},
+        handle::{ChatCommand, Reply},
+        post::{Load, Post},
         reads::{load, look_up},
     },
     store::{ChatRecord, StoreError, StoreResult},
@@ -24,7 +24,7 @@ impl Shard {
         let full = |asker: &UserName| self.state.askers.is_full(asker);
         if command.calls() > 0 && asker.as_ref().is_some_and(full) {
             let queue = CHATS_OF_ONE_USER;
-            return refuse(command, |_| ShardError::Busy { queue });
+            return refuse(command, |_| ChatError::Busy { queue });
         }
         self.state.waiting_calls += command.calls();
         self.waiting(id).commands.push(command);
@@ -215,7 +215,7 @@ fn refuse_waiting(waiting: Waiting, known: bool) {
     for command in waiting.commands {
         match known {
             true => refuse_missing(command),
-            false => refuse(command, |_| ShardError::Unavailable),
+            false => refuse(command, |_| ChatError::Unavailable),
         }
     }
     let refusal = match known {

@@ -6,12 +6,10 @@ use super::{Reply, Shard, adjust};
 use crate::{
     domain::{ChatId, Row},
     fault::{self, Fault},
+    feed::{Entry, Feed, History},
     shard::{
         active::Place,
-        feed::Feed,
-        history::History,
         post::{Effect, Load},
-        ring::Entry,
     },
     telemetry::log_limited,
     writer::{Front, Landed, LaneDone, Submission},

@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use super::{MAX_WAITING_CALLS, Shard, ShardSettings, adjust};
 use crate::{
-    domain::{ChatId, Seq, UserName},
+    domain::{ChatError, ChatId, Refusal, Seq, UserName},
     fault::{self, Fault},
+    feed::{History, Reader, Slot},
     shard::{
         active::{Active, Place, refuse},
-        cursor::Reader,
-        handle::{ChatCommand, Command, ShardError},
-        history::History,
-        post::Refusal,
-        slot::Slot,
+        handle::{ChatCommand, Command},
     },
 };
 
@@ -39,7 +36,7 @@ impl Shard {
         let strangers = self.state.strangers.values_mut();
         for waiting in chats.chain(strangers.map(|waiting| &mut waiting.commands)) {
             for command in std::mem::take(waiting) {
-                refuse(command, |_| ShardError::Draining);
+                refuse(command, |_| ChatError::Draining);
             }
         }
         self.state.waiting_calls = 0;
@@ -47,7 +44,7 @@ impl Shard {
 
     pub(super) fn chat_command(&mut self, id: ChatId, command: ChatCommand) {
         if self.state.draining {
-            return refuse(command, |_| ShardError::Draining);
+            return refuse(command, |_| ChatError::Draining);
         }
         let now = self.history.clock.now();
         let calls = command.calls();
@@ -110,17 +107,17 @@ fn join(
     core: usize,
     settings: ShardSettings,
     history: Arc<History>,
-) -> Result<Reader, ShardError> {
+) -> Result<Reader, ChatError> {
     let member = active.chat.members().contains(&user);
     if !member && !fault::is_on(Fault::SkipMembership) {
-        return Err(ShardError::NotMember);
+        return Err(ChatError::NotMember);
     }
     let last_seq = active.chat.last_seq();
     let cursor = after_seq.unwrap_or(last_seq);
     // A commit shows in history before its answer is here, so a reader may have
     // seen what is still with the writer.
     if cursor > last_seq + active.chat.in_flight() as Seq {
-        return Err(ShardError::AheadOfChat { last_seq });
+        return Err(ChatError::AheadOfChat { last_seq });
     }
     let slot = Arc::new(Slot::new(user, settings.stream_posts));
     let feed = active.feed.clone();
@@ -129,5 +126,5 @@ fn join(
 
 fn refuse_busy(command: ChatCommand) {
     let queue = "commands on a chat";
-    refuse(command, |_| ShardError::Busy { queue });
+    refuse(command, |_| ChatError::Busy { queue });
 }

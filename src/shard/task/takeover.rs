@@ -11,10 +11,10 @@ use super::Shard;
 use crate::{
     domain::ChatId,
     fault::{self, Fault},
+    feed::History,
     shard::{
         active::{Place, Trust},
         askers::Asked,
-        history::History,
     },
     store::Lineage,
 };

@@ -9,8 +9,8 @@ use world::{CHAT, SECOND, World, settings, turn};
 
 use super::*;
 use crate::{
-    domain::Timestamp,
-    shard::{Caller, Delivery, End, ShardError},
+    domain::{Caller, ChatError, Timestamp},
+    feed::{Delivery, End},
     store::{NewChat, Store},
     testing::{Fault, chat_id, user},
 };
@@ -104,14 +104,14 @@ async fn p8_a_post_behind_more_patient_ones_is_answered_by_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn p4_a_reader_resumes_at_a_message_whose_commit_the_shard_does_not_know_yet() {
     let world = World::new().await;
-    let join = |after| world.shards.join(chat_id(CHAT), user("bob"), after, 0);
+    let join = |after| world.shard.join(chat_id(CHAT), user("bob"), after, 0);
     // It may have been seen in history: committed, and the answer on its way.
     world.script(|script| script.appends = vec![None]);
     let post = world.post("1", SECOND);
     turn().await;
     let mut reader = join(Some(1)).await.unwrap();
     let ahead = join(Some(2)).await.unwrap_err();
-    assert_eq!(ahead, ShardError::AheadOfChat { last_seq: 0 });
+    assert_eq!(ahead, ChatError::AheadOfChat { last_seq: 0 });
     world.let_go();
     assert!(post.await.unwrap().is_ok());
     let next = std::future::poll_fn(|cx| reader.poll_next(cx)).now_or_never();
@@ -127,8 +127,8 @@ async fn p8_posts_to_a_chat_that_cannot_be_loaded_expire() {
     let world = World::new().await;
     world.script(|script| script.loads = vec![Some(Fault::Unavailable); 1_000]);
     let posts: Vec<_> = (0..30).map(|_| world.post("x", SECOND)).collect();
-    let joined = world.shards.join(chat_id(CHAT), user("bob"), None, 0).await;
-    assert_eq!(joined.unwrap_err(), ShardError::Unavailable);
+    let joined = world.shard.join(chat_id(CHAT), user("bob"), None, 0).await;
+    assert_eq!(joined.unwrap_err(), ChatError::Unavailable);
     for post in posts {
         assert_eq!(post.await.unwrap(), Err(Refusal::Expired));
     }
@@ -147,22 +147,22 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
         });
         let name = format!("new-{there}");
         let add = world
-            .shards
+            .shard
             .add_members(chat_id(CHAT), world.alice(), vec![user(&name)]);
-        assert_eq!(add.await.unwrap_err(), ShardError::Unavailable);
+        assert_eq!(add.await.unwrap_err(), ChatError::Unavailable);
         tokio::time::sleep(10 * SECOND).await;
         assert_eq!(world.members().await.contains(&name), there);
     }
     let mut bob = world
-        .shards
+        .shard
         .join(chat_id(CHAT), user("bob"), None, 0)
         .await
         .unwrap();
     world.script(|script| script.members = vec![Some(Fault::DoneAndLost)]);
     let remove = world
-        .shards
+        .shard
         .remove_members(chat_id(CHAT), world.alice(), vec![user("bob")]);
-    assert_eq!(remove.await.unwrap_err(), ShardError::Unavailable);
+    assert_eq!(remove.await.unwrap_err(), ChatError::Unavailable);
     let end = std::future::poll_fn(|cx| bob.poll_next(cx)).await;
     assert!(matches!(end, Delivery::End(End::Removed)), "{end:?}");
     assert_eq!(
@@ -176,7 +176,7 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
 async fn a_deletion_waits_for_what_is_with_the_writer() {
     let world = World::new().await;
     let mut reader = world
-        .shards
+        .shard
         .join(chat_id(CHAT), user("bob"), None, 0)
         .await
         .unwrap();
@@ -185,9 +185,9 @@ async fn a_deletion_waits_for_what_is_with_the_writer() {
     turn().await;
     let queued = world.post("queued", 10 * SECOND);
     turn().await;
-    let (shards, alice) = (world.shards.clone(), world.alice());
+    let (shard, alice) = (world.shard.clone(), world.alice());
     let deletion = tokio::runtime::Handle::current()
-        .spawn(async move { shards.delete(chat_id(CHAT), alice).await });
+        .spawn(async move { shard.delete(chat_id(CHAT), alice).await });
     assert_eq!(queued.await.unwrap(), Err(Refusal::Unavailable));
     assert_eq!(
         world.post("too late", SECOND).await.unwrap(),
@@ -218,7 +218,7 @@ async fn a_deletion_waits_for_what_is_with_the_writer() {
 async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
     let world = World::new().await;
     let mut reader = world
-        .shards
+        .shard
         .join(chat_id(CHAT), user("bob"), None, 0)
         .await
         .unwrap();
@@ -227,8 +227,8 @@ async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
         script.loads = vec![Some(Fault::Unavailable); 3];
         script.appends = vec![None];
     });
-    let deletion = world.shards.delete(chat_id(CHAT), world.alice()).await;
-    assert_eq!(deletion, Err(ShardError::Unavailable));
+    let deletion = world.shard.delete(chat_id(CHAT), world.alice()).await;
+    assert_eq!(deletion, Err(ChatError::Unavailable));
     let in_flight = world.post("in flight", 100 * SECOND);
     turn().await;
     let queued: Vec<_> = (0..6).map(|_| world.post("queued", 100 * SECOND)).collect();
@@ -254,15 +254,15 @@ async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
 async fn p9_nobody_joins_after_the_drain() {
     let world = World::new().await;
     world.script(|script| script.loads = vec![None]);
-    let (shards, bob) = (world.shards.clone(), user("bob"));
+    let (shard, bob) = (world.shard.clone(), user("bob"));
     let joining = tokio::runtime::Handle::current()
-        .spawn(async move { shards.join(chat_id(CHAT), bob, None, 0).await });
+        .spawn(async move { shard.join(chat_id(CHAT), bob, None, 0).await });
     turn().await;
-    world.shards.drain().await;
+    world.shard.drain().await.await;
     world.let_go();
-    assert_eq!(joining.await.unwrap().unwrap_err(), ShardError::Draining);
-    let late = world.shards.get(chat_id(CHAT), world.alice()).await;
-    assert_eq!(late.unwrap_err(), ShardError::Draining);
+    assert_eq!(joining.await.unwrap().unwrap_err(), ChatError::Draining);
+    let late = world.shard.get(chat_id(CHAT), world.alice()).await;
+    assert_eq!(late.unwrap_err(), ChatError::Draining);
     assert_eq!(
         world.post("x", SECOND).await.unwrap(),
         Err(Refusal::Draining)
@@ -273,7 +273,7 @@ async fn p9_nobody_joins_after_the_drain() {
 async fn p9_a_drain_waits_for_what_was_accepted() {
     let world = World::new().await;
     let mut reader = world
-        .shards
+        .shard
         .join(chat_id(CHAT), user("bob"), None, 0)
         .await
         .unwrap();
@@ -282,8 +282,8 @@ async fn p9_a_drain_waits_for_what_was_accepted() {
         .map(|n| world.post(&format!("{n}"), 60 * SECOND))
         .collect();
     turn().await;
-    let shards = world.shards.clone();
-    let drain = tokio::runtime::Handle::current().spawn(async move { shards.drain().await });
+    let shard = world.shard.clone();
+    let drain = tokio::runtime::Handle::current().spawn(async move { shard.drain().await.await });
     tokio::time::sleep(SECOND).await;
     assert!(!drain.is_finished());
     world.let_go();
@@ -304,15 +304,15 @@ async fn p9_a_drain_waits_for_what_was_accepted() {
 async fn p9_a_drain_waits_for_a_change_that_is_with_the_store() {
     let world = World::new().await;
     world.script(|script| script.members = vec![None]);
-    let (shards, alice) = (world.shards.clone(), world.alice());
+    let (shard, alice) = (world.shard.clone(), world.alice());
     let runtime = tokio::runtime::Handle::current();
     let change = runtime.spawn(async move {
         let carol = vec![user("carol")];
-        shards.add_members(chat_id(CHAT), alice, carol).await
+        shard.add_members(chat_id(CHAT), alice, carol).await
     });
     turn().await;
-    let shards = world.shards.clone();
-    let drain = runtime.spawn(async move { shards.drain().await });
+    let shard = world.shard.clone();
+    let drain = runtime.spawn(async move { shard.drain().await.await });
     tokio::time::sleep(SECOND).await;
     assert!(!drain.is_finished());
     world.let_go();
@@ -331,17 +331,17 @@ async fn p9_a_drain_answers_what_waits_for_a_chat_that_is_read_again() {
         script.loads = vec![None];
     });
     let add = |name: &str| {
-        let (shards, alice, users) = (world.shards.clone(), world.alice(), vec![user(name)]);
-        let add = async move { shards.add_members(chat_id(CHAT), alice, users).await };
+        let (shard, alice, users) = (world.shard.clone(), world.alice(), vec![user(name)]);
+        let add = async move { shard.add_members(chat_id(CHAT), alice, users).await };
         tokio::runtime::Handle::current().spawn(add)
     };
     let lost = add("carol").await.unwrap();
-    assert_eq!(lost.unwrap_err(), ShardError::Unavailable);
+    assert_eq!(lost.unwrap_err(), ChatError::Unavailable);
     let waiting = add("dave");
     turn().await;
     assert!(!waiting.is_finished());
-    world.shards.drain().await;
-    assert_eq!(waiting.await.unwrap().unwrap_err(), ShardError::Draining);
+    world.shard.drain().await.await;
+    assert_eq!(waiting.await.unwrap().unwrap_err(), ChatError::Draining);
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,7 +360,7 @@ async fn p6_idle_chats_are_let_go_and_used_ones_are_not() {
         world.members().await;
     }
     assert_eq!(loads(), 1, "in use");
-    let reader = world.shards.join(chat_id(CHAT), user("bob"), None, 0).await;
+    let reader = world.shard.join(chat_id(CHAT), user("bob"), None, 0).await;
     tokio::time::sleep(1_000 * SECOND).await;
     world.members().await;
     assert_eq!(loads(), 1, "it has a reader");
@@ -479,7 +479,7 @@ async fn a_small_batch_waits_until_all_that_is_ready_has_run() {
         };
         let deadline = tokio::time::Instant::now().into_std() + SECOND;
         let (chat, bob) = (chat_id(CHAT), user("bob"));
-        world.shards.post(chat, bob, draft, deadline, None).await
+        world.shard.post(chat, bob, draft, deadline, None).await
     };
     let (early, ready) = tokio::join!(early, ready);
     assert_eq!((early.unwrap().unwrap().seq, ready.unwrap().seq), (2, 3));
@@ -497,20 +497,20 @@ async fn p6_a_chat_is_not_read_for_somebody_who_is_no_member() {
         admin: false,
     };
     for id in [CHAT, CHAT + 1] {
-        let refused = Err(ShardError::NotMember);
-        let get = world.shards.get(chat_id(id), stranger()).await;
+        let refused = Err(ChatError::NotMember);
+        let get = world.shard.get(chat_id(id), stranger()).await;
         assert_eq!(get.map(drop), refused);
-        let join = world.shards.join(chat_id(id), user("mallory"), None, 0);
+        let join = world.shard.join(chat_id(id), user("mallory"), None, 0);
         assert_eq!(join.await.map(drop), refused);
         let add = world
-            .shards
+            .shard
             .add_members(chat_id(id), stranger(), vec![user("mallory")]);
         assert_eq!(add.await.map(drop), refused);
         let leave = world
-            .shards
+            .shard
             .remove_members(chat_id(id), stranger(), vec![user("mallory")]);
         assert_eq!(leave.await.map(drop), refused);
-        let delete = world.shards.delete(chat_id(id), stranger()).await;
+        let delete = world.shard.delete(chat_id(id), stranger()).await;
         assert_eq!(delete, refused);
     }
     let post = world.post_to(CHAT + 1, "nowhere", "", SECOND);
@@ -518,11 +518,11 @@ async fn p6_a_chat_is_not_read_for_somebody_who_is_no_member() {
     assert_eq!(world.loads.load(Ordering::Relaxed), 0, "chats read");
 
     let (refused, seen, posted) = tokio::join!(
-        world.shards.get(chat_id(CHAT), stranger()),
-        world.shards.get(chat_id(CHAT), world.alice()),
+        world.shard.get(chat_id(CHAT), stranger()),
+        world.shard.get(chat_id(CHAT), world.alice()),
         world.post("with a stranger", SECOND),
     );
-    assert_eq!(refused.map(drop), Err(ShardError::NotMember));
+    assert_eq!(refused.map(drop), Err(ChatError::NotMember));
     assert!(seen.is_ok(), "{seen:?}");
     assert!(posted.unwrap().is_ok());
     assert_eq!(world.loads.load(Ordering::Relaxed), 1, "chats read");

@@ -8,14 +8,14 @@ use std::{
 
 use super::{Shard, State, adjust, refuse_posts};
 use crate::{
+    domain::Refusal,
+    feed::{End, Feed},
     runtime::trim_heap,
     shard::{
         active::Place,
         askers::Waiting,
-        feed::Feed,
         handle::Reply,
-        post::{Load, Post, Refusal},
-        slot::End,
+        post::{Load, Post},
     },
 };
 

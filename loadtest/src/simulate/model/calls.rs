@@ -2,10 +2,7 @@
 
 use std::time::Instant;
 
-use chat_service::{
-    domain::{ChatId, Draft, Row, Seq, UserName},
-    shard::{PostResult, Refusal},
-};
+use chat_service::domain::{ChatId, Draft, PostResult, Refusal, Row, Seq, UserName};
 
 use super::{Kept, Model, rule};
 use crate::simulate::{disk::Disk, store::REFUSED};

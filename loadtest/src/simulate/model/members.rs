@@ -1,8 +1,7 @@
 //! P7: who is in and who is out, as far as those outside can tell.
 
 use chat_service::{
-    domain::{ChatId, Seq, UserName},
-    shard::ShardError,
+    domain::{ChatError, ChatId, Seq, UserName},
     store::ChatRecord,
 };
 
@@ -69,7 +68,7 @@ impl Model {
         &mut self,
         chat: ChatId,
         user: &UserName,
-        result: &Result<ChatRecord, ShardError>,
+        result: &Result<ChatRecord, ChatError>,
     ) -> Kept {
         let member = self.member(chat, user);
         member.adds -= 1;
@@ -95,7 +94,7 @@ impl Model {
         chat: ChatId,
         user: &UserName,
         call: &RemoveCall,
-        result: &Result<ChatRecord, ShardError>,
+        result: &Result<ChatRecord, ChatError>,
     ) -> Kept {
         let now = self.tick();
         match result {
@@ -122,7 +121,7 @@ impl Model {
         &mut self,
         chat: ChatId,
         known: Seq,
-        result: &Result<ChatRecord, ShardError>,
+        result: &Result<ChatRecord, ChatError>,
     ) -> Kept {
         match result {
             Ok(record) => rule(record.last_seq >= self.kept(chat, known), "P1", || {
@@ -139,14 +138,14 @@ impl Model {
         self.chat(chat).end_asked = true;
     }
 
-    pub fn delete_answered(&mut self, chat: ChatId, result: Result<(), ShardError>) -> Kept {
+    pub fn delete_answered(&mut self, chat: ChatId, result: Result<(), ChatError>) -> Kept {
         self.chat(chat).end_acknowledged |= result.is_ok();
         result.or_else(|error| self.refused(chat, error))
     }
 
     /// What the owner of a chat is not to be told.
-    fn refused(&mut self, chat: ChatId, error: ShardError) -> Kept {
-        let missing = matches!(error, ShardError::NotMember | ShardError::NotFound);
+    fn refused(&mut self, chat: ChatId, error: ChatError) -> Kept {
+        let missing = matches!(error, ChatError::NotMember | ChatError::NotFound);
         let ended = self.chat(chat).end_asked;
         rule(ended || !missing, "P7", || {
             format!("the owner of {chat} is told: {error}")

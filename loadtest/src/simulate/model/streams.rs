@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chat_service::{
-    domain::{ChatId, Draft, PREFIX_LEN, Row, Seq, UserName},
+    chats::{End, PostAnswer},
+    domain::{ChatError, ChatId, Draft, PREFIX_LEN, Row, Seq, UserName},
     proto,
-    shard::{End, PostAnswer, ShardError},
 };
 use prost::Message as _;
 
@@ -67,22 +67,20 @@ impl Model {
         }
     }
 
-    pub fn join_refused(&mut self, call: &JoinCall, error: ShardError) -> Kept {
+    pub fn join_refused(&mut self, call: &JoinCall, error: ChatError) -> Kept {
         let ended = self.chat(call.chat).end_asked;
         let safe = self.member(call.chat, &call.user).safe;
         let fair = match error {
-            ShardError::NotMember => ended || !safe,
-            ShardError::NotFound | ShardError::NotCreator | ShardError::TooManyMembers { .. } => {
-                false
-            }
-            ShardError::AheadOfChat { .. } => {
+            ChatError::NotMember => ended || !safe,
+            ChatError::NotFound | ChatError::NotCreator | ChatError::TooManyMembers { .. } => false,
+            ChatError::AheadOfChat { .. } => {
                 let kept = self.kept(call.chat, call.known);
                 call.after.is_some_and(|after| after > kept)
             }
-            ShardError::Draining => self.draining,
-            ShardError::Busy { .. } | ShardError::Unavailable => true,
+            ChatError::Draining => self.draining,
+            ChatError::Busy { .. } | ChatError::Unavailable => true,
         };
-        let ahead = matches!(error, ShardError::AheadOfChat { .. });
+        let ahead = matches!(error, ChatError::AheadOfChat { .. });
         rule(fair, if ahead { "P4" } else { "P7" }, || {
             format!(
                 "{} joins {} behind {:?}: {error}",

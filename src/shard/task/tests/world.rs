@@ -7,8 +7,9 @@ use std::sync::{
 
 use super::super::*;
 use crate::{
-    domain::{Draft, Timestamp},
-    shard::{Caller, Pages, PostResult, ShardPlan, Shards, start},
+    domain::{Caller, Draft, PostResult, Timestamp},
+    feed::Pages,
+    shard::{ShardHandle, ShardPlan, start},
     store::{NewChat, Store, memory::MemoryStore},
     testing::{Fault, Op, ScriptStore, TestClock, chat_id, key, user},
     writer::{Lane, LaneSettings},
@@ -27,7 +28,7 @@ pub struct Script {
 }
 
 pub struct World {
-    pub shards: Shards,
+    pub shard: ShardHandle,
     pub memory: Arc<MemoryStore>,
     pub script: Arc<Mutex<Script>>,
     pub held: Arc<tokio::sync::Notify>,
@@ -133,9 +134,10 @@ impl World {
                 pages: Pages::new(usize::MAX),
             }),
         };
-        let shards = start(vec![plan], |_, task| drop(runtime.spawn(task)));
+        let mut shards = start(vec![plan], |_, task| drop(runtime.spawn(task)));
+        let shard = shards.pop().unwrap();
         Self {
-            shards,
+            shard,
             memory,
             script,
             held,
@@ -171,14 +173,14 @@ impl World {
         id: &str,
         wait: Duration,
     ) -> tokio::task::JoinHandle<PostResult> {
-        let shards = self.shards.clone();
+        let shard = self.shard.clone();
         let draft = Draft {
             text: text.into(),
             client_message_id: key(id),
         };
         let deadline = tokio::time::Instant::now().into_std() + wait;
         tokio::runtime::Handle::current().spawn(async move {
-            shards
+            shard
                 .post(chat_id(chat), user("bob"), draft, deadline, None)
                 .await
         })
@@ -187,7 +189,8 @@ impl World {
     /// The drain waits for all that the shard's account still holds: it ends at
     /// once, or the account is wrong.
     pub async fn end(self) {
-        let drain = tokio::time::timeout(SECOND, self.shards.drain());
+        let drain = async { self.shard.drain().await.await };
+        let drain = tokio::time::timeout(SECOND, drain);
         drain.await.expect("nothing is left in the account");
     }
 
@@ -209,7 +212,7 @@ impl World {
     }
 
     pub async fn members(&self) -> Vec<String> {
-        let (chat, _) = self.shards.get(chat_id(CHAT), self.alice()).await.unwrap();
+        let (chat, _) = self.shard.get(chat_id(CHAT), self.alice()).await.unwrap();
         chat.members.iter().map(|user| user.to_string()).collect()
     }
 }

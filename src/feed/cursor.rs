@@ -10,10 +10,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    feed::{Feed, Look},
     history::{History, HistoryPage},
     packed::Packed,
     ring::{CHUNK_BYTES, Entry, Read},
+    shared::{Feed, Look},
     slot::{End, Note, PostAnswer, Slot},
 };
 use crate::{
@@ -88,7 +88,9 @@ pub enum Delivery {
 }
 
 impl Reader {
-    pub(super) fn join(
+    /// A reader behind `cursor`, for a user who may read the chat; `core` is the one
+    /// that will poll it. The first message it yields is the one behind `cursor`.
+    pub fn join(
         feed: Arc<Feed>,
         slot: Arc<Slot>,
         core: usize,

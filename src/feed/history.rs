@@ -30,7 +30,7 @@ pub(super) const LOOKS_AT_END: u32 = 6;
 pub struct History {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
-    /// What reading and the shard's own work count.
+    /// What reading and the owner's own work count.
     pub metrics: Arc<Metrics>,
     pub pages: Pages,
 }
@@ -78,7 +78,7 @@ impl History {
     }
 
     /// At most `rows` messages behind `after`, up to the ring's `newest`: history may
-    /// have more, committed a moment ago, that the shard does not know of yet. A
+    /// have more, committed a moment ago, that the ring has yet to get. A
     /// client that resumed behind that would be told that it is ahead of the chat.
     /// `None` if there is no such chat any more.
     pub(super) async fn read(

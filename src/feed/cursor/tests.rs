@@ -9,7 +9,7 @@ use world::{Seen, Watcher, World, now};
 
 use super::*;
 use crate::{
-    shard::history::{LOOKS_AT_END, LOOKS_AT_HOLE, RETRY_MIN},
+    feed::history::{LOOKS_AT_END, LOOKS_AT_HOLE, RETRY_MIN},
     store::Store as _,
     testing::{Fault, for_seeds, row, user},
 };

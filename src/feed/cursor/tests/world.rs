@@ -16,14 +16,9 @@ use tokio::sync::oneshot;
 
 use super::super::*;
 use crate::{
-    domain::{ChatId, PREFIX_LEN, Timestamp},
+    domain::{ChatId, PREFIX_LEN, Refusal, Timestamp},
+    feed::{Pages, RingBound, Wakes, history::RETRY_MAX},
     proto,
-    shard::{
-        history::{Pages, RETRY_MAX},
-        post::Refusal,
-        ring::RingBound,
-        wake::Wakes,
-    },
     store::{NewChat, Store as _, memory::MemoryStore},
     telemetry::Metrics,
     testing::{Fault, ScriptStore, TestClock, chat_id, key, row, user},
@@ -200,7 +195,7 @@ impl World {
         true
     }
 
-    /// What a shard does at the end of a commit.
+    /// What the owner does at the end of a commit.
     pub(super) fn call(&mut self) {
         self.uncalled = false;
         self.wakes.wake(0, std::iter::once(&self.feed));

@@ -11,14 +11,14 @@ use super::{
 };
 use crate::domain::{ChatId, Seq, UserName};
 
-/// What a chat's shard and its readers share: the ring, and who is to be woken.
+/// What a chat's owner and its readers share: the ring, and who is to be woken.
 ///
-/// Only the shard appends and ends; readers look on from any core. The readers
+/// Only the owner appends and ends; readers look on from any core. The readers
 /// are kept by core, so that a commit costs one wake-up a core, not one a
 /// reader.
 ///
 /// No wake-up is lost: a reader marks itself as waiting while it holds the
-/// ring's lock and has found nothing; the shard appends under the same lock and
+/// ring's lock and has found nothing; the owner appends under the same lock and
 /// looks at the marks afterwards. A core that has been called and not begun looks
 /// at them later still; "called" and the marks are therefore of one order
 /// (`SeqCst`), in which a core takes back the one before it reads the others.
@@ -45,7 +45,7 @@ struct CoreReaders {
 
 /// What a reader finds in the feed.
 #[derive(Debug)]
-pub enum Look {
+pub(super) enum Look {
     Ring(Read),
     End(End),
 }
@@ -73,7 +73,7 @@ impl Feed {
 
     /// The seq of the oldest message that the ring has; of the next one to come, if
     /// it has none.
-    pub fn first(&self) -> Seq {
+    pub(super) fn first(&self) -> Seq {
         lock(&self.state).ring.first()
     }
 
@@ -92,7 +92,7 @@ impl Feed {
         lock(&self.state).ring.append(entries);
     }
 
-    /// Ends every stream; to be followed by [`Feed::wake`]. A drain lets a reader have
+    /// Ends every stream; a wake-up has to follow. A drain lets a reader have
     /// what the ring still holds for it. Any other end comes before whatever a reader
     /// has not taken yet: its user may be let in no more where the chat goes on.
     pub fn end(&self, end: End) {
@@ -108,7 +108,7 @@ impl Feed {
 
     /// What is there behind `after`, if it `packs` in gzip where that is worth it; if
     /// nothing, the slot is marked as waiting.
-    pub fn look(&self, after: Seq, slot: &Slot, packs: bool) -> Look {
+    pub(super) fn look(&self, after: Seq, slot: &Slot, packs: bool) -> Look {
         let mut state = lock(&self.state);
         let found = state.ring.read(after, slot.user(), packs);
         match (&state.end, found) {
@@ -124,7 +124,7 @@ impl Feed {
     }
 
     /// The chat's end, if it has come; if not, the slot is marked as waiting.
-    pub fn end_or_wait(&self, slot: &Slot) -> Option<End> {
+    pub(super) fn end_or_wait(&self, slot: &Slot) -> Option<End> {
         let state = lock(&self.state);
         if state.end.is_none() {
             slot.wait();
@@ -132,12 +132,12 @@ impl Feed {
         state.end
     }
 
-    pub fn register(&self, core: usize, slot: Arc<Slot>) -> usize {
+    pub(super) fn register(&self, core: usize, slot: Arc<Slot>) -> usize {
         self.readers.fetch_add(1, Ordering::AcqRel);
         lock(&self.cores[core].slots).insert(slot)
     }
 
-    pub fn leave(&self, core: usize, key: usize) {
+    pub(super) fn leave(&self, core: usize, key: usize) {
         lock(&self.cores[core].slots).remove(key);
         self.readers.fetch_sub(1, Ordering::AcqRel);
     }
@@ -153,7 +153,7 @@ impl Feed {
 
     /// True if `core` has readers and has not been called yet: the caller is to
     /// see to it that the core runs [`Feed::wake`].
-    pub fn call(&self, core: usize) -> bool {
+    pub(super) fn call(&self, core: usize) -> bool {
         let readers = &self.cores[core];
         !readers.called.load(Ordering::SeqCst)
             && !lock(&readers.slots).is_empty()
@@ -161,7 +161,7 @@ impl Feed {
     }
 
     /// Wakes the core's waiting readers.
-    pub fn wake(&self, core: usize) {
+    pub(super) fn wake(&self, core: usize) {
         let readers = &self.cores[core];
         readers.called.store(false, Ordering::SeqCst);
         lock(&readers.slots)

@@ -11,7 +11,8 @@ use std::{
 
 use super::{world::memory, *};
 use crate::{
-    shard::{history::Pages, post::Refusal, ring::RingBound, wake::Wakes},
+    domain::Refusal,
+    feed::{Pages, RingBound, Wakes},
     store::Store as _,
     telemetry::Metrics,
     testing::{TestClock, chat_id},

@@ -10,8 +10,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::post::{PostResult, Receipt};
-use crate::domain::{ClientMessageId, UserName};
+use crate::domain::{ClientMessageId, PostResult, Receipt, UserName};
 
 /// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub struct PostAnswer {
     pub result: PostResult,
 }
 
-/// One stream's meeting place: the shard and the posting half leave things here
+/// One stream's meeting place: the chat's owner and the posting half leave things here
 /// for the reading half, and wake it.
 #[derive(Debug)]
 pub struct Slot {
@@ -72,7 +71,7 @@ struct Inbox {
 
 /// What the reading half finds in its inbox.
 #[derive(Debug)]
-pub enum Note {
+pub(super) enum Note {
     Answer(PostAnswer),
     End(End),
 }
@@ -105,7 +104,7 @@ impl Slot {
 
     // The reading half.
 
-    pub fn register(&self, waker: &Waker) {
+    pub(super) fn register(&self, waker: &Waker) {
         let mut inbox = self.inbox();
         match &mut inbox.waker {
             Some(known) => known.clone_from(waker),
@@ -113,15 +112,15 @@ impl Slot {
         }
     }
 
-    pub fn wait(&self) {
+    pub(super) fn wait(&self) {
         self.waiting.store(true, Ordering::SeqCst);
     }
 
-    pub fn has_note(&self) -> bool {
+    pub(super) fn has_note(&self) -> bool {
         self.attention.load(Ordering::SeqCst)
     }
 
-    pub fn take_note(&self) -> Option<Note> {
+    pub(super) fn take_note(&self) -> Option<Note> {
         let mut inbox = self.inbox();
         if let Some(answer) = inbox.answers.pop_front() {
             drop(inbox);
@@ -179,7 +178,7 @@ impl Slot {
     }
 
     /// The same, for whoever wakes the reading half later.
-    pub fn note_end(&self, end: End) {
+    pub(super) fn note_end(&self, end: End) {
         self.leave_note(|inbox| {
             inbox.end.get_or_insert(end);
         });
@@ -189,7 +188,7 @@ impl Slot {
     }
 
     /// Wakes the reading half if it waits.
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         if self.waiting.load(Ordering::SeqCst)
             && self.waiting.swap(false, Ordering::SeqCst)
             && let Some(waker) = &self.inbox().waker

@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::feed::Feed;
+use super::shared::Feed;
 use crate::fault::{self, Fault};
 
-/// Carries wake-ups from shards to the cores of the readers: one notification a
+/// Carries wake-ups from the core that appends to the cores of the readers: one notification a
 /// core and commit, however many chats and readers it concerns. A feed stands in
 /// a core's list once at most, so the list is bounded by the active chats.
 #[derive(Debug)]

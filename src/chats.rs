@@ -1,0 +1,167 @@
+//! The way to a chat, wherever it lives.
+//!
+//! Called by `grpc` with all that clients ask of a chat, and by `app` for the drain.
+//! Calls `shard`, where the chats of this machine live. What a caller gets back for a
+//! chat, a [`Reader`] and what it yields, is named here too, so that this room is all
+//! that a caller has to know; why something was refused is in `domain`.
+//!
+//! Invariants:
+//! 1. Nobody outside knows where a chat lives, neither the core nor the machine.
+//! 2. Whatever is asked of one chat goes one way, in the order in which it is asked
+//!    (P2): where the chat lives does not change while the process runs.
+//! 3. Nothing waits here: what there is no room for waits, or is refused, at the
+//!    mailbox it goes to (P6).
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ahash::RandomState;
+
+pub use crate::feed::{Delivery, End, Packed, PostAnswer, Reader, Slot};
+use crate::{
+    domain::{Caller, ChatError, ChatId, Draft, PostResult, Seq, UserName},
+    shard::ShardHandle,
+    store::ChatRecord,
+    telemetry::SpanRef,
+};
+
+/// How everyone else reaches a chat. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Chats {
+    shards: Arc<[ShardHandle]>,
+    hash: RandomState,
+}
+
+impl Chats {
+    /// The chats of these shards, of which there is at least one.
+    pub fn new(shards: Vec<ShardHandle>) -> Self {
+        let [a, b, c, d] = std::array::from_fn(|_| fastrand::u64(..));
+        Self {
+            shards: shards.into(),
+            // Placement is this process's own affair, so any seeds do. These can be
+            // drawn again.
+            hash: RandomState::with_seeds(a, b, c, d),
+        }
+    }
+
+    fn of(&self, chat: ChatId) -> &ShardHandle {
+        let hash = self.hash.hash_one(chat);
+        &self.shards[(hash % self.shards.len() as u64) as usize]
+    }
+
+    /// Posts a message at once; the future is the answer, and `Ok` means that it is
+    /// committed (P1). A full mailbox refuses (P6). The answer comes by `deadline`,
+    /// give or take the milliseconds between two looks at deadlines (P8).
+    ///
+    /// # Errors
+    /// If the message was not stored, or not known to be within the deadline.
+    pub fn post(
+        &self,
+        chat: ChatId,
+        from: UserName,
+        draft: Draft,
+        deadline: Instant,
+        span: Option<SpanRef>,
+    ) -> impl Future<Output = PostResult> + use<> {
+        self.of(chat).post(chat, from, draft, deadline, span)
+    }
+
+    /// Posts a message on a stream. Waits while the stream has as many posts
+    /// under way as it may, or the mailbox is full: the client's flow control
+    /// then holds it back. The stream's reading half gets the answer.
+    pub fn post_on_stream(
+        &self,
+        chat: ChatId,
+        slot: &Arc<Slot>,
+        draft: Draft,
+        timeout: Duration,
+        span: Option<SpanRef>,
+        now: impl Fn() -> Instant,
+    ) -> impl Future<Output = ()> {
+        let shard = self.of(chat);
+        shard.post_on_stream(chat, slot, draft, timeout, span, now)
+    }
+
+    /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the
+    /// one that will poll the reader. Waits while the mailbox is full.
+    ///
+    /// # Errors
+    /// If the user is not a member, or `after_seq` is ahead of the chat.
+    pub fn join(
+        &self,
+        chat: ChatId,
+        user: UserName,
+        after_seq: Option<Seq>,
+        core: usize,
+    ) -> impl Future<Output = Result<Reader, ChatError>> {
+        self.of(chat).join(chat, user, after_seq, core)
+    }
+
+    /// Describes a chat to a member of it, or an admin, and says how many of its
+    /// messages are with the writer.
+    ///
+    /// # Errors
+    /// If the caller may not see it, or there is no such chat.
+    pub async fn get(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+    ) -> Result<(ChatRecord, usize), ChatError> {
+        self.of(chat).get(chat, caller).await
+    }
+
+    /// Adds members to the end of the list; answers with the chat as it then is,
+    /// and how many are new.
+    ///
+    /// # Errors
+    /// If the caller may not, or there would be too many.
+    pub async fn add_members(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+        users: Vec<UserName>,
+    ) -> Result<(ChatRecord, usize), ChatError> {
+        self.of(chat).add_members(chat, caller, users).await
+    }
+
+    /// Removes members and ends their streams; answers as [`Self::add_members`] does.
+    ///
+    /// # Errors
+    /// If the caller may not.
+    pub async fn remove_members(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+        users: Vec<UserName>,
+    ) -> Result<(ChatRecord, usize), ChatError> {
+        self.of(chat).remove_members(chat, caller, users).await
+    }
+
+    /// Deletes a chat and ends its streams.
+    ///
+    /// # Errors
+    /// If the caller may not.
+    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
+        self.of(chat).delete(chat, caller).await
+    }
+
+    /// Sends that wait in mailboxes, all shards together.
+    pub fn waiting(&self) -> usize {
+        self.shards.iter().map(ShardHandle::waiting).sum()
+    }
+
+    /// Drains the chats of this process: returns once all that was accepted is
+    /// answered and all streams have been told to end (P9).
+    pub async fn drain(&self) {
+        let mut drained = Vec::with_capacity(self.shards.len());
+        for shard in self.shards.iter() {
+            drained.push(shard.drain().await);
+        }
+        for done in drained {
+            done.await;
+        }
+    }
+}
