@@ -25,7 +25,7 @@ const LEAST_RUN: usize = 8;
 /// Whether the bytes have the identifier of a key's algorithm in them.
 pub fn names_algorithm(bytes: &[u8]) -> bool {
     let is_in = |id: &&[u8]| bytes.windows(id.len()).any(|window| window == *id);
-    ALGORITHMS.iter().any(|id| is_in(id))
+    ALGORITHMS.iter().any(is_in)
 }
 
 /// Whether some part of the text, read in one of the ways in which bytes are written,
