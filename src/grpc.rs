@@ -23,6 +23,7 @@ mod encoding;
 mod frames;
 mod gate;
 mod gather;
+mod host;
 mod io;
 mod limit;
 mod measure;
