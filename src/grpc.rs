@@ -17,6 +17,7 @@ mod body;
 mod calls;
 mod connect;
 mod connection;
+mod counted;
 mod deframe;
 mod dispatch;
 mod encoding;

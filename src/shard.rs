@@ -26,6 +26,7 @@ mod post;
 mod queue;
 mod reads;
 mod ring;
+mod share;
 mod slot;
 mod task;
 mod wake;
@@ -35,13 +36,15 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::{Semaphore, mpsc};
 
+pub use callers::{Caller, Callers, Places, ShardError};
 pub use chat::Chat;
 pub use cursor::{Delivery, Reader};
-pub use handle::{Caller, ShardError, Shards};
+pub use handle::Shards;
 pub use history::{History, Pages};
 pub use packed::Packed;
 pub use post::{Effect, Load, Post, PostResult, Receipt, Refusal, Room};
 pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
+pub use share::{Share, Unwritten};
 pub use slot::{End, PostAnswer, Slot};
 pub use task::ShardSettings;
 pub use wake::Wakes;
@@ -52,6 +55,9 @@ use task::{Shard, State};
 
 /// Commands that may wait in a shard's mailbox, besides posts.
 const COMMANDS: usize = 4_096;
+
+/// … and of one user with the shard: the mailbox holds those of many.
+const CALLS: u32 = 256;
 
 /// What one shard is made of.
 pub struct ShardPlan {
@@ -95,7 +101,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             posts,
             places,
             commands,
-            callers: Default::default(),
+            callers: Arc::new(Callers::new(CALLS)),
         });
     }
     Shards::new(handles)

@@ -2,10 +2,11 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
     askers::Waiting,
+    callers::{Caller, ShardError},
     change::Change,
     chat::Chat,
     feed::Feed,
-    handle::{Caller, ChatCommand, Reply, ShardError},
+    handle::{ChatCommand, Reply},
     queue::Queue,
 };
 use crate::domain::{ChatId, UserName};

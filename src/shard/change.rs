@@ -5,8 +5,8 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use super::{
     active::{Active, Trust},
-    callers::Answer,
-    handle::{ChatCommand, ShardError},
+    callers::{Answer, ShardError},
+    handle::ChatCommand,
     history::History,
     reads::reread,
     slot::End,

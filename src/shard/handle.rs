@@ -8,7 +8,7 @@ use ahash::RandomState;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
-    callers::{Answer, Callers},
+    callers::{Answer, Caller, Callers, Places, ShardError},
     cursor::Reader,
     post::{Post, PostResult, Refusal},
     slot::Slot,
@@ -19,11 +19,21 @@ use crate::{
     telemetry::SpanRef,
 };
 
+/// What one user may change at a time, in names of members: a chat of a thousand, or
+/// some sixty changes of a few. A transaction of the store with more would be felt by
+/// those whose messages are in the next one.
+const CHANGES: u32 = 1_024;
+
+/// What a change costs besides the names in it, as so many of them.
+const CHANGE: u32 = 16;
+
 /// How everyone else reaches a chat, wherever it lives. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards {
     shards: Arc<[ShardHandle]>,
     hash: RandomState,
+    /// Those who change chats, wherever these live.
+    changing: Arc<Callers>,
 }
 
 /// One shard's mailboxes. Posts have their own, so that a shard that has all
@@ -65,38 +75,6 @@ impl Reply {
             Self::Stream(slot, id) => slot.answer(id, result),
         }
     }
-}
-
-/// On whose behalf a call is made.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    pub user: UserName,
-    /// May see and change every chat.
-    pub admin: bool,
-}
-
-/// Why a call on a chat was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ShardError {
-    /// The same for a chat that does not exist, so that ids can't be probed
-    /// (P7).
-    #[error("not a member of the chat, or no such chat")]
-    NotMember,
-    /// Only an admin is told so.
-    #[error("no such chat")]
-    NotFound,
-    #[error("only the chat's creator or an admin may do this")]
-    NotCreator,
-    #[error("the chat would have more than {max} members")]
-    TooManyMembers { max: usize },
-    #[error("after_seq is ahead of the chat's newest message, {last_seq}")]
-    AheadOfChat { last_seq: Seq },
-    #[error("the queue is full: {queue}")]
-    Busy { queue: &'static str },
-    #[error("the store is unavailable")]
-    Unavailable,
-    #[error("the server is shutting down")]
-    Draining,
 }
 
 /// Everything but posts.
@@ -143,7 +121,16 @@ impl Shards {
             // Placement is this process's own affair, so any seeds do. These can be
             // drawn again.
             hash: RandomState::with_seeds(a, b, c, d),
+            changing: Arc::new(Callers::new(CHANGES)),
         }
+    }
+
+    /// Waits until the user may make a chat, or change one, by so many names: until then
+    /// others of its changes are under way. To be kept until the store has the change.
+    pub async fn turn_to_change(&self, user: &UserName, names: usize) -> Option<Places> {
+        let names = u32::try_from(names).unwrap_or(CHANGES);
+        let weight = names.saturating_add(CHANGE);
+        self.changing.enter(user, weight).await
     }
 
     fn of(&self, chat: ChatId) -> &ShardHandle {
@@ -232,7 +219,7 @@ impl Shards {
         core: usize,
     ) -> Result<Reader, ShardError> {
         let shard = self.of(chat);
-        let (answer, joined) = Answer::new(shard.callers.enter(&user).await);
+        let (answer, joined) = Answer::new([shard.callers.enter(&user, 1).await, None]);
         let join = ChatCommand::Join {
             user,
             after_seq,
@@ -259,8 +246,8 @@ impl Shards {
         caller: Caller,
     ) -> Result<(ChatRecord, usize), ShardError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::Get { caller, answer })
-            .await
+        let get = |answer| ChatCommand::Get { caller, answer };
+        self.command(chat, user, None, get).await
     }
 
     /// Adds members to the end of the list; answers with the chat as it then is,
@@ -275,7 +262,8 @@ impl Shards {
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ShardError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::AddMembers {
+        let turn = self.turn_to_change(&user, users.len()).await;
+        self.command(chat, user, turn, |answer| ChatCommand::AddMembers {
             caller,
             users,
             answer,
@@ -294,7 +282,8 @@ impl Shards {
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ShardError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::RemoveMembers {
+        let turn = self.turn_to_change(&user, users.len()).await;
+        self.command(chat, user, turn, |answer| ChatCommand::RemoveMembers {
             caller,
             users,
             answer,
@@ -308,8 +297,9 @@ impl Shards {
     /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ShardError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::Delete { caller, answer })
-            .await
+        let turn = self.turn_to_change(&user, 0).await;
+        let delete = |answer| ChatCommand::Delete { caller, answer };
+        self.command(chat, user, turn, delete).await
     }
 
     /// Drains every shard: returns once all that was accepted is answered and
@@ -331,10 +321,11 @@ impl Shards {
         &self,
         chat: ChatId,
         user: UserName,
+        turn: Option<Places>,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
     ) -> Result<T, ShardError> {
         let shard = self.of(chat);
-        let (answer, result) = Answer::new(shard.callers.enter(&user).await);
+        let (answer, result) = Answer::new([shard.callers.enter(&user, 1).await, turn]);
         let command = Command::Chat(chat, command(answer));
         match shard.commands.try_send(command) {
             Ok(()) => result.await.unwrap_or(Err(ShardError::Unavailable)),

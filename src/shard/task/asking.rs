@@ -7,7 +7,8 @@ use crate::{
     shard::{
         active::{Place, refuse, refuse_missing},
         askers::{Asked, Waiting},
-        handle::{ChatCommand, Reply, ShardError},
+        callers::ShardError,
+        handle::{ChatCommand, Reply},
         history::History,
         post::{Load, Post, Refusal},
         reads::{load, look_up},

@@ -8,8 +8,9 @@ use crate::{
     fault::{self, Fault},
     shard::{
         active::{Active, Place, refuse},
+        callers::ShardError,
         cursor::Reader,
-        handle::{ChatCommand, Command, ShardError},
+        handle::{ChatCommand, Command},
         history::History,
         post::Refusal,
         slot::Slot,
