@@ -20,19 +20,32 @@ use std::{
 
 use ahash::RandomState;
 
-pub use crate::feed::{Delivery, End, Packed, PostAnswer, Reader, Slot};
 use crate::{
     domain::{Caller, ChatError, ChatId, Draft, PostResult, Seq, UserName},
     shard::ShardHandle,
     store::ChatRecord,
     telemetry::SpanRef,
 };
+pub use crate::{
+    feed::{Delivery, End, Packed, PostAnswer, Reader, Share, Slot, Unwritten},
+    shard::{Callers, Places},
+};
+
+/// What one user may change at a time, in names of members: a chat of a thousand, or
+/// some sixty changes of a few. A transaction of the store with more would be felt by
+/// those whose messages are in the next one.
+const CHANGES: u32 = 1_024;
+
+/// What a change costs besides the names in it, as so many of them.
+const CHANGE: u32 = 16;
 
 /// How everyone else reaches a chat. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Chats {
     shards: Arc<[ShardHandle]>,
     hash: RandomState,
+    /// Those who change chats.
+    changing: Arc<Callers>,
 }
 
 impl Chats {
@@ -44,7 +57,16 @@ impl Chats {
             // Placement is this process's own affair, so any seeds do. These can be
             // drawn again.
             hash: RandomState::with_seeds(a, b, c, d),
+            changing: Arc::new(Callers::new(CHANGES)),
         }
+    }
+
+    /// Waits until the user may make a chat, or change one, by so many names: until then
+    /// others of its changes are under way. To be kept until the store has the change.
+    pub async fn turn_to_change(&self, user: &UserName, names: usize) -> Option<Places> {
+        let names = u32::try_from(names).unwrap_or(CHANGES);
+        let weight = names.saturating_add(CHANGE);
+        self.changing.enter(user, weight).await
     }
 
     fn of(&self, chat: ChatId) -> &ShardHandle {
@@ -124,7 +146,8 @@ impl Chats {
         caller: Caller,
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        self.of(chat).add_members(chat, caller, users).await
+        let turn = self.turn_to_change(&caller.user, users.len()).await;
+        self.of(chat).add_members(chat, caller, users, turn).await
     }
 
     /// Removes members and ends their streams; answers as [`Self::add_members`] does.
@@ -137,7 +160,9 @@ impl Chats {
         caller: Caller,
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        self.of(chat).remove_members(chat, caller, users).await
+        let turn = self.turn_to_change(&caller.user, users.len()).await;
+        let shard = self.of(chat);
+        shard.remove_members(chat, caller, users, turn).await
     }
 
     /// Deletes a chat and ends its streams.
@@ -145,7 +170,8 @@ impl Chats {
     /// # Errors
     /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
-        self.of(chat).delete(chat, caller).await
+        let turn = self.turn_to_change(&caller.user, 0).await;
+        self.of(chat).delete(chat, caller, turn).await
     }
 
     /// Sends that wait in mailboxes, all shards together.

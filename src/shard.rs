@@ -29,6 +29,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::{Semaphore, mpsc};
 
+pub use callers::{Callers, Places};
 pub use chat::Chat;
 pub use handle::ShardHandle;
 pub use post::{Effect, Load, Post, Room};
@@ -42,6 +43,9 @@ use task::{Shard, State};
 
 /// Commands that may wait in a shard's mailbox, besides posts.
 const COMMANDS: usize = 4_096;
+
+/// … and of one user with the shard: the mailbox holds those of many.
+const CALLS: u32 = 256;
 
 /// What one shard is made of.
 pub struct ShardPlan {
@@ -86,7 +90,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             posts,
             places,
             commands,
-            callers: Default::default(),
+            callers: Arc::new(Callers::new(CALLS)),
         });
     }
     handles

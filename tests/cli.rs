@@ -196,6 +196,7 @@ fn help_lists_every_option() {
         "max-user-streams",
         "max-user-sends",
         "max-user-changes",
+        "max-user-reads",
         "max-user-chats",
         "who-may-add",
         "max-inflight",

@@ -3,6 +3,7 @@
 pub mod browser;
 mod build;
 mod calls;
+mod hosts;
 mod origins;
 mod page;
 mod raw;

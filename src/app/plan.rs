@@ -48,6 +48,7 @@ pub fn guards(
         user_streams: limits.user_streams,
         user_sends: limits.user_sends,
         user_changes: limits.user_changes,
+        user_reads: limits.user_reads,
         untaken: memory.answers(),
         inflight: limits.inflight,
     };

@@ -96,6 +96,8 @@ pub struct LimitConfig {
     pub user_sends: u32,
     /// Of chats and their members, a second; 0: any number.
     pub user_changes: u32,
+    /// Of chats, pages and lists, a second; 0: any number.
+    pub user_reads: u32,
     /// That one has made and that are there; 0: any number.
     pub user_chats: usize,
     pub who_may_add: WhoMayAdd,
@@ -235,6 +237,7 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<LimitConfig, Refusal> {
         user_streams: sources.need_number("max_user_streams")?,
         user_sends: sources.need_number("max_user_sends")?,
         user_changes: sources.need_number("max_user_changes")?,
+        user_reads: sources.need_number("max_user_reads")?,
         user_chats: sources.need_number("max_user_chats")?,
         who_may_add: who_may_add(sources)?,
         inflight: sources.need_number("max_inflight")?,

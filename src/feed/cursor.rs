@@ -13,6 +13,7 @@ use super::{
     history::{History, HistoryPage},
     packed::Packed,
     ring::{CHUNK_BYTES, Entry, Read},
+    share::{Share, Unwritten},
     shared::{Feed, Look},
     slot::{End, Note, PostAnswer, Slot},
 };
@@ -57,6 +58,9 @@ pub struct Reader {
     /// The client takes messages in gzip.
     packs: bool,
     history: Arc<History>,
+    /// What many streams of one user hold together, if this is one of them.
+    share: Option<Arc<Share>>,
+    unwritten: Option<Arc<Unwritten>>,
 }
 
 impl fmt::Debug for Reader {
@@ -80,8 +84,8 @@ enum Source {
 pub enum Delivery {
     /// Whole frames to be sent.
     Frames(Bytes),
-    /// One frame, which the client takes in gzip as well.
-    Long(Bytes, Packed),
+    /// One frame, which the client takes in gzip as well; and what counts what is sent.
+    Long(Bytes, Packed, Option<Arc<Unwritten>>),
     /// The answer to a post of this stream.
     Answer(PostAnswer),
     End(End),
@@ -112,7 +116,14 @@ impl Reader {
             registered: None,
             packs: false,
             history,
+            share: None,
+            unwritten: None,
         }
+    }
+
+    /// Has the stream hold no more than its part of what many of its user may hold.
+    pub fn share(&mut self, share: Option<Arc<Share>>) {
+        self.share = share;
     }
 
     /// Whether long messages may come in gzip. Those of history come as they are.
@@ -141,6 +152,13 @@ impl Reader {
                     None => {}
                 }
             }
+            // It is woken when something is written. Before that its client could not be
+            // told of an end either.
+            if let Some(unwritten) = &self.unwritten
+                && unwritten.is_too_much(cx.waker())
+            {
+                return Poll::Pending;
+            }
             match &mut self.source {
                 Source::Ring => match self.feed.look(self.cursor, &self.slot, self.packs) {
                     Look::Ring(Read::Chunk(chunk)) => {
@@ -150,9 +168,10 @@ impl Reader {
                         self.history.metrics.delivered(count, lag);
                         self.delivered += count;
                         self.cursor = chunk.through;
+                        let counts = self.counts();
                         return Poll::Ready(match chunk.packed {
-                            Some(packed) => Delivery::Long(chunk.bytes, packed),
-                            None => Delivery::Frames(chunk.bytes),
+                            Some(packed) => Delivery::Long(chunk.bytes, packed, counts),
+                            None => Delivery::Frames(counted(counts, chunk.bytes)),
                         });
                     }
                     Look::Ring(Read::Behind { newest }) => {
@@ -182,12 +201,12 @@ impl Reader {
                         None => return Poll::Pending,
                     },
                 },
-                Source::Page(frames) => match take_chunk(frames) {
+                Source::Page(frames) => match take_chunk(frames, most_of(self.share.as_ref())) {
                     Some((count, bytes)) => {
                         self.cursor += count as Seq;
                         self.delivered += count as u64;
                         self.history.metrics.delivered_from_history(count as u64);
-                        return Poll::Ready(Delivery::Frames(bytes));
+                        return Poll::Ready(Delivery::Frames(counted(self.counts(), bytes)));
                     }
                     None => {
                         self.source = Source::Ring;
@@ -201,7 +220,17 @@ impl Reader {
     /// Accounts for a page of so many bytes.
     fn hold(&mut self, bytes: usize) {
         self.history.hold(self.held, bytes);
+        if let Some(share) = &self.share {
+            share.hold(self.held, bytes);
+        }
         self.held = bytes;
+    }
+
+    /// What counts that which HTTP/2 gets, if this is one of many streams.
+    fn counts(&mut self) -> Option<Arc<Unwritten>> {
+        let share = self.share.as_ref()?;
+        let new = || Unwritten::new(share.clone(), self.history.clone());
+        Some(self.unwritten.get_or_insert_with(new).clone())
     }
 
     fn register(&mut self, waker: &Waker) {
@@ -212,7 +241,10 @@ impl Reader {
     }
 
     fn ask_history(&self, newest: Seq) -> Source {
-        let page = self.history.room(self.page);
+        let page = match most_of(self.share.as_ref()) {
+            0 => 1,
+            _ => self.history.room(self.page),
+        };
         let rows = (newest - self.cursor).min(page.into()) as usize;
         let asked = self
             .history
@@ -246,13 +278,14 @@ impl Reader {
             .zip(self.cursor + 1..)
             .take_while(|(row, seq)| row.seq == *seq);
         let viewer: &UserName = self.slot.user();
+        let most = most_of(self.share.as_ref()).min(PAGE_BYTES);
         let mut bytes = 0;
         let frames = dense
             .map(|(row, _)| Entry::new(row).frame_for(viewer))
             .take_while(|frame| {
                 let first = bytes == 0;
                 bytes += frame.len();
-                first || bytes <= PAGE_BYTES
+                first || bytes <= most
             });
         let frames: VecDeque<Frame> = frames.collect();
         self.hold(frames.iter().map(Frame::len).sum());
@@ -264,19 +297,32 @@ impl Reader {
     }
 }
 
-/// Frames from the front, in one chunk; how many they were.
-fn take_chunk(frames: &mut VecDeque<Frame>) -> Option<(usize, Bytes)> {
+fn counted(counts: Option<Arc<Unwritten>>, bytes: Bytes) -> Bytes {
+    match counts {
+        Some(unwritten) => unwritten.count(bytes),
+        None => bytes,
+    }
+}
+
+/// Bytes that a stream may hold with HTTP/2, and as a page.
+fn most_of(share: Option<&Arc<Share>>) -> usize {
+    share.map_or(usize::MAX, |share| share.of_stream())
+}
+
+/// Frames from the front, in one chunk of `most` bytes; how many they were.
+fn take_chunk(frames: &mut VecDeque<Frame>, most: usize) -> Option<(usize, Bytes)> {
     let first = frames.pop_front()?;
+    let most = most.min(CHUNK_BYTES);
     let next_fits = |bytes: usize, frames: &VecDeque<Frame>| {
         frames
             .front()
-            .is_some_and(|frame| bytes + frame.len() <= CHUNK_BYTES)
+            .is_some_and(|frame| bytes + frame.len() <= most)
     };
     if !next_fits(first.len(), frames) {
         return Some((1, first.into_bytes()));
     }
     let mut count = 1;
-    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    let mut chunk = BytesMut::with_capacity(most);
     chunk.extend_from_slice(first.as_bytes());
     while next_fits(chunk.len(), frames)
         && let Some(frame) = frames.pop_front()

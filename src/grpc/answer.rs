@@ -15,6 +15,7 @@ use super::{
     body::ResponseBody,
     calls::Call,
     connect::{ChatStream, Entry},
+    counted::Counted,
     encoding,
     limit::Limit,
     measure::Measured,
@@ -161,21 +162,11 @@ impl Shared {
                 Err(problem) => admitted.refuse(&problem),
             };
         }
-        let changes = [
-            Method::CREATE,
-            Method::DELETE,
-            Method::ADD_MEMBERS,
-            Method::REMOVE_MEMBERS,
-        ];
-        if changes.contains(&method)
-            && let Err(over) = self.guards.gate.change(&identity.user)
-        {
-            return admitted.refuse(&over);
-        }
         let call = Call {
             identity,
             deadline: admitted.deadline,
             id: id.clone(),
+            spawner: peer.spawner.clone(),
         };
         let keep = Keep {
             untaken: self.guards.gate.untaken.clone(),
@@ -184,7 +175,9 @@ impl Shared {
         };
         let largest = calls.limits().largest();
         match method {
-            Method::CREATE => admitted.answer(max_list, caller, |q| calls.create(call, q)),
+            Method::CREATE => {
+                admitted.answer_counted(max_list, caller, keep.user, |q| calls.create(call, q))
+            }
             Method::GET => admitted.answer_kept(
                 max,
                 caller,
@@ -192,7 +185,9 @@ impl Shared {
                 move |_| largest.chat,
                 |q| calls.get(call, q),
             ),
-            Method::DELETE => admitted.answer(max, caller, |q| calls.delete(call, q)),
+            Method::DELETE => {
+                admitted.answer_counted(max, caller, keep.user, |q| calls.delete(call, q))
+            }
             Method::LIST_MESSAGES => {
                 let weigh = move |q: &ListMessagesRequest| largest.messages(q.page_size);
                 admitted.answer_kept(max, caller, keep, weigh, |q| calls.list_messages(call, q))
@@ -227,7 +222,7 @@ impl Shared {
             patience,
             ..
         } = &self.guards;
-        let place = gate.stream(&identity.user)?;
+        let (place, share) = gate.stream(&identity.user)?;
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);
         let (token, from) = (shown.token, shown.asker.from);
@@ -236,6 +231,7 @@ impl Shared {
             identity,
             pass,
             place,
+            share,
             gate: gate.clone(),
             span,
             packs: encoding::reads_gzip(shown.headers),
@@ -271,6 +267,26 @@ impl Admitted {
         })
     }
 
+    /// The same for a request that counts among its user's.
+    fn answer_counted<Q, A, F>(
+        self,
+        max: usize,
+        caller: Caller,
+        user: UserName,
+        answer: impl FnOnce(Q) -> F + Send + 'static,
+    ) -> Answer
+    where
+        Q: Message + Counted + Default + 'static,
+        A: Reply + 'static,
+        F: Future<Output = Result<A, Problem>> + Send + 'static,
+    {
+        let gate = caller.peer.gate.clone();
+        self.answer(max, caller, move |request: Q| async move {
+            request.count(&gate, &user)?;
+            answer(request).await
+        })
+    }
+
     /// The same for an answer that may be large: it has room before it is asked for.
     fn answer_kept<Q, A, F>(
         self,
@@ -281,12 +297,13 @@ impl Admitted {
         answer: impl FnOnce(Q) -> F + Send + 'static,
     ) -> Answer
     where
-        Q: Message + Default + 'static,
+        Q: Message + Counted + Default + 'static,
         A: Message + 'static,
         F: Future<Output = Result<A, Problem>> + Send + 'static,
     {
         let deadline = self.deadline.into();
-        self.answer(max, caller, move |request: Q| async move {
+        let user = keep.user.clone();
+        self.answer_counted(max, caller, user, move |request: Q| async move {
             let room = keep.untaken.room(&keep.user, weigh(&request));
             let room = tokio::time::timeout_at(deadline, room).await;
             let room = room.map_err(|_| Problem::untaken())?;

@@ -1,4 +1,5 @@
 mod adding;
+mod create;
 mod lists;
 
 use std::{
@@ -8,16 +9,17 @@ use std::{
 };
 
 use futures_util::TryFutureExt as _;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
-    chats::{Chats, Slot},
+    chats::{Callers, Chats, Slot},
     config::WhoMayAdd,
     domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
     proto,
-    store::{ChatRecord, NewChat, Store, StoreResult},
+    runtime::Spawner,
+    store::{ChatRecord, Store, StoreResult},
     telemetry::{SpanRef, chain, log_limited},
 };
 
@@ -90,6 +92,8 @@ pub struct Calls {
     /// Whose chats are counted takes one of them, by the user's name.
     turns: [Mutex<()>; TURNS],
     turns_hash: ahash::RandomState,
+    /// Those who have pages read.
+    reading: Callers,
 }
 
 const TURNS: usize = 64;
@@ -100,6 +104,8 @@ pub struct Call {
     pub identity: Arc<Identity>,
     pub deadline: Instant,
     pub id: CallId,
+    /// Runs what goes on when the caller is gone.
+    pub spawner: Spawner,
 }
 
 impl Call {
@@ -145,6 +151,7 @@ impl Calls {
             limits,
             turns: [const { Mutex::const_new(()) }; TURNS],
             turns_hash: ahash::RandomState::new(),
+            reading: Callers::new(lists::READS),
         }
     }
 
@@ -162,54 +169,6 @@ impl Calls {
 
     pub fn now(&self) -> Instant {
         self.clock.now()
-    }
-
-    pub async fn create(
-        self: Arc<Self>,
-        call: Call,
-        request: proto::CreateRequest,
-    ) -> Result<proto::CreateResponse, Problem> {
-        let names = request.info.unwrap_or_default().usernames;
-        let others = validate::users("info.usernames", &names, self.limits.max_members)?;
-        validate::new_names("info.usernames", &others)?;
-        validate::new_names("authorization", std::slice::from_ref(call.user()))?;
-        self.may_add(&call, "info.usernames", &others).await?;
-        let mut members = vec![call.user().clone()];
-        members.extend(others.into_iter().filter(|user| user != call.user()));
-        if members.len() > self.limits.max_members {
-            let max = self.limits.max_members;
-            let why = crate::domain::Invalid(format!("a chat has at most {max} members"));
-            return Err(Problem::invalid("info.usernames", &why));
-        }
-        let chat = NewChat {
-            created_by: call.user().clone(),
-            created_at: self.clock.wall(),
-            members,
-        };
-        let members = chat.members.len();
-        // Held until the chat is there, so that it is counted for the next one.
-        let _turn = self.room_for_a_chat(&call).await?;
-        let id = call.asked(self.store.create_chat(chat)).await?;
-        log_limited!(INFO, chat = %id, user = %call.user(), members, request_id = %call.id.request,
-            trace_id = call.id.trace_id(), "chat created");
-        Ok(proto::CreateResponse { id: id.get() })
-    }
-
-    /// Whether the caller may have one more chat. Chats are made one after the other by
-    /// users who share a turn, and by each user for sure.
-    async fn room_for_a_chat(&self, call: &Call) -> Result<Option<MutexGuard<'_, ()>>, Problem> {
-        let most = self.limits.max_user_chats;
-        if most == 0 {
-            return Ok(None);
-        }
-        let at = self.turns_hash.hash_one(call.user()) as usize % self.turns.len();
-        let turn = call.within(async { Ok::<_, Problem>(self.turns[at].lock().await) });
-        let turn = turn.await?;
-        let made = self.store.made_by(call.user(), most, call.deadline);
-        match call.asked(made).await? < most {
-            true => Ok(Some(turn)),
-            false => Err(Problem::too_many_chats(most)),
-        }
     }
 
     pub async fn get(

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    chats::{Delivery, End, PostAnswer, Reader, Slot},
+    chats::{Delivery, End, PostAnswer, Reader, Share, Slot},
     domain::{ChatId, Refusal, Seq},
     proto,
     runtime::Spawner,
@@ -45,6 +45,8 @@ pub struct Entry {
     /// None: the right does not end while the stream is open.
     pub pass: Option<Pass>,
     pub place: StreamPlace,
+    /// It is one of many streams of the user.
+    pub share: Option<Arc<Share>>,
     pub gate: Arc<Gate>,
     /// The call's span, if it is sampled.
     pub span: Option<SpanRef>,
@@ -121,6 +123,7 @@ impl ChatStream {
                 identity,
                 pass,
                 place,
+                share,
                 gate,
                 span,
                 packs,
@@ -131,6 +134,7 @@ impl ChatStream {
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
             reader.pack(packs);
+            reader.share(share);
             let chat = join.chat;
             let (slot, why) = (reader.slot().clone(), Why::default());
             let posting = (!frames.is_finished()).then(|| {
@@ -228,7 +232,13 @@ impl Joined {
     ) -> Poll<Result<Bytes, Problem>> {
         match ready!(self.seat.poll_next(cx)) {
             Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
-            Delivery::Long(frame, place) => Poll::Ready(Ok(pack(frame, &place))),
+            Delivery::Long(frame, place, counts) => {
+                let sent = pack(frame, &place);
+                Poll::Ready(Ok(match counts {
+                    Some(unwritten) => unwritten.count(sent),
+                    None => sent,
+                }))
+            }
             Delivery::Answer(answer) => {
                 let (reason, frame) = rejection(self.chat, answer);
                 if let Some(measured) = measured {

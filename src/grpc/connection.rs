@@ -7,11 +7,8 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, NeverError},
-};
-use http::Request;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::{Request, Response, Version};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -30,9 +27,10 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     answer::{Answer, at_once},
-    body::BodyError,
+    body::{BodyError, ResponseBody},
     gate::ConnectionPlace,
     gather::{Gathered, Outlet},
+    host,
     io::{Heard, Protocol},
     peer::Peer,
     server::Server,
@@ -199,17 +197,22 @@ impl Connection {
 
     /// What answers the connection's calls; one connection too many, each with
     /// a refusal.
-    fn calls(&self) -> impl Fn(Request<Incoming>) -> NeverError<Answer> + use<> {
+    fn calls(&self) -> impl Fn(Request<Incoming>) -> Answered + use<> {
         let server = self.server.clone();
         let peer = self.peer.clone();
         let too_many = self.place.refusal().map(Box::new);
         move |request| {
             let service = &server.service;
-            let answer = match &too_many {
+            if !host::is_named(&request) {
+                return match request.version() {
+                    Version::HTTP_2 => Answered::Malformed,
+                    _ => Answered::With(at_once(host::not_named())),
+                };
+            }
+            Answered::With(match &too_many {
                 Some(problem) => at_once(service.turn_away(&request, problem)),
                 None => service.answer(request, &peer),
-            };
-            answer.never_error()
+            })
         }
     }
 
@@ -229,6 +232,24 @@ impl Connection {
             .with_retries(PROBES);
         if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
             log_limited!(DEBUG, %error, "no keep-alive on a connection");
+        }
+    }
+}
+
+/// What a request gets.
+enum Answered {
+    With(Answer),
+    /// Its stream is reset (RFC 9113, 8.1.1).
+    Malformed,
+}
+
+impl Future for Answered {
+    type Output = Result<Response<ResponseBody>, h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::With(answer) => answer.as_mut().poll(cx).map(Ok),
+            Self::Malformed => Poll::Ready(Err(h2::Reason::PROTOCOL_ERROR.into())),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     untaken::Untaken,
 };
 use crate::{
+    chats::Share,
     domain::{Origin, UserName},
     telemetry::{Metrics, log_limited},
 };
@@ -47,6 +48,8 @@ pub struct GateSettings {
     pub user_sends: u32,
     /// Of chats and their members, a second; 0: any number.
     pub user_changes: u32,
+    /// Of chats, pages and lists, a second; 0: any number.
+    pub user_reads: u32,
     pub inflight: usize,
     /// Bytes of answers that clients have not taken.
     pub untaken: usize,
@@ -60,13 +63,21 @@ pub struct Gate {
     strangers: Strangers,
     turned_away: AtomicUsize,
     inflight: AtomicUsize,
-    streams: Mutex<HashMap<UserName, usize, ahash::RandomState>>,
-    sends: Option<DefaultKeyedRateLimiter<UserName>>,
-    changes: Option<DefaultKeyedRateLimiter<UserName>>,
+    streams: Mutex<HashMap<UserName, Arc<Share>, ahash::RandomState>>,
+    sends: Option<Pace>,
+    changes: Option<Pace>,
+    reads: Option<Pace>,
     pub untaken: Arc<Untaken>,
     pub opening: Opening,
     /// For the log; the metrics count what clients are told.
     refused: [AtomicU64; Limit::ALL.len()],
+}
+
+/// What each user may do a second, and at once.
+struct Pace {
+    users: DefaultKeyedRateLimiter<UserName>,
+    most: NonZeroU32,
+    limit: Limit,
 }
 
 /// One call that is being answered, until it is dropped.
@@ -102,7 +113,6 @@ impl Gate {
     /// `metrics` counts the connections refused; calls are counted where they
     /// are answered.
     pub fn new(settings: GateSettings, metrics: Arc<Metrics>) -> Self {
-        let a_second = |most| NonZeroU32::new(most).map(Quota::per_second);
         Self {
             settings,
             untaken: Untaken::new(settings.untaken, metrics.clone()),
@@ -113,8 +123,9 @@ impl Gate {
             turned_away: AtomicUsize::new(0),
             inflight: AtomicUsize::new(0),
             streams: Mutex::default(),
-            sends: a_second(settings.user_sends).map(RateLimiter::keyed),
-            changes: a_second(settings.user_changes).map(RateLimiter::keyed),
+            sends: Pace::new(settings.user_sends, Limit::UserSends),
+            changes: Pace::new(settings.user_changes, Limit::UserChanges),
+            reads: Pace::new(settings.user_reads, Limit::UserReads),
             refused: Default::default(),
         }
     }
@@ -163,56 +174,61 @@ impl Gate {
         self.strangers.is_known(stranger);
     }
 
-    /// Room for one more stream of `user`.
-    pub fn stream(self: &Arc<Self>, user: &UserName) -> Result<StreamPlace, Problem> {
+    /// Room for one more stream of `user`; with a share if it is one of many, which have
+    /// what they hold together.
+    pub fn stream(
+        self: &Arc<Self>,
+        user: &UserName,
+    ) -> Result<(StreamPlace, Option<Arc<Share>>), Problem> {
         let mut streams = self.streams();
-        let open = streams.entry(user.clone()).or_default();
-        if *open >= self.settings.user_streams {
-            drop(streams);
-            return Err(self.refuse(Limit::UserStreams, RETRY_LATER));
-        }
-        *open += 1;
+        let share = streams.entry(user.clone()).or_default().clone();
+        let entered = share.enter(self.settings.user_streams);
         drop(streams);
-        Ok(StreamPlace(self.clone(), user.clone()))
+        let Some(shares) = entered else {
+            return Err(self.refuse(Limit::UserStreams, RETRY_LATER));
+        };
+        let place = StreamPlace(self.clone(), user.clone());
+        Ok((place, shares.then_some(share)))
     }
 
     /// Leave for one message of `user`; if there is none, when there will be.
     pub fn send(&self, user: &UserName) -> Result<(), Duration> {
-        self.pace(self.sends.as_ref(), Limit::UserSends, user)
+        self.pace(self.sends.as_ref(), user, 1)
     }
 
-    /// Leave for `user` to make, change or delete one chat.
-    pub fn change(&self, user: &UserName) -> Result<(), Problem> {
-        self.pace(self.changes.as_ref(), Limit::UserChanges, user)
+    /// Leave for `user` to make, change or delete one chat, by a request with so many
+    /// names: each ten of them count as a change more.
+    pub fn change(&self, user: &UserName, names: usize) -> Result<(), Problem> {
+        let weight = u32::try_from(1 + names / 10).unwrap_or(u32::MAX);
+        self.pace(self.changes.as_ref(), user, weight)
             .map_err(|retry| Problem::over(Limit::UserChanges, retry))
     }
 
-    fn pace(
-        &self,
-        paced: Option<&DefaultKeyedRateLimiter<UserName>>,
-        limit: Limit,
-        user: &UserName,
-    ) -> Result<(), Duration> {
-        let Some(paced) = paced else {
-            return Ok(());
-        };
-        paced.check_key(user).map_err(|over| {
-            self.count(limit);
-            let wait = over.wait_time_from(DefaultClock::default().now());
-            wait.max(Duration::from_millis(1))
+    /// Leave for `user` to read a chat, or a page of so many: each hundred count as a
+    /// read more.
+    pub fn read(&self, user: &UserName, page_size: i32) -> Result<(), Problem> {
+        let weight = 1 + u32::try_from(page_size).unwrap_or(0) / 100;
+        self.pace(self.reads.as_ref(), user, weight)
+            .map_err(|retry| Problem::over(Limit::UserReads, retry))
+    }
+
+    fn pace(&self, pace: Option<&Pace>, user: &UserName, weight: u32) -> Result<(), Duration> {
+        pace.map_or(Ok(()), |pace| {
+            let left = pace.take(user, weight);
+            left.inspect_err(|_| self.count(pace.limit))
         })
     }
 
     /// Lets go of what is known of users who have done nothing of late, again
     /// and again.
     pub async fn sweep(self: Arc<Self>) {
-        let paced = [&self.sends, &self.changes];
-        let paced: Vec<_> = paced.into_iter().flatten().collect();
-        while !paced.is_empty() {
+        let paces = [&self.sends, &self.changes, &self.reads];
+        let paces: Vec<_> = paces.into_iter().flatten().collect();
+        while !paces.is_empty() {
             tokio::time::sleep(SWEEP).await;
-            for users in &paced {
-                users.retain_recent();
-                users.shrink_to_fit();
+            for pace in &paces {
+                pace.users.retain_recent();
+                pace.users.shrink_to_fit();
             }
         }
     }
@@ -239,8 +255,33 @@ impl Gate {
         );
     }
 
-    fn streams(&self) -> MutexGuard<'_, HashMap<UserName, usize, ahash::RandomState>> {
+    fn streams(&self) -> MutexGuard<'_, HashMap<UserName, Arc<Share>, ahash::RandomState>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pace {
+    /// None: any number.
+    fn new(most: u32, limit: Limit) -> Option<Self> {
+        NonZeroU32::new(most).map(|most| Self {
+            users: RateLimiter::keyed(Quota::per_second(most)),
+            most,
+            limit,
+        })
+    }
+
+    /// If there is not so much left for the user, when there will be. What weighs more
+    /// than a second's worth takes just that, so that it has its turn as well.
+    fn take(&self, user: &UserName, weight: u32) -> Result<(), Duration> {
+        let weight = NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN);
+        match self.users.check_key_n(user, weight.min(self.most)) {
+            Ok(Err(over)) => {
+                let wait = over.wait_time_from(DefaultClock::default().now());
+                Err(wait.max(Duration::from_millis(1)))
+            }
+            // Nothing is asked for that there never is.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -273,11 +314,8 @@ impl Drop for ConnectionPlace {
 impl Drop for StreamPlace {
     fn drop(&mut self) {
         let mut streams = self.0.streams();
-        if let Some(open) = streams.get_mut(&self.1) {
-            *open -= 1;
-            if *open == 0 {
-                streams.remove(&self.1);
-            }
+        if streams.get(&self.1).is_some_and(|share| share.leave()) {
+            streams.remove(&self.1);
         }
     }
 }
@@ -303,7 +341,8 @@ mod tests {
             connections,
             user_streams,
             user_sends,
-            user_changes: 0,
+            user_changes: 20,
+            user_reads: 10,
             inflight: 1,
             untaken: 0,
         };
@@ -338,7 +377,7 @@ mod tests {
         assert!(gate.streams().is_empty(), "idle users are forgotten");
 
         let refused = gate.refused.each_ref().map(|n| n.load(Ordering::Relaxed));
-        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 0, 1, 0, 0]);
+        assert_eq!(refused, [MAX_TURNED_AWAY as u64 + 1, 1, 0, 0, 0, 1, 0, 0]);
     }
 
     #[test]
@@ -350,5 +389,30 @@ mod tests {
         }
         assert!(gate.send(&bob).is_err());
         assert!(gate.send(&UserName::new("eve").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn p6_what_costs_more_counts_for_more() {
+        let gate = gate(1, 1, 0);
+        let user = |name| UserName::new(name).unwrap();
+        let made = |name, names| {
+            let user = user(name);
+            (0..40)
+                .take_while(|_| gate.change(&user, names).is_ok())
+                .count()
+        };
+        assert_eq!([made("a", 0), made("b", 9)], [20, 20]);
+        assert_eq!([made("c", 10), made("d", 100)], [10, 1]);
+        // One that weighs more than there ever is has its turn, alone.
+        assert_eq!(made("e", 1_000), 1);
+        assert!(gate.change(&user("e"), 0).is_err());
+        let read = |name, size| {
+            let user = user(name);
+            (0..40)
+                .take_while(|_| gate.read(&user, size).is_ok())
+                .count()
+        };
+        assert_eq!([read("a", 0), read("b", 50), read("c", 100)], [10, 10, 5]);
+        assert_eq!([read("d", 1_000), read("e", -1)], [1, 10]);
     }
 }

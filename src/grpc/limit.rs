@@ -5,6 +5,7 @@ pub enum Limit {
     UserStreams,
     UserSends,
     UserChanges,
+    UserReads,
     Inflight,
     /// Health, reflection and logins, which need no token.
     OpenCalls,
@@ -13,11 +14,12 @@ pub enum Limit {
 }
 
 impl Limit {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::UserStreams,
         Self::UserSends,
         Self::UserChanges,
+        Self::UserReads,
         Self::Inflight,
         Self::OpenCalls,
         Self::Frames,
@@ -29,6 +31,7 @@ impl Limit {
             Self::UserStreams => "TOO_MANY_STREAMS",
             Self::UserSends => "TOO_MANY_SENDS",
             Self::UserChanges => "TOO_MANY_CHANGES",
+            Self::UserReads => "TOO_MANY_READS",
             Self::Inflight => "TOO_MANY_CALLS",
             Self::OpenCalls => "TOO_MANY_OPEN_CALLS",
             Self::Frames => "TOO_MANY_FRAMES",
@@ -42,6 +45,7 @@ impl Limit {
             Self::UserStreams => "streams of one user open at a time",
             Self::UserSends => "messages of one user a second",
             Self::UserChanges => "changes of chats by one user a second",
+            Self::UserReads => "reads of one user a second",
             Self::Inflight => "calls being answered at a time",
             Self::OpenCalls => "calls without a token open at a time",
             Self::Frames => "SETTINGS, GOAWAY or PING frames of a connection",

@@ -7,7 +7,7 @@ use std::{
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
-    callers::{Answer, Callers},
+    callers::{Answer, Callers, Places},
     post::Post,
 };
 use crate::{
@@ -150,7 +150,7 @@ impl ShardHandle {
         after_seq: Option<Seq>,
         core: usize,
     ) -> Result<Reader, ChatError> {
-        let (answer, joined) = Answer::new(self.callers.enter(&user).await);
+        let (answer, joined) = Answer::new([self.callers.enter(&user, 1).await, None]);
         let join = ChatCommand::Join {
             user,
             after_seq,
@@ -173,8 +173,8 @@ impl ShardHandle {
         caller: Caller,
     ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::Get { caller, answer })
-            .await
+        let get = |answer| ChatCommand::Get { caller, answer };
+        self.command(chat, user, None, get).await
     }
 
     /// Adds members; answers with the chat as it then is, and how many are new.
@@ -183,9 +183,10 @@ impl ShardHandle {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
+        turn: Option<Places>,
     ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::AddMembers {
+        self.command(chat, user, turn, |answer| ChatCommand::AddMembers {
             caller,
             users,
             answer,
@@ -199,9 +200,10 @@ impl ShardHandle {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
+        turn: Option<Places>,
     ) -> Result<(ChatRecord, usize), ChatError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::RemoveMembers {
+        self.command(chat, user, turn, |answer| ChatCommand::RemoveMembers {
             caller,
             users,
             answer,
@@ -210,10 +212,15 @@ impl ShardHandle {
     }
 
     /// Deletes a chat and ends its streams.
-    pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
+    pub async fn delete(
+        &self,
+        chat: ChatId,
+        caller: Caller,
+        turn: Option<Places>,
+    ) -> Result<(), ChatError> {
         let user = caller.user.clone();
-        self.command(chat, user, |answer| ChatCommand::Delete { caller, answer })
-            .await
+        let delete = |answer| ChatCommand::Delete { caller, answer };
+        self.command(chat, user, turn, delete).await
     }
 
     /// Asks the shard to drain. The future that it gives is done once all that was
@@ -239,9 +246,10 @@ impl ShardHandle {
         &self,
         chat: ChatId,
         user: UserName,
+        turn: Option<Places>,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
     ) -> Result<T, ChatError> {
-        let (answer, result) = Answer::new(self.callers.enter(&user).await);
+        let (answer, result) = Answer::new([self.callers.enter(&user, 1).await, turn]);
         let command = Command::Chat(chat, command(answer));
         match self.commands.try_send(command) {
             Ok(()) => result.await.unwrap_or(Err(ChatError::Unavailable)),

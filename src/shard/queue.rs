@@ -84,7 +84,7 @@ mod tests {
     fn p6_streams_that_have_gone_make_no_queue_grow() {
         let mut queue = Queue::default();
         let mut join = || {
-            let (answer, joined) = Answer::new(None);
+            let (answer, joined) = Answer::new(Default::default());
             queue.push(ChatCommand::Join {
                 user: user("bob"),
                 after_seq: None,

@@ -43,7 +43,7 @@ metrics! {
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
     MEMORY_BUDGET: Gauge "chat_memory_budget_bytes" "What --memory allows for chats, posts and pages of history";
     MEMORY_HELD: Gauge "chat_memory_held_bytes" "What chats hold of it, about";
-    PAGES_HELD: Gauge "chat_memory_pages_bytes" "What readers hold of it in pages of history, about";
+    PAGES_HELD: Gauge "chat_memory_pages_bytes" "What readers hold of it in pages of history, and connections of users with many streams, about";
     ANSWERS_HELD: Gauge "chat_memory_answers_bytes" "What answers hold of it that clients have asked for and not read, or may hold when they are there";
     RINGS_CUT: Counter "chat_rings_cut" "Times that a chat's newest messages were dropped from memory to keep to the budget; its readers are fed from the store";
     MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";
@@ -106,7 +106,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 40] = [
+pub const REASONS: [&str; 41] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -142,6 +142,7 @@ pub const REASONS: [&str; 40] = [
     "TOO_MANY_STREAMS",
     "TOO_MANY_SENDS",
     "TOO_MANY_CHANGES",
+    "TOO_MANY_READS",
     "TOO_MANY_CHATS",
     "TOO_MANY_CALLS",
     "TOO_MANY_OPEN_CALLS",

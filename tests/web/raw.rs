@@ -176,6 +176,11 @@ impl Http1 {
         (size > 0).then_some(data)
     }
 
+    /// What has come and was not looked at.
+    pub fn rest(&self) -> &[u8] {
+        &self.unread
+    }
+
     /// True if there was more to read.
     pub async fn more(&mut self) -> bool {
         let read = soon("bytes", self.stream.read_buf(&mut self.unread)).await;

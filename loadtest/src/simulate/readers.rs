@@ -136,7 +136,7 @@ impl Stream {
             }
             let what = format!("stream {id}");
             match poll_fn(|cx| reader.poll_next(cx)).await {
-                Delivery::Frames(frames) | Delivery::Long(frames, _) => {
+                Delivery::Frames(frames) | Delivery::Long(frames, ..) => {
                     let what = format!("{what} gets {} bytes", frames.len());
                     self.sim
                         .told(&what, |model, disk| model.delivered(id, frames, disk));

@@ -17,7 +17,7 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "max_connections" => Count(1, 1_000_000),
         "max_connection_streams" => Count(1, 1_000_000),
         "max_user_streams" => Count(1, 1_000_000),
-        "max_user_sends" | "max_user_changes" => Count(0, 1_000_000),
+        "max_user_sends" | "max_user_changes" | "max_user_reads" => Count(0, 1_000_000),
         "max_user_chats" => Count(0, 1_000_000_000),
         "max_inflight" => Count(1, 10_000_000),
         "max_header" => Size(KIB, 1024 * KIB),
@@ -147,9 +147,15 @@ pub(super) struct Guard {
     #[arg(long, value_name = "N", default_value = "0")]
     max_user_sends: String,
 
-    /// Chats made, changed or deleted a second, per user; 0: any number
+    /// Chats made, changed or deleted a second, per user; each ten names in a
+    /// request count as a change more; 0: any number
     #[arg(long, value_name = "N", default_value = "0")]
     max_user_changes: String,
+
+    /// Chats, pages of messages and lists of chats read a second, per user; each
+    /// hundred of a page's size count as a read more; 0: any number
+    #[arg(long, value_name = "N", default_value = "0")]
+    max_user_reads: String,
 
     /// Chats that a user has made and not deleted; 0: any number
     #[arg(long, value_name = "N", default_value = "0")]

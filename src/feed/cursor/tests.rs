@@ -5,7 +5,7 @@ mod threads;
 mod world;
 
 use fastrand::Rng;
-use world::{Seen, Watcher, World, now};
+use world::{Flag, Seen, Watcher, World, crowded, now};
 
 use super::*;
 use crate::{
@@ -183,5 +183,43 @@ fn p6_of_a_page_of_large_messages_little_is_kept() {
             pages.push(frames.len());
         }
         assert_eq!(pages, [8, 8, 16, 32]);
+    });
+}
+
+/// Many streams of one user: what HTTP/2 has not written holds up its own stream, until
+/// it is written; and then the end comes before what is left.
+#[test]
+fn p4_p6_a_stream_of_many_goes_on_once_what_it_has_is_written() {
+    let mut rng = Rng::with_seed(1);
+    run(async {
+        let mut world = behind(&mut rng);
+        let slot = Arc::new(Slot::new(user("carol"), 1));
+        let feed = world.feed.clone();
+        let last = world.published;
+        let mut reader = Reader::join(feed, slot.clone(), 0, last - 1, world.history.clone());
+        reader.share(Some(crowded()));
+        let flag = Flag::raised();
+        let waker = Waker::from(flag.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut next = || reader.poll_next(&mut cx);
+        let Poll::Ready(Delivery::Frames(unwritten)) = next() else {
+            panic!("nothing to read");
+        };
+        world.committed += 1;
+        let row = row(world.chat, world.committed, "alice", "x");
+        world.unpublished.push_back(row);
+        assert!(world.publish_one());
+        flag.take();
+        assert!(next().is_pending());
+        drop(unwritten);
+        assert!(flag.take(), "not woken");
+        let Poll::Ready(Delivery::Frames(unwritten)) = next() else {
+            panic!("held up");
+        };
+        assert!(next().is_pending());
+        slot.end(End::Misused);
+        drop(unwritten);
+        assert!(flag.take(), "not woken");
+        assert!(matches!(next(), Poll::Ready(Delivery::End(End::Misused))));
     });
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
 use super::{Call, Calls, to_chat, to_timestamp};
 use crate::{
+    chats::Places,
     domain::{ChatId, Row, UserName},
     grpc::{
         place::Place,
@@ -21,6 +24,12 @@ pub const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
 /// The same of a list of chats, whose names most clients have no use for.
 pub const MAX_LIST_BYTES: usize = 1024 * 1024;
 
+/// Pages that the store reads for one user at a time: one of the largest, or of lists,
+/// whose cost does not show in their size, or some small ones of messages. The others of
+/// the user wait, and what others ask for comes in between.
+pub(super) const READS: u32 = 12;
+const LIST: u32 = 8;
+
 impl Calls {
     pub async fn list_messages(
         self: Arc<Self>,
@@ -30,6 +39,7 @@ impl Calls {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let page = validate::page(&request)?;
         let size = page_size(request.page_size)?;
+        let _turn = self.turn_to_read(&call, 1 + size as u32 / 100).await?;
         // One more than is wanted tells whether there is more.
         let mut rows = self.page(&call, chat, page, size + 1).await?;
         let fitting = fitting(&rows, page, size);
@@ -98,6 +108,7 @@ impl Calls {
         let size = page_size(request.page_size)?;
         let names = validate::names(request.max_usernames)?;
         let place = Place::from_token(&request.page_token)?;
+        let _turn = self.turn_to_read(&call, LIST).await?;
         // One more than is wanted tells whether there is more.
         let mut chats = self.chats(&call, place.walk, size + 1, names).await?;
         let fitting = fitting_chats(&chats, size);
@@ -113,6 +124,11 @@ impl Calls {
             chats: chats.collect(),
             next_page_token: next.map_or_else(String::new, Place::to_token),
         })
+    }
+
+    async fn turn_to_read(&self, call: &Call, weight: u32) -> Result<Option<Places>, Problem> {
+        let turn = self.reading.enter(call.user(), weight);
+        call.within(turn.map(Ok::<_, Problem>)).await
     }
 
     async fn chats(

@@ -148,7 +148,7 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
         let name = format!("new-{there}");
         let add = world
             .shard
-            .add_members(chat_id(CHAT), world.alice(), vec![user(&name)]);
+            .add_members(chat_id(CHAT), world.alice(), vec![user(&name)], None);
         assert_eq!(add.await.unwrap_err(), ChatError::Unavailable);
         tokio::time::sleep(10 * SECOND).await;
         assert_eq!(world.members().await.contains(&name), there);
@@ -161,7 +161,7 @@ async fn p8_a_change_whose_outcome_is_lost_is_looked_up() {
     world.script(|script| script.members = vec![Some(Fault::DoneAndLost)]);
     let remove = world
         .shard
-        .remove_members(chat_id(CHAT), world.alice(), vec![user("bob")]);
+        .remove_members(chat_id(CHAT), world.alice(), vec![user("bob")], None);
     assert_eq!(remove.await.unwrap_err(), ChatError::Unavailable);
     let end = std::future::poll_fn(|cx| bob.poll_next(cx)).await;
     assert!(matches!(end, Delivery::End(End::Removed)), "{end:?}");
@@ -187,7 +187,7 @@ async fn a_deletion_waits_for_what_is_with_the_writer() {
     turn().await;
     let (shard, alice) = (world.shard.clone(), world.alice());
     let deletion = tokio::runtime::Handle::current()
-        .spawn(async move { shard.delete(chat_id(CHAT), alice).await });
+        .spawn(async move { shard.delete(chat_id(CHAT), alice, None).await });
     assert_eq!(queued.await.unwrap(), Err(Refusal::Unavailable));
     assert_eq!(
         world.post("too late", SECOND).await.unwrap(),
@@ -227,7 +227,7 @@ async fn a_deletion_that_was_lost_and_done_leaves_nothing_behind() {
         script.loads = vec![Some(Fault::Unavailable); 3];
         script.appends = vec![None];
     });
-    let deletion = world.shard.delete(chat_id(CHAT), world.alice()).await;
+    let deletion = world.shard.delete(chat_id(CHAT), world.alice(), None).await;
     assert_eq!(deletion, Err(ChatError::Unavailable));
     let in_flight = world.post("in flight", 100 * SECOND);
     turn().await;
@@ -308,7 +308,7 @@ async fn p9_a_drain_waits_for_a_change_that_is_with_the_store() {
     let runtime = tokio::runtime::Handle::current();
     let change = runtime.spawn(async move {
         let carol = vec![user("carol")];
-        shard.add_members(chat_id(CHAT), alice, carol).await
+        shard.add_members(chat_id(CHAT), alice, carol, None).await
     });
     turn().await;
     let shard = world.shard.clone();
@@ -332,7 +332,7 @@ async fn p9_a_drain_answers_what_waits_for_a_chat_that_is_read_again() {
     });
     let add = |name: &str| {
         let (shard, alice, users) = (world.shard.clone(), world.alice(), vec![user(name)]);
-        let add = async move { shard.add_members(chat_id(CHAT), alice, users).await };
+        let add = async move { shard.add_members(chat_id(CHAT), alice, users, None).await };
         tokio::runtime::Handle::current().spawn(add)
     };
     let lost = add("carol").await.unwrap();
@@ -504,13 +504,14 @@ async fn p6_a_chat_is_not_read_for_somebody_who_is_no_member() {
         assert_eq!(join.await.map(drop), refused);
         let add = world
             .shard
-            .add_members(chat_id(id), stranger(), vec![user("mallory")]);
+            .add_members(chat_id(id), stranger(), vec![user("mallory")], None);
         assert_eq!(add.await.map(drop), refused);
-        let leave = world
-            .shard
-            .remove_members(chat_id(id), stranger(), vec![user("mallory")]);
+        let leave =
+            world
+                .shard
+                .remove_members(chat_id(id), stranger(), vec![user("mallory")], None);
         assert_eq!(leave.await.map(drop), refused);
-        let delete = world.shard.delete(chat_id(id), stranger()).await;
+        let delete = world.shard.delete(chat_id(id), stranger(), None).await;
         assert_eq!(delete, refused);
     }
     let post = world.post_to(CHAT + 1, "nowhere", "", SECOND);

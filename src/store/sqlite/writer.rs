@@ -3,7 +3,7 @@
 
 mod purge;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use rusqlite::Connection;
@@ -22,6 +22,13 @@ use crate::{
     store::{NewChat, StoreError, StoreResult},
     telemetry::log_limited,
 };
+
+/// Rows of changes that one transaction takes: those whose messages go into the next
+/// one wait for it. Several large changes at once go one by one.
+const CHANGED_ROWS: usize = 1_024;
+
+/// Changes that wait for that while messages behind them do not.
+const HELD: usize = 256;
 
 pub(super) struct Job {
     pub(super) change: Change,
@@ -59,6 +66,8 @@ impl Change {
 pub(super) struct Writer {
     conn: Connection,
     jobs: Jobs<Job>,
+    /// Changes that were too many for a transaction, in the order they came.
+    held: VecDeque<Job>,
     settings: Settings,
     /// When the next purge step is due; `None` while no chat waits for it.
     purge_at: Option<Instant>,
@@ -85,6 +94,7 @@ impl Writer {
             activity: Activity::new(&conn)?,
             conn,
             jobs,
+            held: VecDeque::new(),
             settings,
             purge_at,
             empty_log_at: None,
@@ -114,6 +124,9 @@ impl Writer {
     }
 
     fn next(&mut self) -> Option<Job> {
+        if let Some(job) = self.held.pop_front() {
+            return Some(job);
+        }
         loop {
             let due = [self.purge_at, self.empty_log_at, self.activity.due];
             let Some(at) = due.into_iter().flatten().min() else {
@@ -144,16 +157,22 @@ impl Writer {
         }
     }
 
-    fn gather(&self, first: Job) -> Vec<Job> {
-        let mut weight = first.change.weight();
-        let mut batch = vec![first];
-        while weight < self.settings.transaction_rows
+    /// All that is queued, less changes beyond [`CHANGED_ROWS`]. Those that were held
+    /// come first. Whatever is queued is under way at the same time, so that messages may
+    /// overtake changes.
+    fn gather(&mut self, first: Job) -> Vec<Job> {
+        let mut batch = Batch::default();
+        batch.take(first);
+        for job in mem::take(&mut self.held) {
+            self.held.extend(batch.take(job));
+        }
+        while batch.rows < self.settings.transaction_rows
+            && self.held.len() < HELD
             && let Ok(job) = self.jobs.try_recv()
         {
-            weight += job.change.weight();
-            batch.push(job);
+            self.held.extend(batch.take(job));
         }
-        batch
+        batch.jobs
     }
 
     /// One transaction for all. If it is rolled back, one for each, so that a
@@ -259,6 +278,33 @@ impl Writer {
     }
 }
 
+/// What goes into one transaction.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    rows: usize,
+    /// Of these, such as are no messages.
+    changed: usize,
+    is_full: bool,
+}
+
+impl Batch {
+    /// Gives a change back for which there is no room, and all that come behind it.
+    fn take(&mut self, job: Job) -> Option<Job> {
+        let rows = job.change.weight();
+        if !matches!(job.change, Change::Append(_)) {
+            self.is_full |= self.changed > 0 && self.changed + rows > CHANGED_ROWS;
+            if self.is_full {
+                return Some(job);
+            }
+            self.changed += rows;
+        }
+        self.rows += rows;
+        self.jobs.push(job);
+        None
+    }
+}
+
 /// All jobs of a batch are under way at the same time, so that any order of
 /// them is right. Rows of many lanes go in together, sorted: a page of the
 /// index is then written once.
@@ -291,5 +337,39 @@ impl Drop for AbortOnPanic {
             tracing::error!("the store's writer panicked");
             std::process::abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{chat_id, user};
+
+    #[test]
+    fn p6_large_changes_go_one_by_one_and_messages_before_them() {
+        let job = |change| Job {
+            change,
+            answer: oneshot::channel().0,
+        };
+        let add = |names| {
+            let names = (0..names).map(|n| user(&n.to_string())).collect();
+            job(Change::AddMembers(chat_id(1), names))
+        };
+        let append = || job(Change::Append(Arc::default()));
+        let mut batch = Batch::default();
+        assert!(
+            batch.take(add(5_000)).is_none(),
+            "the first goes in any case"
+        );
+        assert!(batch.take(append()).is_none());
+        assert!(batch.take(add(1_000)).is_some());
+        assert!(batch.take(append()).is_none());
+        // The order of changes stays.
+        assert!(batch.take(add(1)).is_some());
+        let mut batch = Batch::default();
+        for _ in 0..CHANGED_ROWS / 4 {
+            assert!(batch.take(add(4)).is_none());
+        }
+        assert!(batch.take(add(1)).is_some());
     }
 }

@@ -70,7 +70,7 @@ fn watch(reader: Reader, seen: &Progress, stall: u32) -> bool {
     drive(|cx| {
         while let Poll::Ready(delivery) = watcher.reader.poll_next(cx) {
             match delivery {
-                Delivery::Frames(frames) | Delivery::Long(frames, _) => {
+                Delivery::Frames(frames) | Delivery::Long(frames, ..) => {
                     assert_eq!(watcher.read(frames, &BTreeSet::new()), 0)
                 }
                 Delivery::Answer(_) => _ = seen.answers.fetch_add(1, Ordering::Release),

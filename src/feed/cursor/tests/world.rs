@@ -26,19 +26,19 @@ use crate::{
 
 /// Says that its task is to be polled.
 #[derive(Default)]
-struct Flag {
+pub(super) struct Flag {
     raised: AtomicBool,
     times: AtomicUsize,
 }
 
 impl Flag {
-    fn raised() -> Arc<Self> {
+    pub(super) fn raised() -> Arc<Self> {
         let raised = AtomicBool::new(true);
         let times = AtomicUsize::new(0);
         Arc::new(Self { raised, times })
     }
 
-    fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         self.raised.swap(false, Ordering::SeqCst)
     }
 }
@@ -104,6 +104,16 @@ pub(super) struct World {
 }
 
 const PATIENCE: usize = 10_000;
+
+/// Of a user with so many streams that each has a message at a time.
+pub(super) fn crowded() -> Arc<Share> {
+    let share = Share::default();
+    for _ in 0..200 {
+        assert!(share.enter(200).is_some());
+    }
+    share.hold(0, 1 << 30);
+    Arc::new(share)
+}
 
 impl World {
     pub(super) fn new(rng: &mut Rng) -> Self {
@@ -211,6 +221,7 @@ impl World {
         let history = self.history.clone();
         let mut reader = Reader::join(self.feed.clone(), slot, core, cursor, history);
         reader.pack(rng.bool());
+        reader.share(rng.bool().then(crowded));
         self.watchers.push(Watcher::new(reader));
     }
 
@@ -238,7 +249,7 @@ impl World {
         for _ in 0..most {
             match watcher.reader.poll_next(&mut cx) {
                 Poll::Pending => return,
-                Poll::Ready(Delivery::Frames(frames) | Delivery::Long(frames, _)) => {
+                Poll::Ready(Delivery::Frames(frames) | Delivery::Long(frames, ..)) => {
                     let history = matches!(watcher.reader.source, Source::Page(_));
                     let before = watcher.cursor;
                     let holes = watcher.read(frames, &self.lost);

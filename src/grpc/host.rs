@@ -1,0 +1,115 @@
+//! The host that a request names.
+
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, HOST},
+    uri::{Authority, Scheme},
+};
+
+use super::body::ResponseBody;
+
+/// Whether a request names its host as its HTTP wants: HTTP/1.1 once, by a `Host`
+/// that can be read (RFC 9112, 3.2); HTTP/2 at most once, and by a `Host` only as
+/// `:authority` does (RFC 9113, 8.3.1).
+pub fn is_named<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, more) = (hosts.next(), hosts.next().is_some());
+    if request.version() == Version::HTTP_2 {
+        return first.is_none_or(|host| !more && is_authority(request, host));
+    }
+    match first {
+        Some(host) => !more && (host.is_empty() || parse(host).is_some()),
+        None => request.version() < Version::HTTP_11,
+    }
+}
+
+/// What HTTP/1.1 answers a request that does not. Its connection is closed: what comes
+/// behind may be meant for somebody else, if a proxy in front reads it otherwise.
+pub fn not_named() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}
+
+fn is_authority<B>(request: &Request<B>, host: &HeaderValue) -> bool {
+    let Some(authority) = request.uri().authority() else {
+        return true;
+    };
+    if host.as_bytes() == authority.as_str().as_bytes() {
+        return true;
+    }
+    let usual = match request.uri().scheme() {
+        Some(scheme) if *scheme == Scheme::HTTPS => "443",
+        _ => "80",
+    };
+    // Two spellings of the same host are the same (RFC 3986, 6.2.3).
+    let normal = |authority: &Authority| {
+        let port = port(authority).filter(|port| !port.is_empty() && *port != usual);
+        (
+            authority.host().to_ascii_lowercase(),
+            port.map(str::to_owned),
+        )
+    };
+    parse(host).is_some_and(|host| normal(&host) == normal(authority))
+}
+
+/// A host, perhaps with a port, and nothing else.
+fn parse(host: &HeaderValue) -> Option<Authority> {
+    let host = Authority::try_from(host.as_bytes()).ok()?;
+    let is_number = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit());
+    let is_good = !host.as_str().contains('@') && port(&host).is_none_or(is_number);
+    is_good.then_some(host)
+}
+
+/// What stands behind the host and its colon.
+fn port(authority: &Authority) -> Option<&str> {
+    let (_, behind) = authority.as_str().rsplit_once(authority.host())?;
+    behind.strip_prefix(':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(version: Version, uri: &str, hosts: &[&str]) -> bool {
+        let mut request = Request::post(uri).version(version);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        is_named(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn p10_http1_names_one_host_that_can_be_read() {
+        let path = "/chat_v1.ChatV1/Get";
+        for good in ["chat", "chat:8092", "[::1]:8092", "127.0.0.1", "chat:", ""] {
+            assert!(named(Version::HTTP_11, path, &[good]), "{good}");
+        }
+        for bad in ["a b", "a@chat", "chat:x", "chat/", "a,b c", "[::1"] {
+            assert!(!named(Version::HTTP_11, path, &[bad]), "{bad}");
+        }
+        assert!(!named(Version::HTTP_11, path, &[]));
+        assert!(!named(Version::HTTP_11, "http://chat/", &[]));
+        assert!(!named(Version::HTTP_11, path, &["chat", "chat"]));
+        assert!(named(Version::HTTP_10, path, &[]));
+        assert!(!named(Version::HTTP_10, path, &["chat", "chat"]));
+    }
+
+    #[test]
+    fn p10_http2_names_no_other_host_than_its_authority() {
+        let two = |uri, hosts: &[&str]| named(Version::HTTP_2, uri, hosts);
+        assert!(two("http://chat/x", &[]) && two("/x", &[]) && two("/x", &["chat"]));
+        for same in ["chat", "CHAT", "chat:80", "chat:"] {
+            assert!(two("http://chat/x", &[same]), "{same}");
+        }
+        assert!(two("https://chat:443/x", &["chat"]));
+        assert!(two("http://[::1]:8092/x", &["[::1]:8092"]));
+        for other in ["", "chat2", "chat:8092", "chat:443", "a@chat", "a b"] {
+            assert!(!two("http://chat/x", &[other]), "{other}");
+        }
+        assert!(!two("http://chat/x", &["chat", "chat"]));
+        assert!(!two("/x", &["chat", "eve"]));
+    }
+}
