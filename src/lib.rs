@@ -12,6 +12,7 @@ pub mod app;
 pub mod auth;
 pub mod chats;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod fault;

@@ -1,0 +1,230 @@
+//! How a node follows chats that another one owns.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    partition::NodeId,
+    watch::{Ask, Say},
+};
+use crate::domain::{ChatId, Seq, UserName};
+
+/// What an edge does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    Ask(NodeId, Ask),
+    /// These follow what the chat's feed has.
+    Append {
+        chat: ChatId,
+        first: Seq,
+        count: Seq,
+    },
+    /// The feed begins anew behind this one: its readers read what is before it in the
+    /// store.
+    Begin {
+        chat: ChatId,
+        newest: Seq,
+    },
+    /// End the user's streams of the chat.
+    End {
+        chat: ChatId,
+        user: UserName,
+    },
+}
+
+/// The chats that an edge's clients read and other nodes own.
+#[derive(Debug, Default)]
+pub struct Edge {
+    chats: BTreeMap<ChatId, Followed>,
+    /// For the simulation to find.
+    #[cfg(test)]
+    pub(super) mutation: Option<Mutation>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    owner: NodeId,
+    /// The owner has said that it is none any more. It may become it again.
+    is_given_up: bool,
+    /// The owner has not said since we asked who may read.
+    is_unanswered: bool,
+    newest: Option<Seq>,
+    /// How many streams each user has.
+    users: BTreeMap<UserName, usize>,
+}
+
+/// What is left out of an edge.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    AppendsOverAHole,
+    ForgetsAChat,
+    LetsTheRemovedRead,
+}
+
+impl Edge {
+    /// A stream of the user begins, whom the owner has let in.
+    pub fn join(&mut self, chat: ChatId, user: UserName, owner: NodeId) -> Option<Effect> {
+        let followed = self.chats.entry(chat).or_insert_with(|| Followed {
+            owner,
+            is_given_up: false,
+            is_unanswered: true,
+            newest: None,
+            users: BTreeMap::new(),
+        });
+        let streams = followed.users.entry(user).or_default();
+        *streams += 1;
+        // Who is another's second stream need not be asked about.
+        (*streams == 1).then(|| followed.watch(chat))
+    }
+
+    /// A stream of the user has ended.
+    pub fn leave(&mut self, chat: ChatId, user: &UserName) -> Option<Effect> {
+        let followed = self.chats.get_mut(&chat)?;
+        let streams = followed.users.get_mut(user)?;
+        *streams -= 1;
+        if *streams == 0 {
+            followed.users.remove(user);
+        }
+        if !followed.users.is_empty() {
+            return None;
+        }
+        let owner = followed.owner;
+        self.chats.remove(&chat);
+        Some(Effect::Ask(owner, Ask::Leave(chat)))
+    }
+
+    /// Something that the owner has said may be missing: it is asked again for all that is
+    /// watched there.
+    pub fn resync(&mut self, owner: NodeId) -> Vec<Effect> {
+        let theirs = self.chats.iter_mut().filter(|(_, one)| one.owner == owner);
+        #[cfg(test)]
+        let theirs = theirs.skip(usize::from(self.mutation == Some(Mutation::ForgetsAChat)));
+        theirs.map(|(chat, one)| one.watch(*chat)).collect()
+    }
+
+    /// The chats for which this holds are owned by this node, as the table says.
+    pub fn owned(&mut self, is_theirs: impl Fn(ChatId) -> bool, owner: NodeId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (chat, one) in &mut self.chats {
+            if is_theirs(*chat) && (one.owner != owner || one.is_given_up) {
+                (one.owner, one.is_given_up) = (owner, false);
+                effects.push(one.watch(*chat));
+            }
+        }
+        effects
+    }
+
+    /// Chats of which it is not known who may still read them, and what is new: while that
+    /// lasts, the store is looked at instead.
+    pub fn unanswered(&self) -> impl Iterator<Item = ChatId> {
+        let waiting = self.chats.iter().filter(|(_, one)| one.is_unanswered);
+        waiting.map(|(chat, _)| *chat)
+    }
+
+    /// Takes in what an owner says, or one that was: what was committed is true whoever
+    /// says it.
+    pub fn said(&mut self, say: Say) -> Vec<Effect> {
+        let chat = say.chat();
+        let Some(one) = self.chats.get_mut(&chat) else {
+            return Vec::new();
+        };
+        match say {
+            Say::Watching {
+                newest, refused, ..
+            } => {
+                one.is_unanswered = false;
+                let mut effects = self.end(chat, refused);
+                let Some(one) = self.chats.get_mut(&chat) else {
+                    return effects;
+                };
+                // What is between comes behind this, or is in the store.
+                if one.newest.is_none_or(|known| known < newest) {
+                    one.newest = Some(newest);
+                    effects.push(Effect::Begin { chat, newest });
+                }
+                effects
+            }
+            Say::Entries { first, count, .. } => one.append(
+                chat,
+                first,
+                count,
+                #[cfg(test)]
+                self.mutation,
+            ),
+            Say::Removed { users, .. } => self.end(chat, users),
+            Say::NotMine(_) => {
+                one.is_given_up = true;
+                Vec::new()
+            }
+        }
+    }
+
+    fn end(&mut self, chat: ChatId, users: BTreeSet<UserName>) -> Vec<Effect> {
+        #[cfg(test)]
+        if self.mutation == Some(Mutation::LetsTheRemovedRead) {
+            return Vec::new();
+        }
+        let Some(one) = self.chats.get_mut(&chat) else {
+            return Vec::new();
+        };
+        let mut effects = Vec::new();
+        for user in users {
+            if one.users.remove(&user).is_some() {
+                effects.push(Effect::End { chat, user });
+            }
+        }
+        if one.users.is_empty() {
+            let owner = one.owner;
+            self.chats.remove(&chat);
+            effects.push(Effect::Ask(owner, Ask::Leave(chat)));
+        }
+        effects
+    }
+}
+
+impl Followed {
+    fn watch(&mut self, chat: ChatId) -> Effect {
+        self.is_unanswered = true;
+        let ask = Ask::Watch {
+            chat,
+            newest: self.newest,
+            users: self.users.keys().cloned().collect(),
+        };
+        Effect::Ask(self.owner, ask)
+    }
+
+    /// Takes in so many messages from `first` on.
+    fn append(
+        &mut self,
+        chat: ChatId,
+        first: Seq,
+        count: Seq,
+        #[cfg(test)] mutation: Option<Mutation>,
+    ) -> Vec<Effect> {
+        let last = first + count - 1;
+        let known = self.newest.replace(last);
+        match known {
+            // It was said before.
+            Some(known) if last <= known => {
+                self.newest = Some(known);
+                Vec::new()
+            }
+            Some(known) if first <= known + 1 => vec![Effect::Append {
+                chat,
+                first: known + 1,
+                count: last - known,
+            }],
+            #[cfg(test)]
+            Some(_) if mutation == Some(Mutation::AppendsOverAHole) => {
+                vec![Effect::Append { chat, first, count }]
+            }
+            _ => vec![
+                Effect::Begin {
+                    chat,
+                    newest: first - 1,
+                },
+                Effect::Append { chat, first, count },
+            ],
+        }
+    }
+}
