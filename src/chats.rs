@@ -36,6 +36,9 @@ pub use crate::{
 /// those whose messages are in the next one.
 const CHANGES: u32 = 1_024;
 
+/// What may wait for that of one user: with its request, each is held in memory.
+const CHANGES_WAITING: u32 = 64 * CHANGES;
+
 /// What a change costs besides the names in it, as so many of them.
 const CHANGE: u32 = 16;
 
@@ -57,13 +60,16 @@ impl Chats {
             // Placement is this process's own affair, so any seeds do. These can be
             // drawn again.
             hash: RandomState::with_seeds(a, b, c, d),
-            changing: Arc::new(Callers::new(CHANGES)),
+            changing: Arc::new(Callers::new(CHANGES, CHANGES_WAITING)),
         }
     }
 
     /// Waits until the user may make a chat, or change one, by so many names: until then
     /// others of its changes are under way. To be kept until the store has the change.
-    pub async fn turn_to_change(&self, user: &UserName, names: usize) -> Option<Places> {
+    ///
+    /// # Errors
+    /// If too many of its changes wait already.
+    pub async fn turn_to_change(&self, user: &UserName, names: usize) -> Result<Places, ChatError> {
         let names = u32::try_from(names).unwrap_or(CHANGES);
         let weight = names.saturating_add(CHANGE);
         self.changing.enter(user, weight).await
@@ -146,7 +152,7 @@ impl Chats {
         caller: Caller,
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        let turn = self.turn_to_change(&caller.user, users.len()).await;
+        let turn = Some(self.turn_to_change(&caller.user, users.len()).await?);
         self.of(chat).add_members(chat, caller, users, turn).await
     }
 
@@ -160,7 +166,7 @@ impl Chats {
         caller: Caller,
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        let turn = self.turn_to_change(&caller.user, users.len()).await;
+        let turn = Some(self.turn_to_change(&caller.user, users.len()).await?);
         let shard = self.of(chat);
         shard.remove_members(chat, caller, users, turn).await
     }
@@ -170,7 +176,7 @@ impl Chats {
     /// # Errors
     /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
-        let turn = self.turn_to_change(&caller.user, 0).await;
+        let turn = Some(self.turn_to_change(&caller.user, 0).await?);
         self.of(chat).delete(chat, caller, turn).await
     }
 

@@ -47,6 +47,10 @@ const COMMANDS: usize = 4_096;
 /// … and of one user with the shard: the mailbox holds those of many.
 const CALLS: u32 = 256;
 
+/// So many more wait with their callers, which are bounded as calls under way and streams
+/// are.
+const WAITING: u32 = 1 << 24;
+
 /// What one shard is made of.
 pub struct ShardPlan {
     pub settings: ShardSettings,
@@ -90,7 +94,7 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             posts,
             places,
             commands,
-            callers: Arc::new(Callers::new(CALLS)),
+            callers: Arc::new(Callers::new(CALLS, WAITING)),
         });
     }
     handles

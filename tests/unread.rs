@@ -10,6 +10,64 @@ use crate::{
     server::{Server, soon},
 };
 
+/// Streams that have ended keep their places while HTTP/2 has frames of them: who is
+/// removed from a chat and added again, over and over, has no more than anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_an_ended_stream_has_its_place_until_all_of_it_is_written() {
+    const MOST: u32 = 200;
+    let most = MOST.to_string();
+    let server = Server::start(&["--http-port", "0", "--max-user-streams", &most]).await;
+    let alice = server.client("alice").await;
+    let chat = alice.create(&["mallory"]).await;
+    let text = "x".repeat(TEXT);
+    // All of it fits into what HTTP/2 keeps of a stream.
+    for _ in 0..14 {
+        alice.send(chat, &text, "").await.unwrap();
+    }
+    let join = ConnectChatRequest {
+        chat_id: chat.to_string(),
+        after_seq: Some(0),
+        ..Default::default()
+    };
+    let readers = async |count: u32| {
+        loop {
+            let (_, metrics) = get(server.http_address(), "/metrics").await;
+            if value(&metrics, "chat_readers") as u32 == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let open_all = async |connection: &mut Connection, first: u32| {
+        for stream in (first..first + 150).map(|n| 2 * n + 1) {
+            let words = [
+                open(stream, "ConnectChat", "mallory"),
+                message(stream, 0, &join),
+            ];
+            connection.say(&words.concat()).await.unwrap();
+        }
+    };
+    let mut connection = Connection::open(server.address(), 112).await.unwrap();
+    connection.say(&hello()).await.unwrap();
+    for (first, reading) in [(0, 150), (150, MOST - 150)] {
+        open_all(&mut connection, first).await;
+        soon("the streams are open", readers(reading)).await;
+        // Time for their frames to be with HTTP/2, and for one more to come in.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        soon("no more are let in", readers(reading)).await;
+        alice.remove(chat, &["mallory"]).await.unwrap();
+        soon("the streams have ended", readers(0)).await;
+        alice.add(chat, &["mallory"]).await.unwrap();
+    }
+    // The places are free again once the connection is gone.
+    drop(connection);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut connection = Connection::open(server.address(), 112).await.unwrap();
+    connection.say(&hello()).await.unwrap();
+    open_all(&mut connection, 0).await;
+    soon("the streams are open", readers(150)).await;
+}
+
 const STREAMS: u32 = 1_000;
 const A_CONNECTION: u32 = 250;
 const MESSAGES: i64 = 60;

@@ -86,8 +86,8 @@ pub enum Delivery {
     Frames(Bytes),
     /// One frame, which the client takes in gzip as well; and what counts what is sent.
     Long(Bytes, Packed, Option<Arc<Unwritten>>),
-    /// The answer to a post of this stream.
-    Answer(PostAnswer),
+    /// The answer to a post of this stream; and what counts what is sent.
+    Answer(PostAnswer, Option<Arc<Unwritten>>),
     End(End),
 }
 
@@ -145,19 +145,21 @@ impl Reader {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Delivery> {
         self.register(cx.waker());
         loop {
-            if self.slot.has_note() {
-                match self.slot.take_note() {
-                    Some(Note::Answer(answer)) => return Poll::Ready(Delivery::Answer(answer)),
-                    Some(Note::End(end)) => return Poll::Ready(Delivery::End(end)),
-                    None => {}
-                }
-            }
-            // It is woken when something is written. Before that its client could not be
-            // told of an end either.
+            // It is woken when something is written. Before that its client could be told
+            // of nothing, not even of an end.
             if let Some(unwritten) = &self.unwritten
                 && unwritten.is_too_much(cx.waker())
             {
                 return Poll::Pending;
+            }
+            if self.slot.has_note() {
+                match self.slot.take_note() {
+                    Some(Note::Answer(answer)) => {
+                        return Poll::Ready(Delivery::Answer(answer, self.counts()));
+                    }
+                    Some(Note::End(end)) => return Poll::Ready(Delivery::End(end)),
+                    None => {}
+                }
             }
             match &mut self.source {
                 Source::Ring => match self.feed.look(self.cursor, &self.slot, self.packs) {

@@ -26,6 +26,8 @@ pub enum ResponseBody {
     Trailers,
     /// The messages of a chat.
     Chat(Box<ChatStream>),
+    /// How such a stream ends, behind all that it has been given.
+    Ended(Box<Problem>),
     /// Of the services that come with tonic, until the server ends.
     Tonic(Box<Held>, tonic::body::Body),
     /// Any of these, for gRPC-Web.
@@ -70,8 +72,18 @@ impl Body for ResponseBody {
             Self::Chat(stream) => match stream.poll_next(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(frames)) => Poll::Ready(Some(Ok(Frame::data(frames)))),
-                Poll::Ready(Err(problem)) => Poll::Ready(Some(Ok(body.end(&problem)))),
+                Poll::Ready(Err(problem)) => Poll::Ready(Some(Ok(match stream.end() {
+                    None => body.end(&problem),
+                    Some(last) => {
+                        *body = Self::Ended(Box::new(problem));
+                        Frame::data(last)
+                    }
+                }))),
             },
+            Self::Ended(problem) => {
+                let problem = Problem::clone(problem);
+                Poll::Ready(Some(Ok(body.end(&problem))))
+            }
             Self::Tonic(held, inner) => match Pin::new(inner).poll_frame(cx) {
                 Poll::Ready(frame) => {
                     Poll::Ready(frame.map(|frame| frame.map_err(|status| Box::new(status).into())))
@@ -86,7 +98,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Message(..) | Self::Trailers | Self::Chat(_) => false,
+            Self::Message(..) | Self::Trailers | Self::Chat(_) | Self::Ended(_) => false,
             Self::Tonic(_, body) => body.is_end_stream(),
             Self::Web(web) => web.is_end_stream(),
         }

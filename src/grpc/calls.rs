@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::TryFutureExt as _;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
     proto,
     runtime::Spawner,
-    store::{ChatRecord, Store, StoreResult},
+    store::{ChatRecord, Store, StoreError, StoreResult},
     telemetry::{SpanRef, chain, log_limited},
 };
 
@@ -90,7 +90,7 @@ pub struct Calls {
     clock: Arc<dyn Clock>,
     limits: Limits,
     /// Whose chats are counted takes one of them, by the user's name.
-    turns: [Mutex<()>; TURNS],
+    turns: [Arc<Mutex<()>>; TURNS],
     turns_hash: ahash::RandomState,
     /// Those who have pages read.
     reading: Callers,
@@ -131,6 +131,24 @@ impl Call {
         }
     }
 
+    /// Has the store do something. The turn ends with that, also if the caller is gone
+    /// before.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        turn: impl Send + 'static,
+        work: impl Future<Output = StoreResult<T>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (answer, done) = oneshot::channel();
+        self.spawner.spawn(async move {
+            let result = work.await;
+            drop(turn);
+            // Whoever has gone away does not want it any more.
+            _ = answer.send(result);
+        });
+        let gone = |_| Err(StoreError::OutcomeUnknown("the server ends".into()));
+        self.asked(done.unwrap_or_else(gone)).await
+    }
+
     /// The same for a call of the store itself, whose reason is for the log: no
     /// client is told it.
     async fn asked<T>(&self, work: impl Future<Output = StoreResult<T>>) -> Result<T, Problem> {
@@ -149,9 +167,9 @@ impl Calls {
             store,
             clock,
             limits,
-            turns: [const { Mutex::const_new(()) }; TURNS],
+            turns: std::array::from_fn(|_| Arc::default()),
             turns_hash: ahash::RandomState::new(),
-            reading: Callers::new(lists::READS),
+            reading: Callers::new(lists::READS, lists::READS_WAITING),
         }
     }
 

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    chats::{Delivery, End, PostAnswer, Reader, Share, Slot},
+    chats::{Delivery, End, PostAnswer, Reader, Share, Slot, Unwritten},
     domain::{ChatId, Refusal, Seq},
     proto,
     runtime::Spawner,
@@ -77,7 +77,8 @@ struct Joined {
     _posting: Option<Task>,
     /// Ends the stream when the caller's right has ended; None: it does not.
     _watch: Option<Task>,
-    _place: StreamPlace,
+    /// None: [`ChatStream::end`] has it.
+    place: Option<StreamPlace>,
 }
 
 /// A task that ends with the stream.
@@ -86,6 +87,15 @@ struct Task(AbortHandle);
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// No bytes, which keep a place.
+struct Last(#[expect(dead_code, reason = "dropped with it")] StreamPlace);
+
+impl AsRef<[u8]> for Last {
+    fn as_ref(&self) -> &[u8] {
+        &[]
     }
 }
 
@@ -167,7 +177,7 @@ impl ChatStream {
                 why,
                 _posting: posting,
                 _watch: watch,
-                _place: place,
+                place: Some(place),
             };
             Ok((joined, join.after_seq))
         };
@@ -188,6 +198,16 @@ impl ChatStream {
         let next = ready!(self.poll_frames(cx));
         self.ended = next.as_ref().err().cloned().map(Box::new);
         Poll::Ready(next)
+    }
+
+    /// What goes out behind the last frame, once: nothing, but for as long as HTTP/2 has
+    /// frames of the stream before it, the stream keeps its place. None if there are none.
+    pub fn end(&mut self) -> Option<Bytes> {
+        let State::Joined(joined) = &mut self.state else {
+            return None;
+        };
+        let place = joined.place.take_if(|_| joined.seat.delivered() > 0)?;
+        Some(Bytes::from_owner(Last(place)))
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Problem>> {
@@ -234,23 +254,27 @@ impl Joined {
             Delivery::Frames(frames) => Poll::Ready(Ok(frames)),
             Delivery::Long(frame, place, counts) => {
                 let sent = pack(frame, &place);
-                Poll::Ready(Ok(match counts {
-                    Some(unwritten) => unwritten.count(sent),
-                    None => sent,
-                }))
+                Poll::Ready(Ok(counted(counts, sent)))
             }
-            Delivery::Answer(answer) => {
+            Delivery::Answer(answer, counts) => {
                 let (reason, frame) = rejection(self.chat, answer);
                 if let Some(measured) = measured {
                     measured.post_refused(&reason);
                 }
-                Poll::Ready(Ok(frame))
+                Poll::Ready(Ok(counted(counts, frame)))
             }
             Delivery::End(end) => {
                 let why = self.why.get().map(|why| Problem::clone(why));
                 Poll::Ready(Err(why.unwrap_or_else(|| end.into())))
             }
         }
+    }
+}
+
+fn counted(counts: Option<Arc<Unwritten>>, sent: Bytes) -> Bytes {
+    match counts {
+        Some(unwritten) => unwritten.count(sent),
+        None => sent,
     }
 }
 

@@ -15,7 +15,8 @@ pub fn is_named<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (first, more) = (hosts.next(), hosts.next().is_some());
     if request.version() == Version::HTTP_2 {
-        return first.is_none_or(|host| !more && is_authority(request, host));
+        return request.uri().authority().is_none_or(is_good)
+            && first.is_none_or(|host| !more && is_authority(request, host));
     }
     match first {
         Some(host) => !more && (host.is_empty() || parse(host).is_some()),
@@ -35,22 +36,20 @@ pub fn not_named() -> Response<ResponseBody> {
 
 fn is_authority<B>(request: &Request<B>, host: &HeaderValue) -> bool {
     let Some(authority) = request.uri().authority() else {
-        return true;
+        return parse(host).is_some();
     };
     if host.as_bytes() == authority.as_str().as_bytes() {
         return true;
     }
     let usual = match request.uri().scheme() {
-        Some(scheme) if *scheme == Scheme::HTTPS => "443",
-        _ => "80",
+        Some(scheme) if *scheme == Scheme::HTTPS => ":443",
+        _ => ":80",
     };
     // Two spellings of the same host are the same (RFC 3986, 6.2.3).
     let normal = |authority: &Authority| {
-        let port = port(authority).filter(|port| !port.is_empty() && *port != usual);
-        (
-            authority.host().to_ascii_lowercase(),
-            port.map(str::to_owned),
-        )
+        let port = port(authority).filter(|port| ![":", usual].contains(port));
+        let port = port.unwrap_or_default().to_owned();
+        (authority.host().to_ascii_lowercase(), port)
     };
     parse(host).is_some_and(|host| normal(&host) == normal(authority))
 }
@@ -58,15 +57,18 @@ fn is_authority<B>(request: &Request<B>, host: &HeaderValue) -> bool {
 /// A host, perhaps with a port, and nothing else.
 fn parse(host: &HeaderValue) -> Option<Authority> {
     let host = Authority::try_from(host.as_bytes()).ok()?;
-    let is_number = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit());
-    let is_good = !host.as_str().contains('@') && port(&host).is_none_or(is_number);
-    is_good.then_some(host)
+    is_good(&host).then_some(host)
 }
 
-/// What stands behind the host and its colon.
+fn is_good(authority: &Authority) -> bool {
+    let is_number = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit());
+    let is_port = |port: &str| port.is_empty() || port.strip_prefix(':').is_some_and(is_number);
+    !authority.host().is_empty() && port(authority).is_some_and(is_port)
+}
+
+/// What stands behind the host, with its colon.
 fn port(authority: &Authority) -> Option<&str> {
-    let (_, behind) = authority.as_str().rsplit_once(authority.host())?;
-    behind.strip_prefix(':')
+    authority.as_str().strip_prefix(authority.host())
 }
 
 #[cfg(test)]
@@ -87,7 +89,9 @@ mod tests {
         for good in ["chat", "chat:8092", "[::1]:8092", "127.0.0.1", "chat:", ""] {
             assert!(named(Version::HTTP_11, path, &[good]), "{good}");
         }
-        for bad in ["a b", "a@chat", "chat:x", "chat/", "a,b c", "[::1"] {
+        for bad in [
+            "a b", "a@chat", "chat:x", "chat/", "a,b c", "[::1", "a:ax", "8:8x", "[::1]x", ":80",
+        ] {
             assert!(!named(Version::HTTP_11, path, &[bad]), "{bad}");
         }
         assert!(!named(Version::HTTP_11, path, &[]));
@@ -111,5 +115,7 @@ mod tests {
         }
         assert!(!two("http://chat/x", &["chat", "chat"]));
         assert!(!two("/x", &["chat", "eve"]));
+        assert!(!two("http://a/x", &["a:5a"]) && !two("http://8/x", &["8:9998"]));
+        assert!(!two("/x", &["a b"]) && !two("/x", &["a@b"]) && !two("http://u@chat/x", &[]));
     }
 }

@@ -150,7 +150,7 @@ impl ShardHandle {
         after_seq: Option<Seq>,
         core: usize,
     ) -> Result<Reader, ChatError> {
-        let (answer, joined) = Answer::new([self.callers.enter(&user, 1).await, None]);
+        let (answer, joined) = Answer::new([Some(self.callers.enter(&user, 1).await?), None]);
         let join = ChatCommand::Join {
             user,
             after_seq,
@@ -249,7 +249,7 @@ impl ShardHandle {
         turn: Option<Places>,
         command: impl FnOnce(Answer<T>) -> ChatCommand,
     ) -> Result<T, ChatError> {
-        let (answer, result) = Answer::new([self.callers.enter(&user, 1).await, turn]);
+        let (answer, result) = Answer::new([Some(self.callers.enter(&user, 1).await?), turn]);
         let command = Command::Chat(chat, command(answer));
         match self.commands.try_send(command) {
             Ok(()) => result.await.unwrap_or(Err(ChatError::Unavailable)),

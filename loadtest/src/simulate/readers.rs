@@ -141,7 +141,7 @@ impl Stream {
                     self.sim
                         .told(&what, |model, disk| model.delivered(id, frames, disk));
                 }
-                Delivery::Answer(answer) => {
+                Delivery::Answer(answer, _) => {
                     let what = format!("{what} gets {answer:?}");
                     self.sim
                         .told(&what, |model, disk| model.answered(id, &answer, disk));

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt as _, TryFutureExt as _};
-use tokio::sync::{MutexGuard, oneshot};
+use tokio::sync::OwnedMutexGuard;
 
 use super::{Call, Calls};
 use crate::{
-    chats::Places,
-    domain::{ChatId, Invalid},
+    domain::Invalid,
     grpc::{status::Problem, validate},
     proto,
-    store::{NewChat, StoreError},
+    store::NewChat,
     telemetry::log_limited,
 };
 
@@ -21,12 +19,15 @@ impl Calls {
         call: Call,
         request: proto::CreateRequest,
     ) -> Result<proto::CreateResponse, Problem> {
-        let names = request.info.unwrap_or_default().usernames;
-        let others = validate::users("info.usernames", &names, self.limits.max_members)?;
+        let others = {
+            // Not kept while the call waits.
+            let names = request.info.unwrap_or_default().usernames;
+            validate::users("info.usernames", &names, self.limits.max_members)?
+        };
         validate::new_names("info.usernames", &others)?;
         validate::new_names("authorization", std::slice::from_ref(call.user()))?;
         let turn = self.chats.turn_to_change(call.user(), others.len());
-        let turn = call.within(turn.map(Ok::<_, Problem>)).await?;
+        let turn = call.within(turn).await?;
         self.may_add(&call, "info.usernames", &others).await?;
         let mut members = vec![call.user().clone()];
         members.extend(others.into_iter().filter(|user| user != call.user()));
@@ -42,8 +43,10 @@ impl Calls {
         };
         let members = chat.members.len();
         // Held until the chat is there, so that it is counted for the next one.
-        let _turn = self.room_for_a_chat(&call).await?;
-        let id = self.make(&call, chat, turn).await?;
+        let counted = self.room_for_a_chat(&call).await?;
+        let store = self.store.clone();
+        let make = async move { store.create_chat(chat).await };
+        let id = call.in_turn((turn, counted), make).await?;
         log_limited!(INFO, chat = %id, user = %call.user(), members, request_id = %call.id.request,
             trace_id = call.id.trace_id(), "chat created");
         Ok(proto::CreateResponse { id: id.get() })
@@ -51,37 +54,19 @@ impl Calls {
 
     /// Whether the caller may have one more chat. Chats are made one after the other by
     /// users who share a turn, and by each user for sure.
-    async fn room_for_a_chat(&self, call: &Call) -> Result<Option<MutexGuard<'_, ()>>, Problem> {
+    async fn room_for_a_chat(&self, call: &Call) -> Result<Option<OwnedMutexGuard<()>>, Problem> {
         let most = self.limits.max_user_chats;
         if most == 0 {
             return Ok(None);
         }
         let at = self.turns_hash.hash_one(call.user()) as usize % self.turns.len();
-        let turn = call.within(async { Ok::<_, Problem>(self.turns[at].lock().await) });
+        let turn =
+            call.within(async { Ok::<_, Problem>(self.turns[at].clone().lock_owned().await) });
         let turn = turn.await?;
         let made = self.store.made_by(call.user(), most, call.deadline);
         match call.asked(made).await? < most {
             true => Ok(Some(turn)),
             false => Err(Problem::too_many_chats(most)),
         }
-    }
-
-    /// Makes the chat. Its user's turn ends with that, also if the caller is gone before.
-    async fn make(
-        &self,
-        call: &Call,
-        chat: NewChat,
-        turn: Option<Places>,
-    ) -> Result<ChatId, Problem> {
-        let store = self.store.clone();
-        let (answer, made) = oneshot::channel();
-        call.spawner.spawn(async move {
-            let made = store.create_chat(chat).await;
-            drop(turn);
-            // Whoever has gone away does not want it any more.
-            _ = answer.send(made);
-        });
-        let gone = |_| Err(StoreError::OutcomeUnknown("the server ends".into()));
-        call.asked(made.unwrap_or_else(gone)).await
     }
 }

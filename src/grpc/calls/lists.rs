@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
-
 use super::{Call, Calls, to_chat, to_timestamp};
 use crate::{
     chats::Places,
@@ -30,6 +28,9 @@ pub const MAX_LIST_BYTES: usize = 1024 * 1024;
 pub(super) const READS: u32 = 12;
 const LIST: u32 = 8;
 
+/// What may wait for that of one user: a thousand lists.
+pub(super) const READS_WAITING: u32 = 1_024 * LIST;
+
 impl Calls {
     pub async fn list_messages(
         self: Arc<Self>,
@@ -39,9 +40,9 @@ impl Calls {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let page = validate::page(&request)?;
         let size = page_size(request.page_size)?;
-        let _turn = self.turn_to_read(&call, 1 + size as u32 / 100).await?;
+        let turn = self.turn_to_read(&call, 1 + size as u32 / 100).await?;
         // One more than is wanted tells whether there is more.
-        let mut rows = self.page(&call, chat, page, size + 1).await?;
+        let mut rows = self.page(&call, &turn, chat, page, size + 1).await?;
         let fitting = fitting(&rows, page, size);
         let has_more = rows.len() > fitting;
         match page {
@@ -60,13 +61,14 @@ impl Calls {
     async fn page(
         &self,
         call: &Call,
+        turn: &Arc<Places>,
         chat: ChatId,
         page: Page,
         limit: usize,
     ) -> Result<Vec<Row>, Problem> {
         loop {
             let lineage = self.store.lineage_number();
-            let rows = self.page_of_member(call, chat, page, limit).await?;
+            let rows = self.page_of_member(call, turn, chat, page, limit).await?;
             if self.store.lineage_number() == lineage {
                 return Ok(rows);
             }
@@ -79,11 +81,16 @@ impl Calls {
     async fn page_of_member(
         &self,
         call: &Call,
+        turn: &Arc<Places>,
         chat: ChatId,
         page: Page,
         limit: usize,
     ) -> Result<Vec<Row>, Problem> {
-        let read = |page| call.asked(self.store.page(chat, page, limit, call.deadline));
+        let read = |page| {
+            let (store, deadline) = (self.store.clone(), call.deadline);
+            let read = async move { store.page(chat, page, limit, deadline).await };
+            call.in_turn(turn.clone(), read)
+        };
         let (seen, _) = call.within(self.chats.get(chat, call.caller())).await?;
         let mut rows = read(page).await?;
         if rows.last().is_none_or(|row| row.seq <= seen.last_seq) {
@@ -108,15 +115,17 @@ impl Calls {
         let size = page_size(request.page_size)?;
         let names = validate::names(request.max_usernames)?;
         let place = Place::from_token(&request.page_token)?;
-        let _turn = self.turn_to_read(&call, LIST).await?;
+        let turn = self.turn_to_read(&call, LIST).await?;
         // One more than is wanted tells whether there is more.
-        let mut chats = self.chats(&call, place.walk, size + 1, names).await?;
+        let mut chats = self
+            .chats(&call, &turn, place.walk, size + 1, names)
+            .await?;
         let fitting = fitting_chats(&chats, size);
         let more = chats.len() > fitting;
         chats.truncate(fitting);
         let next = match (chats.first(), chats.last(), place.since) {
             (Some((first, _)), Some((last, _)), _) if more => Some(place.behind(*first, *last)),
-            (.., Some(since)) => self.moved_up(&call, since).await?,
+            (.., Some(since)) => self.moved_up(&call, &turn, since).await?,
             _ => None,
         };
         let chats = chats.into_iter().map(|(_, record)| to_chat(record));
@@ -126,30 +135,40 @@ impl Calls {
         })
     }
 
-    async fn turn_to_read(&self, call: &Call, weight: u32) -> Result<Option<Places>, Problem> {
+    /// The turn is kept until the store has read, also if the caller is gone before.
+    async fn turn_to_read(&self, call: &Call, weight: u32) -> Result<Arc<Places>, Problem> {
         let turn = self.reading.enter(call.user(), weight);
-        call.within(turn.map(Ok::<_, Problem>)).await
+        call.within(turn).await.map(Arc::new)
     }
 
     async fn chats(
         &self,
         call: &Call,
+        turn: &Arc<Places>,
         walk: Walk,
         limit: usize,
         names: usize,
     ) -> Result<Vec<(Activity, ChatRecord)>, Problem> {
-        let store = &self.store;
-        call.asked(store.chats_of(call.user(), walk, limit, names, call.deadline))
-            .await
+        let (store, call_of) = (self.store.clone(), call.clone());
+        let read = async move {
+            let (user, deadline) = (call_of.user(), call_of.deadline);
+            store.chats_of(user, walk, limit, names, deadline).await
+        };
+        call.in_turn(turn.clone(), read).await
     }
 
     /// Where to go on behind the last chat, if some have become active since.
-    async fn moved_up(&self, call: &Call, since: Activity) -> Result<Option<Place>, Problem> {
+    async fn moved_up(
+        &self,
+        call: &Call,
+        turn: &Arc<Places>,
+        since: Activity,
+    ) -> Result<Option<Place>, Problem> {
         let place = Place {
             walk: Walk::Up(since),
             since: None,
         };
-        let moved = self.chats(call, place.walk, 1, 0).await?;
+        let moved = self.chats(call, turn, place.walk, 1, 0).await?;
         Ok((!moved.is_empty()).then_some(place))
     }
 }

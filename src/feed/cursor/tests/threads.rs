@@ -73,7 +73,7 @@ fn watch(reader: Reader, seen: &Progress, stall: u32) -> bool {
                 Delivery::Frames(frames) | Delivery::Long(frames, ..) => {
                     assert_eq!(watcher.read(frames, &BTreeSet::new()), 0)
                 }
-                Delivery::Answer(_) => _ = seen.answers.fetch_add(1, Ordering::Release),
+                Delivery::Answer(..) => _ = seen.answers.fetch_add(1, Ordering::Release),
                 Delivery::End(_) => return true,
             }
             seen.cursor.store(watcher.cursor, Ordering::Release);

@@ -270,7 +270,7 @@ impl World {
                     // It could not resume there, as the chat does not know so far.
                     assert!(watcher.cursor <= self.published, "P4");
                 }
-                Poll::Ready(Delivery::Answer(_)) => {
+                Poll::Ready(Delivery::Answer(..)) => {
                     self.seen.answers += 1;
                     watcher.answers = watcher.answers.checked_sub(1).expect("one of ours");
                 }
