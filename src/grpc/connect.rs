@@ -5,8 +5,9 @@
 //! which goes on even while the client does not read. Half-closing the request
 //! ends only the latter.
 
+mod posting;
+
 use std::{
-    future::poll_fn,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
@@ -16,6 +17,7 @@ use futures_util::future::BoxFuture;
 use http::Response;
 use tokio::task::AbortHandle;
 
+use self::posting::PostingHalf;
 use super::{
     body::ResponseBody,
     calls::Calls,
@@ -33,7 +35,7 @@ use super::{
 use crate::{
     auth::Identity,
     chats::{Delivery, End, PostAnswer, Reader, Share, Slot, Unwritten},
-    domain::{ChatId, Refusal, Seq},
+    domain::{ChatId, Seq},
     proto,
     runtime::Spawner,
     telemetry::SpanRef,
@@ -298,59 +300,6 @@ async fn join(
     let reader = calls.way().join(join.chat, user, join.after_seq, core);
     let reader = reader.await?;
     Ok((join, reader, frames))
-}
-
-/// The posting half: posts each frame in turn, until the client has no more.
-struct PostingHalf {
-    chat: ChatId,
-    slot: Arc<Slot>,
-    calls: Arc<Calls>,
-    gate: Arc<Gate>,
-    pass: Option<Pass>,
-    span: Option<SpanRef>,
-    why: Why,
-}
-
-impl PostingHalf {
-    async fn run(mut self, mut frames: Deframer) {
-        loop {
-            let frame = match frames.next().await {
-                Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
-                Ok(None) | Err(Broken::Gone) => return,
-                Err(Broken::Problem(problem)) => Err(problem),
-            };
-            // The reading half is not polled while the client does not read, so
-            // that it can't be the one to see that the right to post has ended.
-            let held = match &mut self.pass {
-                Some(pass) => pass.hold().await.map_err(Problem::from),
-                None => Ok(()),
-            };
-            match held.and(frame) {
-                Ok(frame) => self.post(frame).await,
-                Err(problem) => {
-                    self.why.get_or_init(|| Box::new(problem));
-                    return self.slot.end(End::Misused);
-                }
-            }
-        }
-    }
-
-    async fn post(&self, frame: proto::ConnectChatRequest) {
-        let (id, refusal) = match validate::post(frame, self.calls.limits()) {
-            Ok(draft) => match self.gate.send(self.slot.user()) {
-                Ok(()) => {
-                    return self
-                        .calls
-                        .post_on_stream(self.chat, &self.slot, draft, self.span)
-                        .await;
-                }
-                Err(retry) => (draft.client_message_id, Refusal::TooFast { retry }),
-            },
-            Err((id, field, why)) => (id, Refusal::Invalid { field, why }),
-        };
-        poll_fn(|cx| self.slot.poll_post(cx)).await;
-        self.slot.answer(id, Err(refusal));
-    }
 }
 
 /// The frame that tells a client what became of a post that does not show as a

@@ -1,0 +1,73 @@
+//! The half of a stream that posts.
+
+use std::{future::poll_fn, sync::Arc};
+
+use super::Why;
+use crate::{
+    chats::{End, Slot},
+    domain::{ChatId, Refusal},
+    grpc::{
+        calls::Calls,
+        deframe::{Broken, Deframer},
+        gate::Gate,
+        pass::Pass,
+        status::Problem,
+        unary::decode,
+        validate,
+    },
+    proto,
+    telemetry::SpanRef,
+};
+
+/// The posting half: posts each frame in turn, until the client has no more.
+pub(super) struct PostingHalf {
+    pub chat: ChatId,
+    pub slot: Arc<Slot>,
+    pub calls: Arc<Calls>,
+    pub gate: Arc<Gate>,
+    pub pass: Option<Pass>,
+    pub span: Option<SpanRef>,
+    pub why: Why,
+}
+
+impl PostingHalf {
+    pub async fn run(mut self, mut frames: Deframer) {
+        loop {
+            let frame = match frames.next().await {
+                Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
+                Ok(None) | Err(Broken::Gone) => return,
+                Err(Broken::Problem(problem)) => Err(problem),
+            };
+            // The reading half is not polled while the client does not read, so
+            // that it can't be the one to see that the right to post has ended.
+            let held = match &mut self.pass {
+                Some(pass) => pass.hold().await.map_err(Problem::from),
+                None => Ok(()),
+            };
+            match held.and(frame) {
+                Ok(frame) => self.post(frame).await,
+                Err(problem) => {
+                    self.why.get_or_init(|| Box::new(problem));
+                    return self.slot.end(End::Misused);
+                }
+            }
+        }
+    }
+
+    async fn post(&self, frame: proto::ConnectChatRequest) {
+        let (id, refusal) = match validate::post(frame, self.calls.limits()) {
+            Ok(draft) => match self.gate.send(self.slot.user()) {
+                Ok(()) => {
+                    return self
+                        .calls
+                        .post_on_stream(self.chat, &self.slot, draft, self.span)
+                        .await;
+                }
+                Err(retry) => (draft.client_message_id, Refusal::TooFast { retry }),
+            },
+            Err((id, field, why)) => (id, Refusal::Invalid { field, why }),
+        };
+        poll_fn(|cx| self.slot.poll_post(cx)).await;
+        self.slot.answer(id, Err(refusal));
+    }
+}
