@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{
-    HeaderMap, Method, Request, Version,
-    header::{FORWARDED, HOST, ORIGIN, VIA},
+    HeaderMap, HeaderName, Method, Request, Version,
+    header::{HOST, ORIGIN},
 };
 
 /// The hosts that are answered.
@@ -108,13 +108,12 @@ fn own_name(host: &str) -> Option<&str> {
 /// Whether no browser sent it from another server's page, and no proxy passed it
 /// on for somebody who is not on this machine.
 fn is_own(headers: &HeaderMap, own: Option<&str>) -> bool {
-    let forwarded = [
-        FORWARDED.as_str(),
-        "x-forwarded-for",
-        "x-real-ip",
-        VIA.as_str(),
-    ];
-    if forwarded.iter().any(|name| headers.contains_key(*name)) {
+    // `Forwarded`, `X-Forwarded-For`, `-Host`, `-Proto` and what else proxies say so.
+    let says_so = |name: &HeaderName| {
+        let others = ["via", "x-real-ip", "true-client-ip", "cf-connecting-ip"];
+        name.as_str().contains("forwarded") || others.contains(&name.as_str())
+    };
+    if headers.keys().any(says_so) {
         return false;
     }
     let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());

@@ -201,6 +201,7 @@ async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
         ("sec-fetch-site: cross-site\r\n".into(), 403),
         ("forwarded: for=192.0.2.1\r\n".into(), 403),
         ("x-forwarded-for: 192.0.2.1\r\n".into(), 403),
+        ("x-forwarded-host: chat.example\r\n".into(), 403),
         ("via: 1.1 proxy.example\r\n".into(), 403),
     ] {
         let head = format!("host: {own}\r\n{more}");
