@@ -27,7 +27,7 @@ use crate::{
     telemetry::SpanRef,
 };
 pub use crate::{
-    feed::{Delivery, End, Packed, PostAnswer, Reader, Share, Slot, Unwritten},
+    feed::{Delivery, End, Packed, PostAnswer, Reader, Share, Slot, counted},
     shard::{Callers, Places},
 };
 

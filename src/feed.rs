@@ -33,7 +33,7 @@ pub use cursor::{Delivery, Reader};
 pub use history::{History, Pages};
 pub use packed::Packed;
 pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
-pub use share::{Share, Unwritten};
+pub use share::{Share, Unwritten, counted};
 pub use shared::Feed;
 pub use slot::{End, PostAnswer, Slot};
 pub use wake::Wakes;

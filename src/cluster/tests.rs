@@ -87,7 +87,7 @@ fn p1_who_is_killed_is_followed_within_three_seconds() {
         let killed = rng.usize(..nodes);
         let owned = world.owned_by(killed);
         world.longest = 0;
-        world.kill(killed);
+        world.crash(killed);
         world.run(calm + 10_000);
         assert_eq!(world.wrong, None);
         for partition in owned {

@@ -13,7 +13,7 @@ use super::{
     history::{History, HistoryPage},
     packed::Packed,
     ring::{CHUNK_BYTES, Entry, Read},
-    share::{Share, Unwritten},
+    share::{Share, Unwritten, counted},
     shared::{Feed, Look},
     slot::{End, Note, PostAnswer, Slot},
 };
@@ -296,13 +296,6 @@ impl Reader {
             some => some.max(1) as u32,
         };
         Source::Page(frames)
-    }
-}
-
-fn counted(counts: Option<Arc<Unwritten>>, bytes: Bytes) -> Bytes {
-    match counts {
-        Some(unwritten) => unwritten.count(bytes),
-        None => bytes,
     }
 }
 

@@ -87,7 +87,7 @@ impl Unwritten {
     }
 
     /// Counts these until they are written, or the stream is gone.
-    pub fn count(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+    fn count(self: &Arc<Self>, bytes: Bytes) -> Bytes {
         self.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         self.hold(0, bytes.len());
         Bytes::from_owner(Counted(bytes, self.clone()))
@@ -114,6 +114,14 @@ impl Unwritten {
 impl fmt::Debug for Unwritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Unwritten").field(&self.bytes).finish()
+    }
+}
+
+/// The same, if there is something that counts them.
+pub fn counted(counts: Option<Arc<Unwritten>>, bytes: Bytes) -> Bytes {
+    match counts {
+        Some(unwritten) => unwritten.count(bytes),
+        None => bytes,
     }
 }
 

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     auth::Identity,
-    chats::{Delivery, End, PostAnswer, Reader, Share, Slot, Unwritten},
+    chats::{Delivery, End, PostAnswer, Reader, Share, Slot, counted},
     domain::{ChatId, Seq},
     proto,
     runtime::Spawner,
@@ -270,13 +270,6 @@ impl Joined {
                 Poll::Ready(Err(why.unwrap_or_else(|| end.into())))
             }
         }
-    }
-}
-
-fn counted(counts: Option<Arc<Unwritten>>, sent: Bytes) -> Bytes {
-    match counts {
-        Some(unwritten) => unwritten.count(sent),
-        None => sent,
     }
 }
 

@@ -209,11 +209,6 @@ impl World {
         self.now = self.now.max(until);
     }
 
-    /// Ends a node's process, for good.
-    pub fn kill(&mut self, index: usize) {
-        self.crash(index);
-    }
-
     /// Has a node hand over what it owns, stop and come back.
     pub fn leave(&mut self, index: usize) {
         self.nodes[index].leaving = true;
@@ -326,7 +321,8 @@ impl World {
         self.tell(self.place(index), 10, Told::Beat);
     }
 
-    fn crash(&mut self, index: usize) {
+    /// Ends a node's process; it does not come back by itself.
+    pub fn crash(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.is_up = false;
         node.run += 1;
