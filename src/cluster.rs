@@ -17,6 +17,7 @@ mod link;
 mod nodes;
 mod ownership;
 mod partition;
+mod table;
 mod watch;
 mod watchers;
 
@@ -28,5 +29,6 @@ pub use link::{BATCH_BYTES, Batch, IDLE, Inbox, Outbox, Received};
 pub use nodes::{BEAT, BEATS, LATE, NodeRow, Observer, State, Verdict};
 pub use ownership::{Effect, Given, MOVES, Ownership, PartitionRow};
 pub use partition::{NodeId, PARTITIONS, Partition};
+pub use table::{Label, Table};
 pub use watch::{Ask, Say};
 pub use watchers::Watchers;

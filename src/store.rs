@@ -48,6 +48,10 @@ pub enum StoreError {
     /// to be written; none are named if it is not known which. Nothing has changed.
     #[error("a lock is in the way of some chats")]
     Locked(Vec<ChatId>),
+    /// This server was a node of a cluster and was declared gone: others may write its
+    /// chats by now. Nothing has changed.
+    #[error("this node is not one of the cluster any more")]
+    Stale,
     /// The store refuses the data and would refuse it again. Nothing has
     /// changed.
     #[error("the store refuses the data")]
@@ -192,6 +196,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The first call of a lane that meets another lineage than the last answers
     /// [`StoreError::Replaced`]: whoever goes on has to see that what is in front of
     /// the rows is there.
+    ///
+    /// As a node of a cluster that was declared gone, this and the three changes of a
+    /// chat answer [`StoreError::Stale`].
     async fn append(&self, lane: usize, rows: Arc<Vec<Row>>) -> StoreResult<()>;
 
     /// Whether the row is stored for good. A row that a read finds may belong to a

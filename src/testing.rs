@@ -117,6 +117,8 @@ pub enum Fault {
     Locked(Option<ChatId>),
     /// Another server of the database answers, for the first time.
     Replaced,
+    /// The node was declared gone.
+    Stale,
     /// A page of at most so many rows.
     Short(usize),
 }
@@ -159,6 +161,7 @@ async fn act<T>(fault: Fault, work: impl Future<Output = StoreResult<T>>) -> Sto
         Fault::Conflict => Err(StoreError::Conflict),
         Fault::Locked(chat) => Err(StoreError::Locked(chat.into_iter().collect())),
         Fault::Replaced => Err(StoreError::Replaced),
+        Fault::Stale => Err(StoreError::Stale),
     }
 }
 

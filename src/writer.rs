@@ -32,8 +32,9 @@ pub enum Landed {
         seq: Seq,
         created_at: Timestamp,
     },
-    /// A lock is in the way: the message was not written, and may be given to the lane
-    /// again later, so that other chats need not wait for the lock.
+    /// A lock is in the way, or this node may not write it any more: the message was not
+    /// written, and may be given to the lane again later, so that other chats need not
+    /// wait for the lock.
     Held(Row),
     /// The store refuses this message.
     Refused { chat: ChatId, id: MessageId },

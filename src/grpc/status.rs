@@ -285,7 +285,8 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_)
             | StoreError::Conflict
             | StoreError::Locked(_)
-            | StoreError::Replaced => no_store(),
+            | StoreError::Replaced
+            | StoreError::Stale => no_store(),
             StoreError::OutcomeUnknown(_) => {
                 unknown("look whether it has been done before it is tried again")
             }

@@ -12,7 +12,9 @@
 //! 4. No call outlasts its deadline or its own bound, whatever the server does.
 //! 5. Behind a pooler, nothing outlives a transaction: no setting, no prepared
 //!    statement, no lock. A connection shows whether it is one (`connect`).
-//! 6. Every session writes when it is made; one that is found not to, or silent,
+//! 6. As a node of a cluster, every transaction that writes a chat, but for the one
+//!    that makes it, is refused once the node was declared gone: see [`standing`].
+//! 7. Every session writes when it is made; one that is found not to, or silent,
 //!    is not used again, nor are those made before it.
 
 mod activity;
@@ -27,9 +29,11 @@ mod places;
 mod pool;
 mod purge;
 mod reads;
+mod registry;
 mod servers;
 mod session;
 pub mod sql;
+mod standing;
 mod tls;
 
 use std::{
@@ -49,9 +53,14 @@ use self::{
     pool::{Answer, Params, Pool, Query},
 };
 use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk};
-use crate::domain::{ChatId, Row, Seq, UserName};
+use crate::{
+    cluster::NodeId,
+    domain::{ChatId, Row, Seq, UserName},
+};
 
 pub use error::{ConnectError, OpenError};
+pub use migrate::Inspection;
+pub use registry::Registry;
 
 /// Runs a connection's driver, or the end of a cancelled query. Spawning is the
 /// runtime's business.
@@ -131,31 +140,6 @@ pub async fn migrate(settings: &Settings) -> Result<(), OpenError> {
     migrate::run(&Connector::new(settings)?).await
 }
 
-/// What a database is like, as far as this program cares.
-#[derive(Debug)]
-pub struct Inspection {
-    pub server_version: String,
-    /// The number of the newest migration that the database has …
-    pub applied: i32,
-    /// … and that this program has.
-    pub known: i32,
-    /// A crash of the database may lose what was committed.
-    pub fsync_off: bool,
-    /// Between its clock and this machine's, a round trip included.
-    pub skew: Duration,
-    /// By how much the newest message of a chat is ahead of the database's clock.
-    pub ahead: Duration,
-    /// As PostgreSQL names it.
-    pub encoding: String,
-    /// Rights that the role lacks, in words.
-    pub missing: Option<String>,
-    /// How many sessions the server would let this role have, beside those that
-    /// there are.
-    pub places: u64,
-    /// Behind a pooler, whose own limits nobody here can see.
-    pub pooled: bool,
-}
-
 /// Looks at a database and changes nothing.
 ///
 /// # Errors
@@ -182,6 +166,19 @@ impl PostgresStore {
             activity_epoch: settings.activity_epoch,
             purge_wake: Notify::new(),
         })
+    }
+
+    /// From now on chats are written as this node of a cluster, which is in the database
+    /// ([`Registry::join`]), or as none's. What is under way goes on as before. Once the
+    /// node was declared gone, appends and changes of a chat answer
+    /// [`StoreError::Stale`], until the store stands as another.
+    pub fn stand_as(&self, node: Option<NodeId>) {
+        self.connector.standing.set(node);
+    }
+
+    /// The table of the cluster's nodes and partitions, on a session of its own.
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.connector.clone())
     }
 
     /// Removes the messages of deleted chats in the background, writes when chats were

@@ -28,7 +28,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// One batch on its way into the store, whatever it takes: it is retried while
 /// the store is away, looked up when an answer was lost, split around what the
 /// store refuses, renumbered behind another writer's messages, and parted from what a
-/// lock is in the way of.
+/// lock is in the way of. It is given back if this node may not write any more.
 pub(super) struct Attempt<'a> {
     lane: usize,
     store: &'a dyn Store,
@@ -123,7 +123,9 @@ impl<'a> Attempt<'a> {
                     tokio::time::sleep(delay()).await;
                 }
                 // A commit from before may have come after it was looked up.
-                Err(StoreError::Locked(_)) if was_unknown && self.is_stored(&piece).await => {
+                Err(StoreError::Locked(_) | StoreError::Stale)
+                    if was_unknown && self.is_stored(&piece).await =>
+                {
                     return self.stored(piece);
                 }
                 Err(error) => break error,
@@ -137,6 +139,7 @@ impl<'a> Attempt<'a> {
             }
             StoreError::Locked(chats) if chats.is_empty() => self.part(piece),
             StoreError::Locked(chats) => self.hold(piece, &chats),
+            StoreError::Stale => self.give_back(piece),
             StoreError::Replaced => {
                 self.todo.push(piece);
                 self.leave_lost().await;
@@ -181,6 +184,21 @@ impl<'a> Attempt<'a> {
         debug_assert!(!held.is_empty(), "some of the piece's chats are in the way");
         self.landed.extend(held.into_iter().map(Landed::Held));
         self.todo.push(piece);
+    }
+
+    /// Gives everything back that is still to be written: another node may own the chats
+    /// by now.
+    fn give_back(&mut self, piece: Vec<Row>) {
+        self.metrics.lane_retried();
+        log_limited!(
+            WARN,
+            lane = self.lane,
+            rows = piece.len(),
+            "this node is not one of the cluster any more, its messages wait"
+        );
+        let later = self.todo.drain(..).rev().flatten();
+        let held = piece.into_iter().chain(later);
+        self.landed.extend(held.map(Landed::Held));
     }
 
     fn stored(&mut self, piece: Arc<Vec<Row>>) {

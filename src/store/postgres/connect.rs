@@ -25,7 +25,9 @@ use super::{
     places::Places,
     servers::Servers,
     session::Session,
-    sql, tls,
+    sql,
+    standing::Standing,
+    tls,
 };
 use crate::{store::retry_delays, telemetry::chain};
 
@@ -52,6 +54,7 @@ pub(super) struct Connector {
     /// Why the last connection was not made, if it was not.
     failure: Arc<Mutex<Option<String>>>,
     pub places: Arc<Places>,
+    pub standing: Arc<Standing>,
     pub spawn: Spawner,
 }
 
@@ -68,6 +71,7 @@ impl Connector {
             closed: Arc::default(),
             failure: Arc::default(),
             places: Arc::default(),
+            standing: Arc::default(),
             spawn: Arc::clone(&settings.spawn),
             dsn: Arc::new(dsn),
         })

@@ -97,6 +97,9 @@ pub(super) fn unchanged(error: tokio_postgres::Error) -> StoreError {
     if *code == SqlState::UNIQUE_VIOLATION {
         return StoreError::Conflict;
     }
+    if is_stale(&error) {
+        return StoreError::Stale;
+    }
     match code.code().get(..2) {
         Some(_) if is_another_server(&error) => StoreError::Unavailable(error.into()),
         // Data exceptions, broken constraints, program limits: the data's fault,
@@ -125,6 +128,20 @@ pub(super) fn spoils_session(error: &tokio_postgres::Error) -> bool {
 /// asked divides.
 pub(super) fn is_another_server(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::DIVISION_BY_ZERO)
+}
+
+/// What the function `chatd_fence` of migration 4 raises.
+const STALE: &str = "CD001";
+
+/// Whether the node as which the transaction was to write is not one of the cluster any
+/// more. It was refused before it could write.
+pub(super) fn is_stale(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == STALE)
+}
+
+/// Whether a statement has waited for a lock for as long as it may.
+pub(super) fn is_lock_timeout(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 /// An error of a statement that commits by itself.

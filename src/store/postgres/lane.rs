@@ -26,6 +26,7 @@ use super::{
     copy::COPY,
     error::{Closed, WaitGivenUp},
     places::Wanted,
+    sql,
 };
 use crate::{
     domain::Row,
@@ -124,7 +125,7 @@ impl Lane {
                 (self.connector.spawn)(Self::rest(Arc::downgrade(self)).boxed());
             }
             state.link = Some(link);
-        } else {
+        } else if !matches!(&outcome, Err(failure) if matches!(failure.error, StoreError::Stale)) {
             // Its server may be gone for the others too.
             self.connector.doubt();
         }
@@ -156,7 +157,8 @@ impl Lane {
     /// Whether the row is there for good: the transaction that sees it writes a
     /// record of its own, and a commit that has written nothing would wait neither
     /// for the disk nor for a standby. Both happen in one transaction, since after
-    /// a failover the next session may be with another server.
+    /// a failover the next session may be with another server. There is no fence before
+    /// it: it writes no chat, and what is stored is so whoever owns the chat by now.
     pub async fn confirm(&self, row: &Row) -> StoreResult<bool> {
         let mut state = self.state.lock().await;
         let mut link = self.link(&mut state).await?;
@@ -198,10 +200,12 @@ impl Lane {
         }
     }
 
-    /// It is there, and with the server that the newest sessions are with.
+    /// It is there, with the server that the newest sessions are with, and writes as the
+    /// node as which the store stands.
     fn is_current(&self, link: &Link) -> bool {
         let lineage = self.connector.servers().number();
-        !link.session.is_closed() && link.session.lineage == lineage
+        let is_alive = !link.session.is_closed() && link.session.lineage == lineage;
+        is_alive && link.node == self.connector.standing.get()
     }
 
     /// Closes what was opened ahead once no batch follows any more.
@@ -279,6 +283,7 @@ impl Lane {
         let (copy, begin) = timeout(self.stall, ready).await.map_err(|_| stalled())??;
         state.abandoned = None;
         self.connects.fetch_add(1, Ordering::Relaxed);
+        let node = self.connector.standing.get();
         tracing::debug!(lane = self.index, "the lane has connected");
         Ok(Link {
             epochs: Epochs::new(pooled::key(&name), session.is_direct, self.epoch),
@@ -286,6 +291,8 @@ impl Lane {
             copy,
             name,
             begin,
+            node,
+            fence: node.map(|node| sql::fence(node).into()),
             ahead: None,
         })
     }

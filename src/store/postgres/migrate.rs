@@ -7,13 +7,37 @@ use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::{
-    Inspection,
     connect::Connector,
     error::{ConnectError, OpenError},
     pool::missing,
     session::Session,
     sql,
 };
+
+/// What a database is like, as far as this program cares.
+#[derive(Debug)]
+pub struct Inspection {
+    pub server_version: String,
+    /// The number of the newest migration that the database has …
+    pub applied: i32,
+    /// … and that this program has.
+    pub known: i32,
+    /// A crash of the database may lose what was committed.
+    pub fsync_off: bool,
+    /// Between its clock and this machine's, a round trip included.
+    pub skew: Duration,
+    /// By how much the newest message of a chat is ahead of the database's clock.
+    pub ahead: Duration,
+    /// As PostgreSQL names it.
+    pub encoding: String,
+    /// Rights that the role lacks, in words.
+    pub missing: Option<String>,
+    /// How many sessions the server would let this role have, beside those that
+    /// there are.
+    pub places: u64,
+    /// Behind a pooler, whose own limits nobody here can see.
+    pub pooled: bool,
+}
 
 struct Migration {
     version: i32,
@@ -36,6 +60,7 @@ const MIGRATIONS: &[Migration] = migrations![
     1 "0001_chats_and_messages",
     2 "0002_chats_by_creator",
     3 "0003_activity",
+    4 "0004_nodes",
 ];
 
 /// A commit that takes longer is said to.

@@ -1,6 +1,8 @@
 //! The statements of reads and changes. Public so that a test can hold them
 //! against the planner.
 
+use crate::cluster::NodeId;
+
 /// A parameter of our own, given with a connection.
 pub(super) const MARKER: &str = "chatd.session";
 
@@ -20,6 +22,25 @@ pub(super) const TIMELINE: &str = "
 /// Whose a transaction is, as [`CHECK`] tells it: an error, if it is another's.
 pub(super) fn is_server(server: &str) -> String {
     format!("SELECT 1 / (extract(epoch FROM pg_postmaster_start_time())::text = '{server}')::int")
+}
+
+/// Refuses the transaction if the node is not one of the cluster any more. It is to be
+/// READ COMMITTED. The number is quoted because the smallest one, as a literal, is not a
+/// bigint.
+pub(super) fn fence(node: NodeId) -> String {
+    format!("SELECT chatd_fence('{}')", node.0)
+}
+
+/// Which rows of `pg_stat_activity` hold the advisory lock of this key, in this mode.
+/// Behind a pooler nothing else tells whose a session is: its `application_name` may be
+/// that of a client before.
+pub(super) fn holds_lock(key: i64, mode: &str) -> String {
+    format!(
+        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 \
+         AND granted AND mode = '{mode}' \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+         AND (classid::bigint << 32) | objid::bigint = '{key}')"
+    )
 }
 
 /// A reading session. The tables' statistics may be missing or old, and the
@@ -214,7 +235,7 @@ pub(super) const READY: &str = "
 /// even if nothing is left to be changed: an earlier try, whose commit did not get
 /// that far, may be what is found.
 pub(super) const BEGIN_CHANGE: &str = "
-    BEGIN;
+    BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL lock_timeout = 0;
     SELECT set_config('synchronous_commit', 'on', true)
      WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');

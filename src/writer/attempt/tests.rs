@@ -50,6 +50,7 @@ struct Seen {
     duplicates: usize,
     refused: usize,
     held: usize,
+    stale: usize,
 }
 
 fn same_post(theirs: &Row, ours: &Row) -> bool {
@@ -119,11 +120,10 @@ impl Chaos {
                         Fault::Lost
                     }
                     6 => {
-                        // Whoever is told so has ended what was under way before.
-                        for rows in std::mem::take(&mut self.late) {
-                            if self.rng.bool() && memory_append(&self.memory, rows) {
-                                self.seen.late += 1;
-                            }
+                        self.end_late();
+                        if self.rng.bool() {
+                            self.seen.stale += 1;
+                            return Fault::Stale;
                         }
                         self.seen.held += 1;
                         let chat = self.rng.choice(*rows).unwrap().chat;
@@ -134,6 +134,15 @@ impl Chaos {
             }
             _ if self.rng.u8(..4) == 0 => Fault::Unavailable,
             _ => Fault::None,
+        }
+    }
+
+    /// Whoever is held up has ended what was under way before.
+    fn end_late(&mut self) {
+        for rows in std::mem::take(&mut self.late) {
+            if self.rng.bool() && memory_append(&self.memory, rows) {
+                self.seen.late += 1;
+            }
         }
     }
 
@@ -361,12 +370,13 @@ fn p1_p2_p5_p8_batches_through_a_troubled_store() {
         total.duplicates += seen.duplicates;
         total.refused += seen.refused;
         total.held += seen.held;
+        total.stale += seen.stale;
     });
     println!("{total:?}");
     if std::env::var("CHAT_TEST_SEED").is_err() {
         assert!(total.unavailable > 100 && total.lost > 100 && total.done_and_lost > 100);
         assert!(total.late > 100 && total.foreign > 100 && total.refused > 100);
-        assert!(total.held > 100);
+        assert!(total.held > 100 && total.stale > 100);
         assert!(total.foreign_duplicates > 100 && total.duplicates > 100);
     }
 }

@@ -17,17 +17,14 @@ use std::{
 use futures_util::{SinkExt as _, future::join3, poll};
 use tokio::time::timeout;
 
-use super::{
-    link::{Failure, Link, stalled, unavailable},
-    locks,
-};
+use super::link::{Failure, Link, stalled, unavailable};
 use crate::{
     domain::Row,
     store::{
         StoreError,
         postgres::{
             copy::Encoder,
-            error::{Stalled, WaitGivenUp, is_answer, unchanged},
+            error::{Stalled, WaitGivenUp, is_answer, is_lock_timeout, unchanged},
         },
     },
 };
@@ -100,7 +97,7 @@ pub(super) async fn write(
         }),
         // The same of what goes with the rows.
         Ok((Ok(_), Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
-            reusable: locks::is_timeout(&e) && committed.is_ok(),
+            reusable: is_lock_timeout(&e) && committed.is_ok(),
             error: unavailable(e),
         }),
         Ok((Ok(_), Ok(()), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),

@@ -4,17 +4,21 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
-    future::{BoxFuture, join},
+    future::{BoxFuture, join3},
     poll,
 };
 use tokio_postgres::{CopyInSink, SimpleQueryMessage, Statement};
 
 use super::{epoch::Epochs, pooled};
-use crate::store::{
-    StoreError, StoreResult,
-    postgres::{
-        error::{AwaitsStandby, Stalled, unchanged},
-        session::Session,
+use crate::{
+    cluster::NodeId,
+    store::{
+        StoreError, StoreResult,
+        postgres::{
+            error::{AwaitsStandby, Stalled, unchanged},
+            session::Session,
+            sql,
+        },
     },
 };
 
@@ -46,6 +50,10 @@ pub(super) struct Link {
     pub copy: Option<Statement>,
     pub name: Arc<str>,
     pub begin: &'static Begin,
+    /// The node of a cluster as which it writes …
+    pub node: Option<NodeId>,
+    /// … and the statement that each of its transactions begins with because of that.
+    pub fence: Option<Arc<str>>,
     pub epochs: Epochs,
     /// The next batch's COPY.
     pub ahead: Option<Opening>,
@@ -61,21 +69,24 @@ pub(super) struct Failure {
 }
 
 impl Link {
-    /// What opens a transaction, alone.
+    /// What opens a transaction, alone and without the fence.
     pub fn begin(&self) -> Cow<'static, str> {
         match self.copy {
             Some(_) => self.begin.alone.into(),
-            None => pooled::begin(self.begin, &self.name, &self.session.server).into(),
+            None => pooled::begin(self.begin, &self.name, &self.session.server, None).into(),
         }
     }
 
-    /// Opens a COPY; what is to go before it goes out with it.
+    /// Opens a COPY; what is to go before it goes out with it. The fence does so as a
+    /// request of its own: were it one with the COMMIT of the batch before, that batch
+    /// would have to wait for it, and could not be told from one that has failed.
     ///
     /// Without its BEGIN, the COPY would commit by itself; and after a failed start
     /// tokio-postgres has one Sync too many under way. Neither session is to be
     /// used again.
     pub fn open(&self, begin: Option<&'static str>) -> Opening {
         let (session, copy) = (self.session.clone(), self.copy.clone());
+        let fence = self.fence.clone();
         Box::pin(async move {
             let copy = copy.ok_or_else(|| Failure::lost(stalled()))?;
             let begin = async {
@@ -84,8 +95,16 @@ impl Link {
                     None => Ok(()),
                 }
             };
-            let (begun, sink) = join(begin, session.copy_in(&copy)).await;
+            let fence = async {
+                match &fence {
+                    Some(fence) => session.batch_execute(fence).await,
+                    None => Ok(()),
+                }
+            };
+            let (begun, fenced, sink) = join3(begin, fence, session.copy_in(&copy)).await;
             begun.map_err(|e| Failure::lost(unchanged(e)))?;
+            // Before the COPY's own error, which is that the transaction is aborted.
+            fenced.map_err(|e| Failure::lost(unchanged(e)))?;
             sink.map_err(|e| Failure::lost(unchanged(e)))
         })
     }
@@ -116,7 +135,7 @@ impl Failure {
 pub(super) async fn terminate(session: &Session, name: &str) -> StoreResult<()> {
     let which = match session.is_direct {
         true => format!("application_name = '{name}'"),
-        false => pooled::holds_lock(name),
+        false => sql::holds_lock(pooled::key(name), "ExclusiveLock"),
     };
     let sql = format!(
         "SELECT CASE WHEN wait_event = 'SyncRep' THEN 'waits' ELSE pg_terminate_backend(pid, {TERMINATE_MILLIS})::text END FROM pg_stat_activity WHERE {which}"

@@ -8,12 +8,12 @@ use std::{
 };
 
 use tokio::time::timeout;
-use tokio_postgres::{SimpleQueryMessage, error::SqlState};
+use tokio_postgres::SimpleQueryMessage;
 
 use super::link::{Failure, Link, stalled, unavailable};
 use crate::{
     domain::{ChatId, Row},
-    store::StoreError,
+    store::{StoreError, postgres::error::is_lock_timeout},
 };
 
 /// Of some chats, those whose table has a lock, or one that is waited for, which a row
@@ -42,12 +42,7 @@ pub(super) fn has_waited(failure: &Failure) -> bool {
         return false;
     };
     let error = source.downcast_ref::<tokio_postgres::Error>();
-    failure.reusable && error.is_some_and(is_timeout)
-}
-
-/// Whether a statement has waited for a lock for as long as it may.
-pub(super) fn is_timeout(error: &tokio_postgres::Error) -> bool {
-    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    failure.reusable && error.is_some_and(is_lock_timeout)
 }
 
 /// Which of the rows' chats a lock is in the way of. None are named if it is another

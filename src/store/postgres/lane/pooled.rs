@@ -10,16 +10,13 @@ use futures_util::future::join4;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{
-    link::{Begin, Failure, Link, unavailable},
-    locks,
-};
+use super::link::{Begin, Failure, Link, unavailable};
 use crate::{
     domain::Row,
     store::{
         StoreError,
         postgres::{
-            error::{Stalled, WaitGivenUp, is_answer, unchanged},
+            error::{Stalled, WaitGivenUp, is_answer, is_lock_timeout, is_stale, unchanged},
             sql,
         },
     },
@@ -31,24 +28,21 @@ const INSERT: &str = "
                          $6::text[], $7::bigint[])";
 
 /// What opens a transaction of the lane with this name, unless it is with another
-/// server than the lane's connection was: the pooler may go on with a new one.
-pub(super) fn begin(begin: &Begin, name: &str, server: &str) -> String {
+/// server than the lane's connection was: the pooler may go on with a new one. The fence
+/// goes behind the lane's lock, where it waits for whoever holds the node's.
+pub(super) fn begin(begin: &Begin, name: &str, server: &str, fence: Option<&str>) -> String {
+    let (isolation, fence) = match fence {
+        Some(fence) => (
+            "; SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            format!("; {fence}"),
+        ),
+        None => ("", String::new()),
+    };
     format!(
-        "{}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; {}; \
-         SELECT pg_advisory_xact_lock({}); SET LOCAL lock_timeout = '50ms'",
+        "{}{isolation}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; {}; \
+         SELECT pg_advisory_xact_lock({}){fence}; SET LOCAL lock_timeout = '50ms'",
         begin.alone,
         sql::is_server(server),
-        key(name)
-    )
-}
-
-/// Which row of `pg_stat_activity` is at a transaction of the lane with this name.
-/// Its `application_name` may be that of a session that others have by now.
-pub(super) fn holds_lock(name: &str) -> String {
-    format!(
-        "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted \
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-         AND (classid::bigint << 32) | objid::bigint = {})",
         key(name)
     )
 }
@@ -79,7 +73,9 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
         (&keys, Type::TEXT_ARRAY),
         (&times, Type::INT8_ARRAY),
     ];
-    let (session, begin) = (&link.session, link.begin());
+    let session = &link.session;
+    let fence = link.fence.as_deref();
+    let begin = begin(link.begin, &link.name, &session.server, fence);
     let before = session.waits_given_up();
     let mut said = link.epochs.say(rows, Instant::now());
     let sql = std::mem::take(&mut said.sql);
@@ -92,6 +88,11 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
     let unknown = |why: crate::store::Source| StoreError::OutcomeUnknown(why);
     match timeout(stall, transaction).await {
         Err(_) => Err(Failure::lost(unknown(Stalled.into()))),
+        // The transaction was open, so the INSERT was in it and failed too.
+        Ok((Err(e), _, _, committed)) if is_stale(&e) => Err(Failure {
+            reusable: committed.is_ok(),
+            error: StoreError::Stale,
+        }),
         // The INSERT may have committed by itself.
         Ok((Err(e), ..)) => Err(Failure::lost(unknown(e.into()))),
         Ok((_, Err(e), _, committed)) if e.as_db_error().is_some() => Err(Failure {
@@ -100,7 +101,7 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
         }),
         // The same of what goes with the rows.
         Ok((_, Ok(_), Err(e), committed)) if e.as_db_error().is_some() => Err(Failure {
-            reusable: locks::is_timeout(&e) && committed.is_ok(),
+            reusable: is_lock_timeout(&e) && committed.is_ok(),
             error: unavailable(e),
         }),
         Ok((_, Ok(_), Ok(()), Err(e))) if is_answer(&e) => Err(Failure::lost(unchanged(e))),

@@ -22,7 +22,7 @@ use crate::store::{
     postgres::{
         connect::Connector,
         error::{
-            Closed, RightsMissing, Stalled, WaitGivenUp, is_another_server, is_answer,
+            Closed, RightsMissing, Stalled, WaitGivenUp, is_another_server, is_answer, is_stale,
             spoils_session, unchanged, written,
         },
         session::Session,
@@ -154,7 +154,12 @@ impl Lease {
         if as_of.is_some_and(|known| known != session.lineage) {
             return Err(StoreError::Replaced);
         }
-        let begin = self.of_this_server(sql::BEGIN_CHANGE, session);
+        let mut begin = self.of_this_server(sql::BEGIN_CHANGE, session);
+        // A chat that is made has no owner yet.
+        let node = self.connector.standing.get();
+        if let (Some(node), true) = (node, !matches!(query, Query::CreateChat)) {
+            begin = format!("{begin}; {}", sql::fence(node)).into();
+        }
         let before = session.waits_given_up();
         let transaction = join3(
             session.batch_execute(&begin),
@@ -167,6 +172,8 @@ impl Lease {
         }
         match ended {
             Ok((Err(e), _, _)) if is_another_server(&e) => Err(StoreError::Unavailable(e.into())),
+            // The transaction was open, so the statement was in it and failed too.
+            Ok((Err(e), _, _)) if is_stale(&e) => Err(StoreError::Stale),
             // The statement may have committed by itself.
             Ok((Err(e), _, _)) => Err(StoreError::OutcomeUnknown(e.into())),
             Ok((_, Err(e), _)) => Err(written(e)),
