@@ -38,6 +38,7 @@ mod postgres_reasons;
 mod postgres_store;
 mod readme;
 mod reflection;
+mod registry;
 mod resume;
 mod retry;
 mod server;
