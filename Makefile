@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help:
 	@echo 'make run    build the release binary and start the server; options: make run ARGS="--grpc-port 9000"'
-	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL, PgBouncer and chromium if root and missing'
+	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL, PgBouncer, NATS and chromium if root and missing'
 	@echo 'make hostile how much a well-behaved client feels of one that means harm'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
 	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME'
@@ -105,6 +105,13 @@ tools:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends pgbouncer; \
 	  else \
 	    echo 'make: PgBouncer is needed for the tests: install the package "pgbouncer" of your distribution' >&2; exit 1; \
+	  fi; \
+	fi
+	@if ! command -v nats-server >/dev/null && ! test -x /usr/sbin/nats-server; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nats-server; \
+	  else \
+	    echo 'make: NATS is needed for the tests: install the package "nats-server" of your distribution' >&2; exit 1; \
 	  fi; \
 	fi
 	@if ! command -v chromium >/dev/null; then \

@@ -17,7 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         protox::prost::Message::encode_to_vec(&served),
     )?;
 
-    let files = protox::compile([chat, peers[0], peers[1]], ["proto"])?;
-    tonic_prost_build::configure().compile_fds(files)?;
+    let nodes = "cluster_v1/cluster.proto";
+    let files = protox::compile([chat, peers[0], peers[1], nodes], ["proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".cluster_v1")
+        .compile_fds(files)?;
     Ok(())
 }

@@ -61,7 +61,7 @@ impl Core {
         };
         Self {
             alice,
-            chat: Chat::new(record, &[], RING.messages),
+            chat: Chat::new(record, &[], RING.messages, false),
             ring: Ring::new(0, RING),
             ring_last: 0,
             readers: (0..readers).map(|n| user(&format!("reader-{n}"))).collect(),
@@ -82,6 +82,7 @@ impl Core {
                     text: "x".repeat(TEXT).into(),
                     client_message_id: id.expect("an id"),
                 },
+                id: None,
                 span: None,
                 deadline: self.deadline,
                 reply: (),

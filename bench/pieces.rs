@@ -119,7 +119,7 @@ fn chat(c: &mut Criterion) {
         member_count: 1,
         last_seq: 0,
     };
-    let mut chat = Chat::new(record, &[], RING.messages);
+    let mut chat = Chat::new(record, &[], RING.messages, false);
     let deadline = Instant::now() + Duration::from_secs(3_600);
     let mut number = 0;
     let mut posts = || -> Vec<Post<()>> {
@@ -132,6 +132,7 @@ fn chat(c: &mut Criterion) {
                         text: "x".repeat(TEXT).into(),
                         client_message_id: key(number),
                     },
+                    id: None,
                     span: None,
                     deadline,
                     reply: (),

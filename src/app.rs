@@ -2,6 +2,7 @@
 
 mod doctor;
 mod http;
+mod node;
 mod plan;
 mod room;
 mod shards;
@@ -21,11 +22,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{AccessError, KeyError},
     chats::Chats,
+    cluster::{self, News},
     config::{ServeConfig, StoreChoice},
     domain::{Clock, Invalid},
-    feed::History,
+    feed::{History, Wakes},
     grpc::{Calls, Server, Service},
     runtime::{self, BindError, Cores, SystemClock, TlsError, left, wait_until},
+    shard::Elsewhere,
     store::{Store, postgres, sqlite},
     telemetry::{Depths, LogLevel, Telemetry, TraceError},
 };
@@ -49,6 +52,12 @@ pub enum AppError {
     Postgres(#[from] postgres::OpenError),
     #[error("only PostgreSQL is migrated by command; other stores are when they are opened")]
     NothingToMigrate,
+    #[error("--cluster: the store has no table of nodes")]
+    NoRegistry,
+    #[error("--cluster: {0}")]
+    Bus(#[source] cluster::BusError),
+    #[error("--cluster: {0}")]
+    Join(#[source] cluster::JoinError),
     #[error("--dev-admins: {0}")]
     DevAdmins(Invalid),
     #[error(transparent)]
@@ -195,14 +204,11 @@ impl App {
         )?;
         let guards = plan::for_pages(guards, &config, http.address(), cores.spawner(0))?;
         let spawn = Arc::new(cores.spawner_here());
-        let plan::Opened {
-            store,
-            upkeep,
-            lane_connects,
-        } = plan::store(&config, spawn).await?;
+        let mut opened = plan::store(&config, spawn).await?;
+        let store = opened.store.clone();
         #[cfg(feature = "testing")]
         let store = crate::fault::FaultyStore::over(store);
-        if let Some(upkeep) = upkeep {
+        if let Some(upkeep) = opened.upkeep.take() {
             cores.spawner(0).spawn_vital("store upkeep", upkeep);
         }
 
@@ -216,7 +222,31 @@ impl App {
             metrics: telemetry.metrics.clone(),
             pages: memory.pages(),
         });
-        let chats = shards::start(&config, memory, &cores, &lanes, &history);
+        let wakes = Arc::new(Wakes::new(cores.count()));
+        let news = Arc::new(News::default());
+        let elsewhere = config
+            .cluster
+            .as_ref()
+            .map(|_| news.clone() as Arc<dyn Elsewhere>);
+        let (lanes, history) = (&lanes, &history);
+        let shards = shards::start(&config, memory, &cores, lanes, history, &wakes, elsewhere);
+        let cluster = match &config.cluster {
+            None => None,
+            Some(cluster) => {
+                let parts = node::Parts {
+                    cores: &cores,
+                    shards: &shards,
+                    wakes: &wakes,
+                    history,
+                    news: &news,
+                    memory: memory.followed(),
+                    address: address.to_string(),
+                };
+                Some(node::join(&config, cluster, &opened, parts).await?)
+            }
+        };
+        let chats = Chats::new(shards, cluster.clone());
+        let lane_connects = opened.lane_connects.clone();
         let waiting = chats.clone();
         telemetry.metrics.probe_depths(move || Depths {
             mailbox: waiting.waiting() as u64,
@@ -233,6 +263,7 @@ impl App {
             metrics,
             log_level,
             plan::chat_page(&config, address.port()),
+            cluster,
         );
         let app = Self {
             address,

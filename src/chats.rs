@@ -1,4 +1,4 @@
-//! The way to a chat, wherever it lives.
+//! The way to a chat, wherever it lives: on this node or, through `cluster`, on another.
 //!
 //! Called by `grpc` with all that clients ask of a chat, and by `app` for the drain.
 //! Calls `shard`, where the chats of this machine live. What a caller gets back for a
@@ -13,16 +13,16 @@
 //!    mailbox it goes to (P6).
 
 use std::{
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ahash::RandomState;
+use futures_util::future::Either;
 
 use crate::{
+    cluster::{Answered, Asked, Cluster},
     domain::{Caller, ChatError, ChatId, Draft, PostResult, Seq, UserName},
-    shard::ShardHandle,
+    shard::{ShardHandle, Shards},
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -45,21 +45,19 @@ const CHANGE: u32 = 16;
 /// How everyone else reaches a chat. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Chats {
-    shards: Arc<[ShardHandle]>,
-    hash: RandomState,
+    shards: Shards,
+    /// Where there are several nodes.
+    cluster: Option<Cluster>,
     /// Those who change chats.
     changing: Arc<Callers>,
 }
 
 impl Chats {
-    /// The chats of these shards, of which there is at least one.
-    pub fn new(shards: Vec<ShardHandle>) -> Self {
-        let [a, b, c, d] = std::array::from_fn(|_| fastrand::u64(..));
+    /// The chats of these shards; or, where there are several nodes, all chats.
+    pub fn new(shards: Shards, cluster: Option<Cluster>) -> Self {
         Self {
-            shards: shards.into(),
-            // Placement is this process's own affair, so any seeds do. These can be
-            // drawn again.
-            hash: RandomState::with_seeds(a, b, c, d),
+            shards,
+            cluster,
             changing: Arc::new(Callers::new(CHANGES, CHANGES_WAITING)),
         }
     }
@@ -75,9 +73,55 @@ impl Chats {
         self.changing.enter(user, weight).await
     }
 
-    fn of(&self, chat: ChatId) -> &ShardHandle {
-        let hash = self.hash.hash_one(chat);
-        &self.shards[(hash % self.shards.len() as u64) as usize]
+    /// The way to other nodes, if the chat lives on one.
+    fn elsewhere(&self, chat: ChatId) -> Option<&Cluster> {
+        self.cluster.as_ref().filter(|one| !one.serves(chat))
+    }
+
+    /// Asks the chat's shard or its node, and again for as long as the chat is on its way
+    /// from one place to another.
+    async fn ask(&self, chat: ChatId, asked: Asked) -> Result<Answered, ChatError> {
+        let Some(cluster) = &self.cluster else {
+            return self.ask_shard(chat, asked).await;
+        };
+        loop {
+            let answer = match cluster.serves(chat) {
+                true => self.ask_shard(chat, asked.clone()).await,
+                false => {
+                    let _turn = self.turn(&asked).await?;
+                    cluster.ask(chat, asked.clone()).await
+                }
+            };
+            match answer {
+                Err(ChatError::Moved) => cluster.moment().await,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_shard(&self, chat: ChatId, asked: Asked) -> Result<Answered, ChatError> {
+        let shard = self.shards.of(chat);
+        let turn = self.turn(&asked).await?;
+        let (record, count) = match asked {
+            Asked::Get(caller) => shard.get(chat, caller).await?,
+            Asked::Add(caller, users) => shard.add_members(chat, caller, users, turn).await?,
+            Asked::Remove(caller, users) => shard.remove_members(chat, caller, users, turn).await?,
+            Asked::Delete(caller) => {
+                shard.delete(chat, caller, turn).await?;
+                return Ok(Answered::Done);
+            }
+        };
+        Ok(Answered::Described(record, count))
+    }
+
+    /// The turn that a change needs.
+    async fn turn(&self, asked: &Asked) -> Result<Option<Places>, ChatError> {
+        let (caller, names) = match asked {
+            Asked::Get(_) => return Ok(None),
+            Asked::Add(caller, users) | Asked::Remove(caller, users) => (caller, users.len()),
+            Asked::Delete(caller) => (caller, 0),
+        };
+        self.turn_to_change(&caller.user, names).await.map(Some)
     }
 
     /// Posts a message at once; the future is the answer, and `Ok` means that it is
@@ -94,7 +138,10 @@ impl Chats {
         deadline: Instant,
         span: Option<SpanRef>,
     ) -> impl Future<Output = PostResult> + use<> {
-        self.of(chat).post(chat, from, draft, deadline, span)
+        match self.elsewhere(chat) {
+            Some(cluster) => Either::Left(cluster.post(chat, from, draft, deadline)),
+            None => Either::Right(self.shards.of(chat).post(chat, from, draft, deadline, span)),
+        }
     }
 
     /// Posts a message on a stream. Waits while the stream has as many posts
@@ -109,8 +156,13 @@ impl Chats {
         span: Option<SpanRef>,
         now: impl Fn() -> Instant,
     ) -> impl Future<Output = ()> {
-        let shard = self.of(chat);
-        shard.post_on_stream(chat, slot, draft, timeout, span, now)
+        match self.elsewhere(chat) {
+            Some(cluster) => Either::Left(cluster.post_on_stream(chat, slot, draft, timeout, now)),
+            None => {
+                let shard = self.shards.of(chat);
+                Either::Right(shard.post_on_stream(chat, slot, draft, timeout, span, now))
+            }
+        }
     }
 
     /// Joins a chat as a reader: behind `after_seq`, or live only. `core` is the
@@ -118,14 +170,27 @@ impl Chats {
     ///
     /// # Errors
     /// If the user is not a member, or `after_seq` is ahead of the chat.
-    pub fn join(
+    pub async fn join(
         &self,
         chat: ChatId,
         user: UserName,
         after_seq: Option<Seq>,
         core: usize,
-    ) -> impl Future<Output = Result<Reader, ChatError>> {
-        self.of(chat).join(chat, user, after_seq, core)
+    ) -> Result<Reader, ChatError> {
+        let Some(cluster) = &self.cluster else {
+            return self.shards.of(chat).join(chat, user, after_seq, core).await;
+        };
+        loop {
+            let user = user.clone();
+            let joined = match cluster.serves(chat) {
+                true => self.shards.of(chat).join(chat, user, after_seq, core).await,
+                false => cluster.join(chat, user, after_seq, core).await,
+            };
+            match joined {
+                Err(ChatError::Moved) => cluster.moment().await,
+                joined => return joined,
+            }
+        }
     }
 
     /// Describes a chat to a member of it, or an admin, and says how many of its
@@ -138,7 +203,7 @@ impl Chats {
         chat: ChatId,
         caller: Caller,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        self.of(chat).get(chat, caller).await
+        described(self.ask(chat, Asked::Get(caller)).await?)
     }
 
     /// Adds members to the end of the list; answers with the chat as it then is,
@@ -152,8 +217,7 @@ impl Chats {
         caller: Caller,
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        let turn = Some(self.turn_to_change(&caller.user, users.len()).await?);
-        self.of(chat).add_members(chat, caller, users, turn).await
+        described(self.ask(chat, Asked::Add(caller, users)).await?)
     }
 
     /// Removes members and ends their streams; answers as [`Self::add_members`] does.
@@ -166,9 +230,7 @@ impl Chats {
         caller: Caller,
         users: Vec<UserName>,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        let turn = Some(self.turn_to_change(&caller.user, users.len()).await?);
-        let shard = self.of(chat);
-        shard.remove_members(chat, caller, users, turn).await
+        described(self.ask(chat, Asked::Remove(caller, users)).await?)
     }
 
     /// Deletes a chat and ends its streams.
@@ -176,24 +238,37 @@ impl Chats {
     /// # Errors
     /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
-        let turn = Some(self.turn_to_change(&caller.user, 0).await?);
-        self.of(chat).delete(chat, caller, turn).await
+        self.ask(chat, Asked::Delete(caller)).await.map(|_| ())
     }
 
     /// Sends that wait in mailboxes, all shards together.
     pub fn waiting(&self) -> usize {
-        self.shards.iter().map(ShardHandle::waiting).sum()
+        self.shards.all().iter().map(ShardHandle::waiting).sum()
     }
 
     /// Drains the chats of this process: returns once all that was accepted is
     /// answered and all streams have been told to end (P9).
     pub async fn drain(&self) {
-        let mut drained = Vec::with_capacity(self.shards.len());
-        for shard in self.shards.iter() {
+        if let Some(cluster) = &self.cluster {
+            cluster.leave().await;
+        }
+        let mut drained = Vec::with_capacity(self.shards.all().len());
+        for shard in self.shards.all() {
             drained.push(shard.drain().await);
         }
         for done in drained {
             done.await;
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.end_streams().await;
+        }
+    }
+}
+
+fn described(answered: Answered) -> Result<(ChatRecord, usize), ChatError> {
+    match answered {
+        Answered::Described(record, count) => Ok((record, count)),
+        // Of a later release.
+        Answered::Done => Err(ChatError::Unavailable),
     }
 }

@@ -12,23 +12,35 @@
 //! 3. What was read of the database is fact; what is changed there is changed on the
 //!    condition that it is as it was read.
 
+mod bus;
 mod edge;
+mod handle;
 mod link;
+mod news;
+mod node;
 mod nodes;
 mod ownership;
-mod partition;
+mod registry;
+mod status;
 mod table;
 mod watch;
 mod watchers;
+mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::domain::{NodeId, PARTITIONS, Partition};
+pub use bus::{Bus, BusError, BusSettings};
 pub use edge::Edge;
+pub use handle::{Answered, Asked, Cluster, Move};
 pub use link::{BATCH_BYTES, Batch, IDLE, Inbox, Outbox, Received};
+pub use news::News;
+pub use node::{JoinError, Node, NodePlan};
 pub use nodes::{BEAT, BEATS, LATE, NodeRow, Observer, State, Verdict};
 pub use ownership::{Effect, Given, MOVES, Ownership, PartitionRow};
-pub use partition::{NodeId, PARTITIONS, Partition};
+pub use registry::Registry;
+pub use status::{NodeStatus, Status};
 pub use table::{Label, Table};
 pub use watch::{Ask, Say};
 pub use watchers::Watchers;

@@ -8,6 +8,7 @@
 //! 3. The process environment is read once and never changed.
 
 mod client;
+mod cluster;
 mod dotenv;
 mod guard;
 mod health;
@@ -19,7 +20,13 @@ mod tests;
 mod tokens;
 mod value;
 
-use std::{ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 pub use client::is_loopback;
 pub use guard::{
@@ -39,6 +46,8 @@ pub enum Command {
     Doctor(Result<Box<ServeConfig>, Refusal>),
     /// Ask a server that runs.
     Health(HealthConfig),
+    /// Ask one about its cluster.
+    Cluster(ClusterAsk),
     /// Bring the database up to date.
     Migrate(StoreChoice),
     Create(CreateConfig),
@@ -63,6 +72,8 @@ pub struct ServeConfig {
     /// None: no HTTP. 0: any free port.
     pub http_port: Option<u16>,
     pub store: StoreChoice,
+    /// None: this server is alone.
+    pub cluster: Option<ClusterConfig>,
     /// Connections to PostgreSQL besides the writer lanes'.
     pub store_readers: usize,
     /// A lane's connection to PostgreSQL that stands still so long is given up.
@@ -121,6 +132,51 @@ pub enum StoreChoice {
     Sqlite(PathBuf),
     Memory,
     Postgres(Secret),
+}
+
+/// What a server is asked about its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterAsk {
+    /// Of its HTTP port.
+    pub address: SocketAddr,
+    /// None: to show it.
+    pub moved: Option<ClusterMove>,
+    /// As it comes.
+    pub json: bool,
+}
+
+/// What is to be moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterMove {
+    /// All that the node has; by its id or its name.
+    Drain(String),
+    /// So that all nodes that run have their share.
+    Rebalance,
+}
+
+/// The cluster that the server is a node of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Of NATS. One may hold a password.
+    pub servers: Vec<String>,
+    pub name: String,
+    pub credentials: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+    /// What people call the node; none: as its machine.
+    pub node: Option<String>,
+    /// A node without a sign of life for so long is gone.
+    pub timeout: Duration,
+}
+
+/// Leaves out the addresses, which may hold passwords.
+impl fmt::Debug for ClusterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterConfig")
+            .field("name", &self.name)
+            .field("node", &self.node)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod message;
 mod names;
 mod origin;
 mod packed;
+mod partition;
 mod visible;
 
 pub use call::{Caller, ChatError, PostResult, Receipt, Refusal};
@@ -25,3 +26,4 @@ pub use message::{Draft, MessageId, Row, Seq, Timestamp};
 pub use names::{ChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};
 pub use origin::Origin;
 pub use packed::packed;
+pub use partition::{NodeId, PARTITIONS, Partition};

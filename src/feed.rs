@@ -27,6 +27,7 @@ mod ring;
 mod share;
 mod shared;
 mod slot;
+mod tap;
 mod wake;
 
 pub use cursor::{Delivery, Reader};
@@ -36,4 +37,5 @@ pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
 pub use share::{Share, Unwritten, counted};
 pub use shared::Feed;
 pub use slot::{End, PostAnswer, Slot};
+pub use tap::{Tap, Tapped};
 pub use wake::Wakes;

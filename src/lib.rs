@@ -35,6 +35,11 @@ pub mod proto {
     /// The compiled `proto/`, for server reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+    /// What the nodes of a cluster say to each other.
+    pub mod cluster {
+        tonic::include_proto!("cluster_v1");
+    }
+
     /// The Auth Service that checks tokens.
     pub mod access {
         tonic::include_proto!("access_v1");

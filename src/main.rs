@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             let path = if config.ready { "/ready" } else { "/live" };
             admin::ask(config.address, path)
         }
+        Command::Cluster(config) => admin::show_cluster(&config),
         Command::Auth(config) => init_logs(&config.log_level, config.log_format)
             .and_then(|_log| reference::run(config).map_err(in_full)),
         Command::HashPassword => client::hash_password().map_err(in_full),

@@ -10,18 +10,22 @@
 //! 2. Readers and senders learn of a message after its commit (P1, P3).
 //! 3. Every post and every command gets one answer, and its place is given back.
 //! 4. A shard has at most two batches with its lane, and a chat is in one.
-//! 5. Nobody outside sends to a mailbox: [`ShardHandle`] is the way.
+//! 5. Where there are several nodes, a shard changes chats of those partitions alone that
+//!    it serves; what comes for others is sent on.
+//! 6. Nobody outside sends to a mailbox: [`ShardHandle`] is the way.
 
 mod active;
 mod askers;
 mod callers;
 mod change;
 mod chat;
+mod elsewhere;
 mod handle;
 mod members;
 mod post;
 mod queue;
 mod reads;
+mod shards;
 mod task;
 mod window;
 
@@ -31,8 +35,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub use callers::{Callers, Places};
 pub use chat::Chat;
-pub use handle::ShardHandle;
+pub use elsewhere::{Elsewhere, Watched};
+pub use handle::{Reply, ShardHandle};
 pub use post::{Effect, Load, Post, Room};
+pub use shards::Shards;
 pub use task::ShardSettings;
 
 use crate::{
@@ -60,6 +66,9 @@ pub struct ShardPlan {
     pub lane: mpsc::Sender<Submission>,
     pub wakes: Arc<Wakes>,
     pub history: Arc<History>,
+    /// Where there are several nodes: a shard then answers for no chat before it is told
+    /// to. Without, it answers for all that come.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 /// A shard's life, to be spawned on its core.
@@ -86,7 +95,10 @@ pub fn start(plans: Vec<ShardPlan>, mut spawn: impl FnMut(usize, ShardTask)) -> 
             lane: plan.lane,
             done,
             done_sender,
-            state: State::new(lineage.as_ref().map(|lineage| *lineage.borrow())),
+            state: State::new(
+                lineage.as_ref().map(|lineage| *lineage.borrow()),
+                plan.elsewhere,
+            ),
             lineage,
         };
         spawn(plan.core, Box::pin(shard.run()));

@@ -221,6 +221,24 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The newest seq of each chat, 0 where there is none, in the given order.
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>>;
 
+    /// Those of the readers who are no members of the chat that they read.
+    async fn strangers(
+        &self,
+        readers: &[(ChatId, UserName)],
+        deadline: Instant,
+    ) -> StoreResult<Vec<(ChatId, UserName)>> {
+        let mut strangers = Vec::new();
+        for (chat, user) in readers {
+            if !self
+                .has_member(*chat, std::slice::from_ref(user), deadline)
+                .await?
+            {
+                strangers.push((*chat, user.clone()));
+            }
+        }
+        Ok(strangers)
+    }
+
     /// Which server of the database answers; `None` if there is one for good. Reads
     /// that begin after the number has grown are answered by the new one.
     fn lineage(&self) -> Option<watch::Receiver<Lineage>> {

@@ -11,7 +11,9 @@
 
 mod ahead;
 mod chain;
+mod cluster;
 mod exposition;
+mod lanes;
 mod limit;
 mod logs;
 mod method;

@@ -12,6 +12,7 @@ mod auth_service;
 mod blocked;
 mod cli;
 mod client;
+mod cluster;
 mod compression;
 mod conformance;
 mod crash;

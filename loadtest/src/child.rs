@@ -52,6 +52,10 @@ impl Child {
         Ok(child)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What the child has used so far.
     pub fn usage(&self) -> Result<Usage> {
         usage(self.process.id())
@@ -110,7 +114,7 @@ pub fn myself(scenario: &str) -> Result<Command> {
 
 /// A child inherits the cores of the thread that starts it, so this thread
 /// moves there and back.
-fn on_server_core<T>(common: &Common, start: impl FnOnce() -> T) -> Result<T> {
+pub fn on_server_core<T>(common: &Common, start: impl FnOnce() -> T) -> Result<T> {
     if common.unpinned {
         return Ok(start());
     }

@@ -144,7 +144,7 @@ impl Shape {
     }
 
     /// Puts the load on a server; one that `knows` chats has to make them first.
-    async fn load(&self, common: &Common, server: &Child, knows: bool) -> Result<Measured> {
+    pub async fn load(&self, common: &Common, server: &Child, knows: bool) -> Result<Measured> {
         let mut turns = Turns::new(self.chats, self.zipf)?;
         let chat_of: Vec<usize> = (0..self.readers).map(|_| turns.turn()).collect();
         let chats = match knows {

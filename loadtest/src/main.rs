@@ -10,6 +10,7 @@ mod calls;
 mod ceiling;
 mod check;
 mod child;
+mod cluster;
 mod durable;
 mod fanout;
 mod history;
@@ -60,6 +61,8 @@ enum Scenario {
     Idle(idle::Options),
     /// Pages anywhere in long chats, beside the bare store
     History(history::Options),
+    /// Posts and deliveries by way of another node, beside the same on the owner
+    Cluster(cluster::Options),
     /// All readers lose their connections, and come back at once
     Resume(resume::Options),
     /// Tries to break the promises, by faults under load
@@ -100,6 +103,7 @@ fn main() -> Result<()> {
         Scenario::Durable(options) => durable::run(&options),
         Scenario::Idle(options) => idle::run(&options),
         Scenario::History(options) => history::run(&options),
+        Scenario::Cluster(options) => cluster::run(&options),
         Scenario::Resume(options) => resume::run(&options),
         Scenario::Check(options) => check::run(&options),
         Scenario::Simulate(options) => simulate::run(&options),

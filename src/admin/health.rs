@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use crate::{
+    cluster::Cluster,
     store::Store,
     telemetry::{Metrics, chain, log_limited},
 };
@@ -36,6 +37,8 @@ pub struct Health {
     metrics: Arc<Metrics>,
     cores: CoresProbe,
     pinged: Mutex<Option<(Instant, StoreState)>>,
+    /// Where there are several nodes.
+    cluster: Option<Cluster>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,13 +49,19 @@ enum StoreState {
 }
 
 impl Health {
-    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>, cores: CoresProbe) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        cores: CoresProbe,
+        cluster: Option<Cluster>,
+    ) -> Self {
         Self {
             draining: AtomicBool::new(false),
             store,
             metrics,
             cores,
             pinged: Mutex::default(),
+            cluster,
         }
     }
 
@@ -74,6 +83,9 @@ impl Health {
     pub async fn ready(&self) -> Result<(), String> {
         if self.draining.load(Ordering::Acquire) {
             return Err("draining: the server is shutting down".into());
+        }
+        if self.cluster.as_ref().is_some_and(Cluster::is_cut_off) {
+            return Err("cluster: no connection to NATS, which other nodes have".into());
         }
         match self.store_state().await {
             StoreState::Answers => {}

@@ -11,7 +11,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
 use super::{Health, Hosts, Scrape, chat::ChatPage, hosts::Stray};
-use crate::telemetry::{self, LogLevel, Samples, log_limited};
+use crate::{
+    cluster::Cluster,
+    telemetry::{self, LogLevel, Samples, log_limited},
+};
 
 /// The page; nothing on it comes from elsewhere.
 const PAGE: &str = include_str!("page.html");
@@ -21,8 +24,8 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
     style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
-/// The longest filter that is read, in bytes.
-const MAX_LEVEL: usize = 1_024;
+/// The longest body that is read, in bytes: a filter of the log's.
+const MAX_BODY: usize = 1_024;
 
 /// How long it may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,6 +44,8 @@ pub struct Routes {
     pub log_level: LogLevel,
     pub chat: ChatPage,
     pub hosts: Hosts,
+    /// Where there are several nodes.
+    pub cluster: Option<Cluster>,
 }
 
 impl Routes {
@@ -78,14 +83,44 @@ impl Routes {
                 let json = self.samples.json(after.unwrap_or(0));
                 answer(StatusCode::OK, JSON, json)
             }
+            "/cluster" if read => self.cluster(),
+            "/cluster" if request.method() == Method::PUT => self.move_chats(request, peer).await,
+            "/cluster" => not_allowed("GET, HEAD, PUT"),
             path if read && (path == "/chat" || path.starts_with("/chat/")) => {
                 self.chat.answer(path)
             }
             _ => line(
                 StatusCode::NOT_FOUND,
-                "no such page; there are / /chat /live /ready /metrics /stats.json /log-level",
+                "no such page; there are / /chat /live /ready /metrics /stats.json /cluster /log-level",
             ),
         })
+    }
+
+    /// `null` for a server that is alone.
+    fn cluster(&self) -> Answer {
+        let status = self.cluster.as_ref().map(Cluster::status);
+        match serde_json::to_string(&status) {
+            Ok(json) => answer(StatusCode::OK, JSON, json),
+            Err(_) => line(StatusCode::INTERNAL_SERVER_ERROR, "status not encodable"),
+        }
+    }
+
+    /// Only from this machine, and not from a page of another server.
+    async fn move_chats(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+        if !peer.to_canonical().is_loopback() {
+            return line(StatusCode::FORBIDDEN, "only from this machine");
+        }
+        let Some(cluster) = &self.cluster else {
+            return line(StatusCode::NOT_FOUND, "this server is alone; see --cluster");
+        };
+        let asked = match body(request).await {
+            Ok(asked) => asked,
+            Err(refused) => return refused,
+        };
+        match super::cluster::moved(cluster, &asked).await {
+            Ok(done) => line(StatusCode::OK, &done),
+            Err(why) => line(StatusCode::BAD_REQUEST, &why),
+        }
     }
 
     fn metrics(&self, request: &Request<Incoming>) -> Answer {
@@ -103,19 +138,9 @@ impl Routes {
         if !peer.to_canonical().is_loopback() {
             return line(StatusCode::FORBIDDEN, "only from this machine");
         }
-        let body = Limited::new(request.into_body(), MAX_LEVEL).collect();
-        let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
-            return line(
-                StatusCode::REQUEST_TIMEOUT,
-                "the level did not come in time",
-            );
-        };
-        let level = match body
-            .map(|body| body.to_bytes().to_vec())
-            .map(String::from_utf8)
-        {
-            Ok(Ok(level)) => level,
-            _ => return line(StatusCode::BAD_REQUEST, "the level can't be read"),
+        let level = match body(request).await {
+            Ok(level) => level,
+            Err(refused) => return refused,
         };
         let level = match crate::config::read_log_level(level.trim()) {
             Ok(level) => level,
@@ -128,6 +153,22 @@ impl Routes {
             }
             Err(error) => line(StatusCode::BAD_REQUEST, &error.to_string()),
         }
+    }
+}
+
+/// What a request brings, if it is a short text.
+async fn body(request: Request<Incoming>) -> Result<String, Answer> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
+        return Err(line(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time",
+        ));
+    };
+    let text = body.map(|body| String::from_utf8(body.to_bytes().to_vec()));
+    match text {
+        Ok(Ok(text)) => Ok(text),
+        _ => Err(line(StatusCode::BAD_REQUEST, "the body can't be read")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What would keep a server with some configuration from working: one line a
 //! check, and how to mend it.
 
+mod nodes;
 mod peers;
 mod stores;
 
@@ -75,6 +76,7 @@ pub fn doctor(config: Result<Box<ServeConfig>, Refusal>) -> Result<(), String> {
             }
             ports(&config, &mut report);
             stores::store(&config, &mut report);
+            nodes::cluster(&config, &mut report);
             peers::auth(&config, &mut report);
             peers::tls(&config, &mut report);
             peers::traces(&config, &mut report);

@@ -9,6 +9,7 @@ use std::{
 use super::AppError;
 use crate::{
     admin::{AdminServer, ChatPage, CoresProbe, Health, Hosts, Routes, Scrape},
+    cluster::Cluster,
     config::ServeConfig,
     runtime::{self, Cores, Spawner},
     store::Store,
@@ -67,12 +68,18 @@ impl Http {
         metrics: Arc<Metrics>,
         log_level: LogLevel,
         chat: ChatPage,
+        cluster: Option<Cluster>,
     ) -> Self {
         let Some(listener) = self.listener.take() else {
             return self;
         };
         let probe = probe(cores);
-        let health = Arc::new(Health::new(store.clone(), metrics.clone(), probe));
+        let health = Arc::new(Health::new(
+            store.clone(),
+            metrics.clone(),
+            probe,
+            cluster.clone(),
+        ));
         let samples = Arc::new(Samples::new(metrics.clone()));
         self.health = Some(health.clone());
         let spawner = self.spawner();
@@ -84,6 +91,7 @@ impl Http {
             log_level,
             chat,
             hosts: Hosts::new(self.host, self.names.clone()),
+            cluster,
         };
         let server = AdminServer {
             routes: Arc::new(routes),

@@ -18,6 +18,7 @@ use crate::{
         AccessClient, AccessSettings, Authenticator, Cache, CacheSettings, DevAuth, JwtAuth,
         JwtSettings, KeyFile, Logins,
     },
+    cluster::Registry,
     config::{AccessConfig, AuthChoice, JwtKeys, ServeConfig, StoreChoice},
     domain::{Clock, UserName},
     feed::RingBound,
@@ -185,6 +186,8 @@ pub struct Opened {
     pub upkeep: Option<BoxFuture<'static, ()>>,
     /// Connections that lanes have opened, where there are such.
     pub lane_connects: Arc<AtomicU64>,
+    /// Where the store has a table of nodes: the way to it for beats, and for changes.
+    pub registries: Option<[Arc<dyn Registry>; 2]>,
 }
 
 /// Which store it is, for the log; of a database's address all but the password.
@@ -219,6 +222,7 @@ pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Ope
             };
             let lane_connects = settings.lane_connects.clone();
             let store = Arc::new(PostgresStore::open(settings).await?);
+            let registries = super::node::registries(&store);
             let purged = store.clone();
             let purge = async move { purged.purge().await };
             let upkeep: Option<BoxFuture<'static, ()>> = Some(Box::pin(purge));
@@ -226,6 +230,7 @@ pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Ope
                 store,
                 upkeep,
                 lane_connects,
+                registries: Some(registries),
             });
         }
     };
@@ -234,6 +239,7 @@ pub async fn store(config: &ServeConfig, spawn: postgres::Spawner) -> Result<Ope
         store,
         upkeep: None,
         lane_connects: Arc::default(),
+        registries: None,
     })
 }
 

@@ -14,9 +14,16 @@ pub struct Budget(pub u64);
 impl Budget {
     /// Chats and posts have five eighths of it, pages of history a quarter, answers that
     /// nobody has read yet the rest.
+    /// Of a server that is one of several, what it follows has one of the five.
     pub fn of_shard(self, config: &ServeConfig) -> usize {
         let shards = config.shards as u64;
-        usize::try_from(self.0 / 8 * 5 / shards).unwrap_or(usize::MAX)
+        let parts = if config.cluster.is_some() { 4 } else { 5 };
+        usize::try_from(self.0 / 8 * parts / shards).unwrap_or(usize::MAX)
+    }
+
+    /// What chats of other nodes may take that are read here.
+    pub fn followed(self) -> usize {
+        usize::try_from(self.0 / 8).unwrap_or(usize::MAX)
     }
 
     pub fn answers(self) -> usize {

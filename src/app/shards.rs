@@ -6,12 +6,11 @@ use tokio::sync::mpsc;
 
 use super::{plan, room::Budget};
 use crate::{
-    chats::Chats,
     config::ServeConfig,
     domain::Clock,
     feed::{History, Wakes},
     runtime::Cores,
-    shard::{self, ShardPlan},
+    shard::{self, Elsewhere, ShardPlan, Shards},
     store::Store,
     telemetry::Telemetry,
     writer::{Lane, Submission},
@@ -41,15 +40,16 @@ pub fn start_lanes(
     (0..config.writer_lanes).map(start).collect()
 }
 
-/// The shards, each on one of the cores; and the way to their chats.
+/// The shards, each on one of the cores; `elsewhere` where there are several nodes.
 pub fn start(
     config: &ServeConfig,
     memory: Budget,
     cores: &Cores,
     lanes: &[mpsc::Sender<Submission>],
     history: &Arc<History>,
-) -> Chats {
-    let wakes = Arc::new(Wakes::new(cores.count()));
+    wakes: &Arc<Wakes>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+) -> Shards {
     for core in 0..cores.count() {
         let task = wakes.clone().run(core);
         cores.spawner(core).spawn_vital("wakes", task);
@@ -60,9 +60,10 @@ pub fn start(
         lane: lanes[index % lanes.len()].clone(),
         wakes: wakes.clone(),
         history: history.clone(),
+        elsewhere: elsewhere.clone(),
     });
     let shards = shard::start(plans.collect(), |core, task| {
         cores.spawner(core).spawn_vital("shard", task);
     });
-    Chats::new(shards)
+    Shards::new(shards)
 }

@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    partition::NodeId,
-    watch::{Ask, Say},
-};
-use crate::domain::{ChatId, Seq, UserName};
+use super::watch::{Ask, Say};
+use crate::domain::{ChatId, NodeId, Seq, UserName};
 
 /// What an edge does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +32,8 @@ pub enum Effect {
 #[derive(Debug, Default)]
 pub struct Edge {
     chats: BTreeMap<ChatId, Followed>,
+    /// Those that may have been given up.
+    given_up: BTreeSet<ChatId>,
     /// For the simulation to find.
     #[cfg(test)]
     pub(super) mutation: Option<Mutation>,
@@ -93,6 +92,22 @@ impl Edge {
         Some(Effect::Ask(owner, Ask::Leave(chat)))
     }
 
+    /// The chat lives here now, or there is nobody left who reads it.
+    pub fn forget(&mut self, chat: ChatId) {
+        self.chats.remove(&chat);
+    }
+
+    /// Whom the chat is watched at.
+    pub fn owner(&self, chat: ChatId) -> Option<NodeId> {
+        self.chats.get(&chat).map(|one| one.owner)
+    }
+
+    /// Who reads the chat.
+    pub fn users(&self, chat: ChatId) -> impl Iterator<Item = &UserName> {
+        let followed = self.chats.get(&chat).into_iter();
+        followed.flat_map(|one| one.users.keys())
+    }
+
     /// Something that the owner has said may be missing: it is asked again for all that is
     /// watched there.
     pub fn resync(&mut self, owner: NodeId) -> Vec<Effect> {
@@ -112,6 +127,31 @@ impl Edge {
             }
         }
         effects
+    }
+
+    /// Watches again what was given up: whoever said so may not have known yet that the
+    /// chat is its own.
+    pub fn ask_again(&mut self, owner: impl Fn(ChatId) -> Option<NodeId>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for chat in std::mem::take(&mut self.given_up) {
+            let Some(one) = self.chats.get_mut(&chat).filter(|one| one.is_given_up) else {
+                continue;
+            };
+            match owner(chat) {
+                Some(owner) => {
+                    (one.owner, one.is_given_up) = (owner, false);
+                    effects.push(one.watch(chat));
+                }
+                None => _ = self.given_up.insert(chat),
+            }
+        }
+        effects
+    }
+
+    /// Watches again what has not been answered for long.
+    pub fn ask_unanswered(&mut self) -> Vec<Effect> {
+        let waiting = self.chats.iter_mut().filter(|(_, one)| one.is_unanswered);
+        waiting.map(|(chat, one)| one.watch(*chat)).collect()
     }
 
     /// Chats of which it is not known who may still read them, and what is new: while that
@@ -154,6 +194,7 @@ impl Edge {
             Say::Removed { users, .. } => self.end(chat, users),
             Say::NotMine(_) => {
                 one.is_given_up = true;
+                self.given_up.insert(chat);
                 Vec::new()
             }
         }

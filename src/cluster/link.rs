@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::partition::NodeId;
+use crate::domain::NodeId;
 
 /// A batch is cut at about so many bytes: what NATS needs for a byte is least there.
 pub const BATCH_BYTES: usize = 16 * 1024;

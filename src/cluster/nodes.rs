@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::partition::NodeId;
+use crate::domain::NodeId;
 
 /// How often a node adds one to its beat.
 pub const BEAT: Duration = Duration::from_millis(500);

@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    nodes::{NodeRow, State},
-    partition::{NodeId, Partition},
-};
+use super::nodes::{NodeRow, State};
+use crate::domain::{NodeId, Partition};
 
 /// So many partitions a node hands over at a time. Each is without an owner for a moment,
 /// and what waits for it is held in memory.

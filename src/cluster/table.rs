@@ -1,4 +1,5 @@
-use super::{nodes::NodeRow, ownership::PartitionRow, partition::NodeId};
+use super::{nodes::NodeRow, ownership::PartitionRow};
+use crate::domain::NodeId;
 
 /// What one statement has read of the database: all nodes and all partitions, as they
 /// were at one moment.

@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    partition::NodeId,
-    watch::{Ask, Say},
-};
-use crate::domain::{ChatId, Seq, UserName};
+use super::watch::{Ask, Say};
+use crate::domain::{ChatId, NodeId, Seq, UserName};
 
 /// The edges that watch chats of this node.
 #[derive(Debug, Default)]

@@ -11,6 +11,14 @@ pub struct HealthConfig {
 }
 
 pub(super) fn health(sources: &Sources<'_>) -> Result<HealthConfig, Refusal> {
+    Ok(HealthConfig {
+        address: address(sources)?,
+        ready: sources.switch("ready"),
+    })
+}
+
+/// The HTTP port of the server that is asked.
+pub(super) fn address(sources: &Sources<'_>) -> Result<SocketAddr, Refusal> {
     let port = sources.need("http_port")?;
     if matches!(port.text.as_str(), "off" | "0") {
         return Err(port.refuse(format!("{}: there is no such port to ask", port.text)));
@@ -21,8 +29,5 @@ pub(super) fn health(sources: &Sources<'_>) -> Result<HealthConfig, Refusal> {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    Ok(HealthConfig {
-        address: SocketAddr::new(host, sources.need_number("http_port")?),
-        ready: sources.switch("ready"),
-    })
+    Ok(SocketAddr::new(host, sources.need_number("http_port")?))
 }

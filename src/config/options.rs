@@ -6,8 +6,10 @@
 //! which it was given.
 
 mod client;
+mod cluster;
 mod guard;
 mod tokens;
+mod tools;
 
 use std::collections::HashSet;
 
@@ -51,7 +53,11 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "limit" => Count(1, 100_000),
         "before" => Count(1, i64::MAX as u64),
         "after" | "after_seq" => Count(0, i64::MAX as u64),
-        _ => return guard::bounds(id).or_else(|| tokens::bounds(id)),
+        _ => {
+            return guard::bounds(id)
+                .or_else(|| tokens::bounds(id))
+                .or_else(|| cluster::bounds(id));
+        }
     })
 }
 
@@ -61,7 +67,7 @@ pub(super) fn env_name(id: &str) -> Option<String> {
     match id {
         "help" | "version" | "as_user" | "with" | "chat" | "text" | "id" | "before" | "after"
         | "limit" | "after_seq" | "exit_on_eof" | "plain" | "name" | "tls" | "plaintext"
-        | "ready" => None,
+        | "ready" | "json" | "node" => None,
         // The bare words would mean something else in most environments.
         "addr" => Some("CHAT_ADDR".into()),
         "token" => Some("CHAT_TOKEN".into()),
@@ -139,10 +145,13 @@ enum Sub {
     Doctor(Box<Serve>),
     /// Ask the server that runs on this machine whether it lives; exit code 1 if
     /// it does not
-    Health(Health),
+    Health(tools::Health),
+    /// Show the nodes of the cluster that the server on this machine is one of, and
+    /// move its chats
+    Cluster(cluster::Ask),
     /// Bring the database of --store or PG_DSN up to date, as a start of the
     /// server would
-    Migrate(Migrate),
+    Migrate(tools::Migrate),
     /// Make a chat; its id is printed
     Create(client::Create),
     /// Read your chats and write to them: full screen on a terminal, lines of one
@@ -210,6 +219,9 @@ struct Serve {
     /// [default: none]
     #[arg(long, value_name = "NAMES")]
     dev_admins: Option<String>,
+
+    #[command(flatten)]
+    cluster: cluster::Cluster,
 
     #[command(flatten)]
     guard: guard::Guard,
@@ -315,30 +327,4 @@ struct Serve {
     /// decided it (traceparent)
     #[arg(long, value_name = "SHARE", default_value = "0.01")]
     trace_sample: String,
-}
-
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct Migrate {
-    /// The database: a postgres:// URL. Without it the variable PG_DSN counts
-    /// [default: none]
-    #[arg(long, value_name = "STORE")]
-    store: Option<String>,
-}
-
-#[derive(Args)]
-#[allow(dead_code, reason = "values are read by id, see sources.rs")]
-struct Health {
-    /// Address of the server's HTTP port
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    http_host: String,
-
-    /// The server's HTTP port
-    #[arg(long, value_name = "PORT", default_value = "8093")]
-    http_port: String,
-
-    /// Ask also whether it should be sent work: whether the store answers, and
-    /// the server is not draining [default: only whether it lives]
-    #[arg(long)]
-    ready: bool,
 }

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 
 use super::{
     Command, CreateConfig, LogFormat, MemoryChoice, Refusal, Secret, ServeConfig, StoreChoice,
-    client, guard, health, options,
+    client, cluster, guard, health, options,
     sources::{Environment, Sources},
     tokens,
     value::{Bounds, GIB, MIB, quote},
@@ -52,13 +52,17 @@ pub fn command(
     let Some((name, flags)) = matches.subcommand() else {
         return Err(Refusal::new("a command is needed, see --help"));
     };
-    let of_server = matches!(name, "serve" | "migrate" | "doctor" | "health" | "auth");
+    let of_server = matches!(
+        name,
+        "serve" | "migrate" | "doctor" | "health" | "cluster" | "auth"
+    );
     let sources = Sources::new(flags, env, of_server)?;
     Ok(match name {
         "migrate" => Command::Migrate(store(&sources)?),
         "serve" => Command::Serve(Box::new(serve(&sources)?)),
         "doctor" => Command::Doctor(serve(&sources).map(Box::new)),
         "health" => Command::Health(health::health(&sources)?),
+        "cluster" => Command::Cluster(cluster::ask(&sources, flags)?),
         "create" => Command::Create(CreateConfig {
             peer: client::peer(&sources)?,
             with: names(&sources, "with")?,
@@ -96,12 +100,14 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         .map_or(1, usize::from)
         .min(256);
     let cores = sources.number_or("cores", all_cores)?;
+    let store = store(sources)?;
     Ok(ServeConfig {
         grpc_host,
         grpc_port,
         http_host: host(sources, "http_host")?,
         http_port: http_port(sources, grpc_port)?,
-        store: store(sources)?,
+        cluster: cluster::cluster(sources, &store)?,
+        store,
         store_readers: sources.need_number("store_readers")?,
         store_stall: sources.need_time("store_stall")?,
         auth: guard::auth(sources, grpc_host)?,

@@ -77,4 +77,8 @@ pub enum ChatError {
     Unavailable,
     #[error("the server is shutting down")]
     Draining,
+    /// It has left the shard that was asked: whoever asked asks again elsewhere. No
+    /// client is told so.
+    #[error("the chat lives elsewhere now")]
+    Moved,
 }

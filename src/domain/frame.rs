@@ -1,6 +1,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{ClientMessageId, Row};
+use super::{ClientMessageId, Invalid, Row};
 
 /// Length of the prefix of a gRPC message: one byte of flags and the length as
 /// a big-endian `u32` (gRPC over HTTP/2, "Length-Prefixed-Message").
@@ -74,6 +74,20 @@ impl Frame {
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// One that another node has encoded.
+    ///
+    /// # Errors
+    /// If the prefix does not tell the length of what follows it.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, Invalid> {
+        let said = bytes
+            .get(1..PREFIX_LEN)
+            .and_then(|len| Some(u32::from_be_bytes(len.try_into().ok()?)));
+        match said.is_some_and(|len| len as usize == bytes.len() - PREFIX_LEN) {
+            true => Ok(Self(bytes)),
+            false => Err(Invalid::new("is not one whole frame")),
+        }
     }
 
     pub fn as_bytes(&self) -> &Bytes {

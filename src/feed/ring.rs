@@ -87,6 +87,25 @@ impl Entry {
         }
     }
 
+    /// One that another node has made of a row, out of its parts.
+    pub fn from_parts(
+        frame: Frame,
+        from: UserName,
+        client_message_id: Option<ClientMessageId>,
+    ) -> Self {
+        Self {
+            frame,
+            from,
+            client_message_id,
+        }
+    }
+
+    /// What another node needs to make the same of it.
+    pub fn parts(&self) -> (&Bytes, &UserName, Option<&ClientMessageId>) {
+        let id = self.client_message_id.as_ref();
+        (self.frame.as_bytes(), &self.from, id)
+    }
+
     /// The frame as `viewer` is to see it: only the sender's names the
     /// `client_message_id`.
     pub fn frame_for(&self, viewer: &UserName) -> Frame {
@@ -119,6 +138,30 @@ impl Ring {
     /// The seq of the oldest entry; one behind the last, if there is none.
     pub fn first(&self) -> Seq {
         self.last - self.entries.len() as Seq + 1
+    }
+
+    /// The seq of the newest entry, or of the newest message before the ring.
+    pub fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Forgets all entries, and goes on behind the message `last`.
+    pub fn begin(&mut self, last: Seq) {
+        *self = Self::new(last, self.bound);
+    }
+
+    /// What comes behind `after`, up to about so many bytes, and one entry at least;
+    /// `None` if the ring does not have the first of it.
+    pub fn entries(&self, after: Seq, most: usize) -> Option<impl Iterator<Item = &Entry>> {
+        let start = usize::try_from(after + 1 - self.first()).ok()?;
+        let start = start.min(self.entries.len());
+        let mut bytes = 0;
+        let fitting = self.entries.range(start..).take_while(move |entry| {
+            let first = bytes == 0;
+            bytes += entry.frame.len();
+            first || bytes <= most
+        });
+        Some(fitting)
     }
 
     /// Appends the messages of one commit, which follow the last. Until the next

@@ -1,6 +1,10 @@
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use slab::Slab;
@@ -8,6 +12,7 @@ use slab::Slab;
 use super::{
     ring::{Entry, Read, Ring, RingBound},
     slot::{End, Slot},
+    tap::Taps,
 };
 use crate::domain::{ChatId, Seq, UserName};
 
@@ -28,6 +33,19 @@ pub struct Feed {
     state: Mutex<State>,
     cores: Box<[CoreReaders]>,
     readers: AtomicUsize,
+    pub(super) taps: Taps,
+    /// Looked at under the lock of a core's readers: see [`Feed::follow`].
+    left: RwLock<Option<OnLeave>>,
+}
+
+/// What is to be done when a stream has gone, with the name of its user.
+#[derive(Clone)]
+struct OnLeave(Arc<dyn Fn(&UserName) + Send + Sync>);
+
+impl fmt::Debug for OnLeave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnLeave")
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +78,38 @@ impl Feed {
             }),
             cores: (0..cores).map(|_| CoreReaders::default()).collect(),
             readers: AtomicUsize::new(0),
+            taps: Taps::default(),
+            left: RwLock::default(),
         }
+    }
+
+    /// The users who read, and how many streams each has. From now on `act` is called for
+    /// each of those streams, and for each that comes, when it has gone; it must not
+    /// block. It takes the place of whatever was called before.
+    pub fn follow(
+        &self,
+        act: impl Fn(&UserName) + Send + Sync + 'static,
+    ) -> BTreeMap<UserName, usize> {
+        let mut users = BTreeMap::new();
+        // With all locks held, each stream has either gone before or is counted.
+        let cores: Vec<_> = self.cores.iter().map(|core| lock(&core.slots)).collect();
+        for (_, slot) in cores.iter().flat_map(|slots| slots.iter()) {
+            *users.entry(slot.user().clone()).or_default() += 1;
+        }
+        let mut left = self.left.write().unwrap_or_else(PoisonError::into_inner);
+        *left = Some(OnLeave(Arc::new(act)));
+        drop(left);
+        users
+    }
+
+    /// The users who read.
+    pub fn users(&self) -> BTreeSet<UserName> {
+        let mut users = BTreeSet::new();
+        for core in &self.cores {
+            let slots = lock(&core.slots);
+            users.extend(slots.iter().map(|(_, slot)| slot.user().clone()));
+        }
+        users
     }
 
     pub fn chat(&self) -> ChatId {
@@ -73,8 +122,32 @@ impl Feed {
 
     /// The seq of the oldest message that the ring has; of the next one to come, if
     /// it has none.
-    pub(super) fn first(&self) -> Seq {
+    pub fn first(&self) -> Seq {
         lock(&self.state).ring.first()
+    }
+
+    /// The seq of the newest message that the feed knows of.
+    pub fn last(&self) -> Seq {
+        lock(&self.state).ring.last()
+    }
+
+    /// Goes on behind the message `last`: what is before it, and what the ring has,
+    /// readers find in history.
+    pub fn begin(&self, last: Seq) {
+        lock(&self.state).ring.begin(last);
+    }
+
+    /// What the ring has behind `after`, up to about so many bytes; `None` if it does
+    /// not have the first of it.
+    pub fn entries(&self, after: Seq, most: usize) -> Option<Vec<Entry>> {
+        let state = lock(&self.state);
+        let found = state.ring.entries(after, most)?;
+        Some(found.cloned().collect())
+    }
+
+    /// Whether it ended, and why.
+    pub fn ended(&self) -> Option<End> {
+        lock(&self.state).end
     }
 
     /// Forgets what the ring has, about; whoever needs it reads history.
@@ -138,12 +211,28 @@ impl Feed {
     }
 
     pub(super) fn leave(&self, core: usize, key: usize) {
-        lock(&self.cores[core].slots).remove(key);
+        let mut slots = lock(&self.cores[core].slots);
+        let slot = slots.remove(key);
+        let left = self.left.read().unwrap_or_else(PoisonError::into_inner);
+        let left = left.clone();
+        drop(slots);
         self.readers.fetch_sub(1, Ordering::AcqRel);
+        if let Some(OnLeave(act)) = left {
+            act(slot.user());
+        }
+    }
+
+    /// Something follows the feed that is no stream.
+    pub(super) fn followed(&self, by: isize) {
+        match by > 0 {
+            true => self.readers.fetch_add(1, Ordering::AcqRel),
+            false => self.readers.fetch_sub(1, Ordering::AcqRel),
+        };
     }
 
     /// Ends the streams of one user.
     pub fn end_user(&self, user: &UserName, end: End) {
+        self.taps.removed(user);
         for core in &self.cores {
             let slots = lock(&core.slots);
             let theirs = slots.iter().filter(|(_, slot)| slot.user() == user);

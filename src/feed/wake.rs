@@ -35,6 +35,7 @@ impl Wakes {
         if fault::strikes(Fault::LoseAWake) {
             return;
         }
+        feeds.clone().for_each(|feed| feed.taps.wake());
         for (core, wakes) in self.cores.iter().enumerate() {
             let mut called = feeds.clone().filter(|feed| feed.call(core)).peekable();
             if core == here {

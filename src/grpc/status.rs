@@ -274,7 +274,7 @@ impl From<ChatError> for Problem {
             },
             ChatError::Busy { queue } => busy(queue),
             ChatError::Unavailable => no_store(),
-            ChatError::Draining => Self::draining(),
+            ChatError::Draining | ChatError::Moved => Self::draining(),
         }
     }
 }

@@ -153,6 +153,7 @@ pub(super) fn refuse_missing(command: ChatCommand) {
 pub(super) fn refuse(command: ChatCommand, error: impl Fn(Option<&Caller>) -> ChatError) {
     match command {
         ChatCommand::Join { answer, .. } => answer.send(Err(error(None))),
+        ChatCommand::Watch { answer, .. } => answer.send(Err(error(None))),
         ChatCommand::Get { caller, answer } => answer.send(Err(error(Some(&caller)))),
         ChatCommand::AddMembers { caller, answer, .. }
         | ChatCommand::RemoveMembers { caller, answer, .. } => {

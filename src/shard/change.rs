@@ -92,7 +92,9 @@ impl Active {
                     self.begin_deletion(&store)
                 }
             },
-            ChatCommand::Join { .. } | ChatCommand::Get { .. } => Next::Nothing,
+            ChatCommand::Join { .. } | ChatCommand::Watch { .. } | ChatCommand::Get { .. } => {
+                Next::Nothing
+            }
         }
     }
 

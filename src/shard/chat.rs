@@ -66,6 +66,7 @@ struct Queued<R> {
     ticket: u64,
     from: UserName,
     draft: Draft,
+    id: Option<MessageId>,
     key: Option<Key>,
     span: Option<Box<SpanRef>>,
     waiters: Waiters<R>,
@@ -82,11 +83,14 @@ struct InFlight<R> {
 
 impl<R> Chat<R> {
     /// A chat as the store has it, with its newest messages. The last `window`
-    /// messages are known when they are posted again (P5).
-    pub fn new(record: ChatRecord, newest: &[Row], window: usize) -> Self {
+    /// messages are known when they are posted again (P5); `by_id`, also those that no
+    /// client has given an id: another node may post them again.
+    pub fn new(record: ChatRecord, newest: &[Row], window: usize, by_id: bool) -> Self {
         let mut known = Window::new(window);
         for row in newest {
-            known.store(row.seq, row.created_at, Key::of(row), &row.text);
+            let id = || by_id.then(|| Key::of_id(row.id));
+            let key = Key::of(row).or_else(id);
+            known.store(row.seq, row.created_at, key, &row.text);
         }
         let last_time = newest
             .last()
@@ -199,6 +203,7 @@ impl<R> Chat<R> {
         let Post {
             from,
             draft,
+            id,
             span,
             deadline,
             reply,
@@ -208,7 +213,8 @@ impl<R> Chat<R> {
             return;
         }
         let waiter = Waiter { reply, deadline };
-        let key = Key::new(&from, draft.client_message_id.as_ref());
+        let own = Key::new(&from, draft.client_message_id.as_ref());
+        let key = own.or_else(|| id.map(Key::of_id));
         let ticket = self.next_ticket;
         let text = key.map(|_| TextDigest::of(&draft.text));
         let both = key.zip(text);
@@ -220,7 +226,7 @@ impl<R> Chat<R> {
                 let receipt = Receipt {
                     seq,
                     created_at,
-                    duplicate: true,
+                    duplicate: own.is_some(),
                 };
                 effects.push(Effect::Answer(waiter.reply, Ok(receipt)));
             }
@@ -237,6 +243,7 @@ impl<R> Chat<R> {
                     ticket,
                     from,
                     draft,
+                    id,
                     key,
                     span,
                     waiters: SmallVec::from_buf([waiter]),
@@ -284,6 +291,7 @@ impl<R> Chat<R> {
                 ticket,
                 from,
                 draft,
+                id,
                 key,
                 span,
                 waiters,
@@ -291,7 +299,7 @@ impl<R> Chat<R> {
             let weight = draft.weight();
             seq += 1;
             self.sampled.extend(span.map(|span| *span));
-            let id = MessageId(fastrand::i64(..));
+            let id = id.unwrap_or_else(|| MessageId(fastrand::i64(..)));
             self.in_flight.push_back(InFlight {
                 ticket,
                 id,

@@ -8,13 +8,15 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::{
     callers::{Answer, Callers, Places},
+    elsewhere::{Elsewhere, Watched},
     post::Post,
 };
 use crate::{
     domain::{
-        Caller, ChatError, ChatId, ClientMessageId, Draft, PostResult, Refusal, Seq, UserName,
+        Caller, ChatError, ChatId, ClientMessageId, Draft, NodeId, Partition, PostResult, Refusal,
+        Seq, UserName,
     },
-    feed::{Reader, Slot},
+    feed::{Feed, Reader, Slot},
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -33,9 +35,11 @@ pub struct ShardHandle {
 
 /// Where the answer to a post goes.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub enum Reply {
     Call(oneshot::Sender<PostResult>),
     Stream(Arc<Slot>, Option<ClientMessageId>),
+    /// To the node that has asked under this number.
+    Node(Arc<dyn Elsewhere>, NodeId, u64),
 }
 
 impl Reply {
@@ -44,6 +48,7 @@ impl Reply {
             // A caller that has gone away does not want it any more.
             Self::Call(caller) => _ = caller.send(result),
             Self::Stream(slot, id) => slot.answer(id, result),
+            Self::Node(way, node, ask) => way.outcome(node, ask, result),
         }
     }
 }
@@ -52,6 +57,11 @@ impl Reply {
 #[derive(Debug)]
 pub(super) enum Command {
     Chat(ChatId, ChatCommand),
+    /// Answer for these partitions, and go on with these feeds; answer.
+    Serve(Vec<Partition>, Vec<Arc<Feed>>, oneshot::Sender<()>),
+    /// Answer for them no more; answer with the feeds that are read once nothing is
+    /// under way.
+    Leave(Vec<Partition>, oneshot::Sender<Vec<Arc<Feed>>>),
     /// Refuse new work, commit what was accepted, end the streams, answer.
     Drain(oneshot::Sender<()>),
 }
@@ -63,6 +73,13 @@ pub(super) enum ChatCommand {
         after_seq: Option<Seq>,
         core: usize,
         answer: Answer<Reader>,
+    },
+    /// Describes the chat to a node where these users read it, or one wants to.
+    Watch {
+        /// Who has to be a member; none if the chat is known to be read there.
+        asker: Option<UserName>,
+        users: Vec<UserName>,
+        answer: Answer<Watched>,
     },
     Get {
         caller: Caller,
@@ -98,15 +115,21 @@ impl ShardHandle {
         let post = Post {
             from,
             draft,
+            id: None,
             span: span.map(Box::new),
             deadline,
             reply: Reply::Call(caller),
         };
+        self.pass(chat, post);
+        async move { answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)) }
+    }
+
+    /// Posts at once. The answer goes where the post says; a full mailbox refuses.
+    pub fn pass(&self, chat: ChatId, post: Post<Reply>) {
         match self.places.try_acquire() {
             Ok(place) => self.send(place, chat, post),
             Err(_) => post.reply.send(Err(Refusal::Busy { queue: "mailbox" })),
         }
-        async move { answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)) }
     }
 
     /// Posts a message on a stream, once the stream may have another one under way and
@@ -129,6 +152,7 @@ impl ShardHandle {
         let post = Post {
             from: slot.user().clone(),
             draft,
+            id: None,
             span: span.map(Box::new),
             deadline: now() + timeout,
             reply,
@@ -163,6 +187,45 @@ impl ShardHandle {
         match self.commands.send(Command::Chat(chat, join)).await {
             Ok(()) => joined.await.unwrap_or(Err(ChatError::Unavailable)),
             Err(_) => Err(ChatError::Draining),
+        }
+    }
+
+    /// What a node needs to follow the chat, or to let a user read it there.
+    pub async fn watch(
+        &self,
+        chat: ChatId,
+        asker: Option<UserName>,
+        users: Vec<UserName>,
+    ) -> Result<Watched, ChatError> {
+        let (answer, watched) = Answer::new([None, None]);
+        let watch = ChatCommand::Watch {
+            asker,
+            users,
+            answer,
+        };
+        match self.commands.send(Command::Chat(chat, watch)).await {
+            Ok(()) => watched.await.unwrap_or(Err(ChatError::Unavailable)),
+            Err(_) => Err(ChatError::Draining),
+        }
+    }
+
+    /// Has the shard answer for the partitions, and go on with these feeds of theirs,
+    /// which have been followed from here.
+    pub async fn serve(&self, partitions: Vec<Partition>, feeds: Vec<Arc<Feed>>) {
+        let (done, served) = oneshot::channel();
+        let serve = Command::Serve(partitions, feeds, done);
+        if self.commands.send(serve).await.is_ok() {
+            _ = served.await;
+        }
+    }
+
+    /// Has the shard answer for the partitions no more. Once nothing of them is under
+    /// way, the feeds that are read.
+    pub async fn leave(&self, partitions: Vec<Partition>) -> Vec<Arc<Feed>> {
+        let (done, left) = oneshot::channel();
+        match self.commands.send(Command::Leave(partitions, done)).await {
+            Ok(()) => left.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use crate::{
-    domain::{Draft, PostResult, Row, UserName},
+    domain::{Draft, MessageId, PostResult, Row, UserName},
     telemetry::SpanRef,
 };
 
@@ -10,6 +10,9 @@ use crate::{
 pub struct Post<R> {
     pub from: UserName,
     pub draft: Draft,
+    /// Given by another node, where a client posted it: under this id it is stored
+    /// once, however often it comes.
+    pub id: Option<MessageId>,
     /// The call's span, if it is sampled.
     pub span: Option<Box<SpanRef>>,
     pub deadline: Instant,

@@ -7,9 +7,10 @@ use crate::{
 };
 
 impl ChatCommand {
-    /// How many calls it is: a stream that joins is none.
+    /// How many calls it is: a stream that joins is none, and neither are those of
+    /// another node.
     pub fn calls(&self) -> usize {
-        usize::from(!matches!(self, Self::Join { .. }))
+        usize::from(!matches!(self, Self::Join { .. } | Self::Watch { .. }))
     }
 
     /// The user who has to be a member for the chat to be read; none for an admin.
@@ -17,6 +18,7 @@ impl ChatCommand {
         match self {
             Self::Join { .. } if fault::is_on(Fault::SkipMembership) => None,
             Self::Join { user, .. } => Some(user),
+            Self::Watch { asker, .. } => asker.as_ref(),
             Self::Get { caller, .. }
             | Self::AddMembers { caller, .. }
             | Self::RemoveMembers { caller, .. }

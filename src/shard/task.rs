@@ -3,6 +3,7 @@ mod asking;
 mod batches;
 mod commands;
 mod memory;
+mod moving;
 mod takeover;
 mod time;
 
@@ -18,10 +19,11 @@ use ahash::{AHashMap, AHashSet};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use self::memory::Memory;
+use self::{memory::Memory, moving::Leaving};
 use super::{
     active::{IdleList, Place},
     askers::{Askers, Waiting},
+    elsewhere::{Elsewhere, Partitions},
     handle::{Command, Reply},
     post::{Effect, Load, Post, Room},
     reads::StoreCall,
@@ -110,6 +112,9 @@ pub(super) struct State {
     /// The store's, as it is known here.
     lineage: Lineage,
     doubted: AHashSet<ChatId>,
+    /// Where there are several nodes.
+    partitions: Option<Partitions>,
+    leaving: Vec<Leaving>,
     /// Posts that were accepted, or whose chat came back from the lane, since a
     /// second batch was last thought of.
     fresh: usize,
@@ -128,9 +133,10 @@ pub(super) struct State {
 
 impl State {
     /// Of a shard that has no chats yet, with the store's lineage.
-    pub fn new(lineage: Option<Lineage>) -> Self {
+    pub fn new(lineage: Option<Lineage>, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
         let lineage = lineage.unwrap_or_default();
         Self {
+            partitions: elsewhere.map(Partitions::new),
             agreed: lineage.number,
             lineage,
             ..Self::default()
@@ -190,6 +196,9 @@ impl Shard {
             self.let_go(now);
             self.admit(now);
             self.keep_to_budget(now);
+            if !self.state.leaving.is_empty() {
+                self.finish_leaving();
+            }
             if self.state.batches.is_empty() && !self.state.listed.is_empty() {
                 self.wait_a_round(&mut mail).await;
             }
@@ -274,6 +283,11 @@ impl Shard {
     }
 
     fn post(&mut self, id: ChatId, post: Post<Reply>, now: Instant) {
+        if let Some(partitions) = &self.state.partitions
+            && !partitions.serves(id)
+        {
+            return partitions.elsewhere.moved(id, post);
+        }
         if self.state.draining {
             return post.reply.send(Err(Refusal::Draining));
         }

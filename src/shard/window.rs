@@ -6,7 +6,7 @@ use std::{
 use ahash::{AHashMap, RandomState};
 
 use crate::{
-    domain::{ClientMessageId, Digests, Row, Seq, Timestamp, UserName},
+    domain::{ClientMessageId, Digests, MessageId, Row, Seq, Timestamp, UserName},
     fault::{self, Fault},
 };
 
@@ -16,15 +16,21 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(u128);
 
+static DIGESTS: LazyLock<Digests> = LazyLock::new(Digests::new);
+
 impl Key {
     /// None without an id: such a post is like no other.
     pub fn new(from: &UserName, id: Option<&ClientMessageId>) -> Option<Self> {
-        static DIGESTS: LazyLock<Digests> = LazyLock::new(Digests::new);
         id.map(|id| Self(DIGESTS.of((from, id))))
     }
 
     pub fn of(row: &Row) -> Option<Self> {
         Self::new(&row.from, row.client_message_id.as_ref())
+    }
+
+    /// Of a post without a client's id that another node has given one.
+    pub fn of_id(id: MessageId) -> Self {
+        Self(DIGESTS.of((id.0, "id")))
     }
 }
 

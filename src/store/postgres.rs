@@ -13,7 +13,7 @@
 //! 5. Behind a pooler, nothing outlives a transaction: no setting, no prepared
 //!    statement, no lock. A connection shows whether it is one (`connect`).
 //! 6. As a node of a cluster, every transaction that writes a chat, but for the one
-//!    that makes it, is refused once the node was declared gone: see [`standing`].
+//!    that makes it, is refused once the node was declared gone: see `standing`.
 //! 7. Every session writes when it is made; one that is found not to, or silent,
 //!    is not used again, nor are those made before it.
 
@@ -32,18 +32,19 @@ mod reads;
 mod registry;
 mod servers;
 mod session;
+mod settings;
 pub mod sql;
 mod standing;
 mod tls;
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, join_all, join4};
+use futures_util::future::{join_all, join4};
 use tokio::sync::{Notify, watch};
 
 use self::{
@@ -56,63 +57,13 @@ use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, Sto
 use crate::{
     cluster::NodeId,
     domain::{ChatId, Row, Seq, UserName},
+    telemetry::chain,
 };
 
 pub use error::{ConnectError, OpenError};
 pub use migrate::Inspection;
 pub use registry::Registry;
-
-/// Runs a connection's driver, or the end of a cancelled query. Spawning is the
-/// runtime's business.
-pub type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
-
-#[derive(Clone)]
-pub struct Settings {
-    /// A URL or libpq's `key=value` form. It may hold a password.
-    pub dsn: String,
-    /// Connections for [`Store::append`], at least 1.
-    pub lanes: usize,
-    /// Connections for all else, at least 1.
-    pub read_connections: usize,
-    /// To connect to one address of one host, TLS and login included, where the
-    /// database's address does not say it.
-    pub connect_timeout: Duration,
-    /// A lane's connection on which nothing moves for this long is given up.
-    pub lane_stall: Duration,
-    /// For making and deleting chats and changing their members.
-    pub write_timeout: Duration,
-    /// How far the index that lists of chats are read from may be behind.
-    pub activity_epoch: Duration,
-    pub spawn: Spawner,
-    /// Counts the connections that lanes open.
-    pub lane_connects: Arc<AtomicU64>,
-}
-
-impl Settings {
-    pub fn new(dsn: impl Into<String>, spawn: Spawner) -> Self {
-        Self {
-            dsn: dsn.into(),
-            lanes: 2,
-            read_connections: 8,
-            connect_timeout: Duration::from_secs(5),
-            lane_stall: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(10),
-            activity_epoch: Duration::from_secs(60),
-            spawn,
-            lane_connects: Arc::default(),
-        }
-    }
-}
-
-/// Leaves out the address, which may hold a password.
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("lanes", &self.lanes)
-            .field("read_connections", &self.read_connections)
-            .finish_non_exhaustive()
-    }
-}
+pub use settings::{Settings, Spawner};
 
 pub struct PostgresStore {
     connector: Connector,
@@ -138,6 +89,16 @@ pub fn described(dsn: &str) -> Result<String, OpenError> {
 /// program, or refuses a migration.
 pub async fn migrate(settings: &Settings) -> Result<(), OpenError> {
     migrate::run(&Connector::new(settings)?).await
+}
+
+/// The table of a cluster's nodes, of a database that nothing else is done with.
+///
+/// # Errors
+/// What is in the way, in words.
+pub async fn table_of_nodes(settings: &Settings) -> Result<crate::cluster::Table, String> {
+    let connector = Connector::new(settings).map_err(|error| chain(&error).to_string())?;
+    let table = Registry::new(connector).table().await;
+    table.map_err(|error| chain(&error).to_string())
 }
 
 /// Looks at a database and changes nothing.
@@ -329,6 +290,14 @@ impl Store for PostgresStore {
 
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {
         self.pool.last_seqs(chats, deadline).await
+    }
+
+    async fn strangers(
+        &self,
+        readers: &[(ChatId, UserName)],
+        deadline: Instant,
+    ) -> StoreResult<Vec<(ChatId, UserName)>> {
+        self.pool.strangers(readers, deadline).await
     }
 
     fn lineage(&self) -> Option<watch::Receiver<Lineage>> {

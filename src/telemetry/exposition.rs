@@ -158,6 +158,23 @@ impl Collector for Metrics {
                 names::MESSAGES_LOST => count(p.messages_lost),
                 names::CURSOR_LAG => numbers(p.cursor_lag),
                 names::FAILED_EXPORTS => count(p.failed_exports),
+                names::PARTITIONS => gauge(p.cluster.partitions),
+                names::WITHOUT_OWNER => gauge(p.cluster.without_owner),
+                names::WITHOUT_OWNER_SECONDS => {
+                    Shown::Seconds(sheet.total(p.cluster.without_owner_micros) as f64 / 1e6)
+                }
+                names::HANDOVERS => count(p.cluster.handovers),
+                names::TAKEOVERS => count(p.cluster.takeovers),
+                names::DECLARED_GONE => count(p.cluster.declared),
+                names::REJOINS => count(p.cluster.rejoins),
+                names::WRITES_REFUSED => count(p.cluster.writes_refused),
+                names::BATCHES_SENT => count(p.cluster.batches_sent),
+                names::BYTES_SENT => count(p.cluster.bytes_sent),
+                names::BATCHES_RECEIVED => count(p.cluster.batches_received),
+                names::RESYNCS => count(p.cluster.resyncs),
+                names::ASKS => gauge(p.cluster.waiting),
+                names::OWNER_SECONDS => seconds(p.cluster.owner_micros),
+                names::LOOKS => count(p.cluster.looks),
                 names::CPU_SECONDS => Shown::Seconds(process.cpu_seconds),
                 names::RESIDENT => Shown::Gauge(process.resident_bytes as f64),
                 names::OPEN_FDS => Shown::Gauge(process.open_fds as f64),

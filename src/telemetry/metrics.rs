@@ -7,15 +7,13 @@
 //! comes from `prometheus-client`, the official encoder.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     ahead::Ahead,
+    cluster,
     method::Method,
     names::{AUTH_OUTCOMES, CODES, METHODS, REASONS},
     sheet::{Counts, Histogram, Layout, Sheet, Sum},
@@ -47,9 +45,9 @@ pub struct Metrics {
     pub(super) sheet: Sheet,
     pub(super) places: Places,
     pub(super) started: SystemTime,
-    epoch: Instant,
+    pub(super) epoch: Instant,
     /// When each lane took its batch up, in microseconds since `epoch`, or 0.
-    lanes: Box<[AtomicU64]>,
+    pub(super) lanes: Box<[AtomicU64]>,
     depths: OnceLock<DepthsProbe>,
     pub ahead: Ahead,
 }
@@ -93,6 +91,7 @@ pub(super) struct Places {
     pub messages_lost: Sum,
     pub cursor_lag: Histogram,
     pub failed_exports: Sum,
+    pub cluster: cluster::Places,
 }
 
 impl Metrics {
@@ -129,6 +128,7 @@ impl Metrics {
             messages_lost: l.counter(),
             cursor_lag: l.histogram(),
             failed_exports: l.counter(),
+            cluster: cluster::Places::new(&mut l),
         };
         Arc::new(Self {
             sheet: Sheet::new(&l),
@@ -258,7 +258,7 @@ impl Metrics {
         self.change(self.places.answers_held, before, now);
     }
 
-    fn change(&self, gauge: Sum, before: usize, now: usize) {
+    pub(super) fn change(&self, gauge: Sum, before: usize, now: usize) {
         match now.checked_sub(before) {
             Some(more) => self.sheet.add(gauge, more as u64),
             None => self.sheet.sub(gauge, (before - now) as u64),
@@ -271,59 +271,6 @@ impl Metrics {
 
     pub fn chat_let_go(&self) {
         self.sheet.sub(self.places.chats, 1);
-    }
-
-    // Lanes.
-
-    /// A shard gave its lane a batch.
-    pub fn batch_submitted(&self) {
-        self.sheet.add(self.places.lane_depth, 1);
-    }
-
-    /// A lane took up that many batches as one.
-    pub fn batch_begun(&self, lane: usize, rows: usize, bytes: usize) {
-        self.sheet.observe(self.places.batch_rows, rows as u64);
-        self.sheet.observe(self.places.batch_bytes, bytes as u64);
-        if let Some(begun) = self.lanes.get(lane) {
-            begun.store(micros(self.epoch.elapsed()).max(1), Relaxed);
-        }
-    }
-
-    /// `submissions` batches of shards have their outcome; `stored` messages of
-    /// theirs are committed.
-    pub fn batch_done(&self, lane: usize, submissions: usize, stored: usize, took: Duration) {
-        self.sheet.observe(self.places.batch_micros, micros(took));
-        self.sheet.add(self.places.stored, stored as u64);
-        self.sheet.sub(self.places.lane_depth, submissions as u64);
-        if let Some(begun) = self.lanes.get(lane) {
-            begun.store(0, Relaxed);
-        }
-    }
-
-    pub fn commit(&self, took: Duration) {
-        self.sheet.observe(self.places.commit_micros, micros(took));
-    }
-
-    pub fn lane_retried(&self) {
-        self.sheet.add(self.places.lane_retries, 1);
-    }
-
-    pub fn lane_conflict(&self) {
-        self.sheet.add(self.places.lane_conflicts, 1);
-    }
-
-    pub fn lane_unknown(&self) {
-        self.sheet.add(self.places.lane_unknown, 1);
-    }
-
-    /// The longest that a batch has been with a lane, and the lane.
-    pub fn slowest_lane(&self) -> Option<(usize, Duration)> {
-        let now = micros(self.epoch.elapsed());
-        let busy = self.lanes.iter().enumerate().filter_map(|(lane, begun)| {
-            let begun = begun.load(Relaxed);
-            (begun > 0).then(|| (lane, Duration::from_micros(now.saturating_sub(begun))))
-        });
-        busy.max_by_key(|(_, since)| *since)
     }
 
     // Traces.
@@ -344,7 +291,7 @@ impl Metrics {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
 }
 

@@ -139,7 +139,10 @@ impl<'a> Attempt<'a> {
             }
             StoreError::Locked(chats) if chats.is_empty() => self.part(piece),
             StoreError::Locked(chats) => self.hold(piece, &chats),
-            StoreError::Stale => self.give_back(piece),
+            StoreError::Stale => {
+                self.metrics.write_refused();
+                self.give_back(piece);
+            }
             StoreError::Replaced => {
                 self.todo.push(piece);
                 self.leave_lost().await;

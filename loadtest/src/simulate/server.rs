@@ -6,7 +6,7 @@ use chat_service::{
     chats::Chats,
     domain::Clock,
     feed::{History, Pages, Wakes},
-    shard::{self, ShardPlan},
+    shard::{self, ShardPlan, Shards},
     store::Store,
     telemetry::Telemetry,
     writer::Lane,
@@ -62,6 +62,7 @@ impl Server {
             lane: lanes[index % plan.lanes].clone(),
             wakes: wakes.clone(),
             history: history.clone(),
+            elsewhere: None,
         });
         let mut index = 0;
         let shards = shard::start(plans.collect(), |_, task| {
@@ -71,7 +72,7 @@ impl Server {
         let cores = plan.cores;
         let mut state = sim.state();
         state.trace.note("server starts");
-        let chats = Chats::new(shards);
+        let chats = Chats::new(Shards::new(shards), None);
         state.server = Some(Self { chats, cores });
     }
 

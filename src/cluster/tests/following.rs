@@ -13,11 +13,10 @@ use crate::{
     cluster::{
         edge::{Edge, Effect, Mutation},
         link::{Batch, Inbox, Outbox, Received},
-        partition::NodeId,
         watch::{Ask, Say},
         watchers::Watchers,
     },
-    domain::{ChatId, Seq, UserName},
+    domain::{ChatId, NodeId, Seq, UserName},
     testing::{chat_id, user},
 };
 

@@ -7,7 +7,7 @@ use super::{Chat, InFlight, Queued, Waiters, another_text};
 use crate::{
     domain::{Draft, MessageId, Receipt, Refusal, Row, Seq, Timestamp},
     shard::{
-        post::Effect,
+        post::{Effect, Post},
         window::{Key, Known},
     },
     writer::Landed,
@@ -77,6 +77,7 @@ impl<R> Chat<R> {
                 text: row.text,
                 client_message_id: row.client_message_id,
             },
+            id: Some(row.id),
             key: post.key,
             span: None,
             waiters: post.waiters,
@@ -146,6 +147,32 @@ impl<R> Chat<R> {
         for post in std::mem::take(&mut self.queued) {
             self.drop_queued(post, refusal.clone(), effects);
         }
+    }
+
+    /// Takes out every post that has not left for the writer, one for each who waits
+    /// for its outcome: the chat goes on elsewhere.
+    pub fn take_queued(&mut self) -> Vec<Post<R>> {
+        let mut posts = Vec::with_capacity(self.queued.len());
+        for post in std::mem::take(&mut self.queued) {
+            self.bytes -= post.draft.weight();
+            if let Some(key) = post.key {
+                self.window.forget(key);
+            }
+            // All are the same post, so they have one id.
+            let id = match post.waiters.len() {
+                1 => post.id,
+                _ => post.id.or_else(|| Some(MessageId(fastrand::i64(..)))),
+            };
+            posts.extend(post.waiters.into_iter().map(|waiter| Post {
+                from: post.from.clone(),
+                draft: post.draft.clone(),
+                id,
+                span: None,
+                deadline: waiter.deadline,
+                reply: waiter.reply,
+            }));
+        }
+        posts
     }
 
     /// The earliest deadline of anyone who waits.

@@ -65,7 +65,7 @@ impl Model {
             last_seq: 0,
         };
         Self {
-            chat: Chat::new(record, &[], WINDOW),
+            chat: Chat::new(record, &[], WINDOW, false),
             start,
             now: start,
             wall: 1_000,
@@ -105,6 +105,7 @@ impl Model {
         let post = Post {
             from,
             draft,
+            id: None,
             span: None,
             deadline,
             reply,
@@ -390,6 +391,7 @@ fn p5_a_queued_post_that_another_writer_stored_is_answered_with_its_message() {
             text: text.into(),
             client_message_id: key(id),
         },
+        id: None,
         span: None,
         deadline: model.start + Duration::from_secs(1),
         reply,

@@ -99,12 +99,26 @@ impl Shard {
         let dense = self.dense_end(id, newest);
         let before = record.last_seq - dense.len() as Seq;
         let cores = self.wakes.cores();
-        let feed = Feed::new(id, before, self.settings.ring, cores);
-        feed.append(dense.iter().map(Entry::new));
+        let entries = dense.iter().map(Entry::new);
+        let feed = match self.adopted(id) {
+            Some(feed) => {
+                feed.begin(before);
+                feed.append(entries);
+                Self::end_strangers(&feed, &record);
+                self.wakes.wake(self.core, std::iter::once(&feed));
+                feed
+            }
+            None => {
+                let feed = Feed::new(id, before, self.settings.ring, cores);
+                feed.append(entries);
+                Arc::new(feed)
+            }
+        };
+        let by_id = self.state.partitions.is_some();
         let touched = self.history.clock.now();
         let mut active = Active {
-            chat: Chat::new(record, newest, self.settings.ring.messages),
-            feed: Arc::new(feed),
+            chat: Chat::new(record, newest, self.settings.ring.messages, by_id),
+            feed,
             touched,
             listed: false,
             deferred: false,

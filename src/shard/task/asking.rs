@@ -75,7 +75,7 @@ impl Shard {
     }
 
     /// Asks on behalf of all who wait; it counts for `first`.
-    fn begin_asking(&mut self, id: ChatId, first: Option<UserName>) {
+    pub(super) fn begin_asking(&mut self, id: ChatId, first: Option<UserName>) {
         let patience = self.settings.patience;
         let newest = self.settings.ring.messages;
         let History { store, clock, .. } = &*self.history;
@@ -119,7 +119,7 @@ impl Shard {
     }
 
     /// Takes what no longer waits out of the shard's accounts.
-    fn settle(&mut self, waiting: &Waiting) {
+    pub(super) fn settle(&mut self, waiting: &Waiting) {
         adjust(&mut self.state.load, waiting.load(), Load::default());
         self.state.waiting_calls -= waiting.commands.calls();
     }
@@ -133,6 +133,10 @@ impl Shard {
             return;
         };
         let first = waiting.first_asked();
+        if !self.serves(id) {
+            self.send_on(id, Some(waiting));
+            return self.asking_ended(first);
+        }
         if std::mem::take(&mut waiting.doubted) {
             self.state.chats.insert(id, Place::Loading(waiting));
             return self.begin_asking(id, first);
@@ -147,7 +151,10 @@ impl Shard {
                 self.activate(record, &newest);
                 self.take_again(id, waiting);
             }
-            Ok(None) => refuse_waiting(waiting, true),
+            Ok(None) => {
+                self.end_adopted(id, first.is_none());
+                refuse_waiting(waiting, true);
+            }
             Err(error) => {
                 log_unread(id, &error);
                 refuse_waiting(waiting, false);
@@ -155,6 +162,7 @@ impl Shard {
         }
         self.take_again(id, rest);
         self.asking_ended(first);
+        self.read_adopted_again(id);
     }
 
     /// What the store says of those who asked for an active chat. The chat's own

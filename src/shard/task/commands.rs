@@ -9,6 +9,7 @@ use crate::{
     feed::{History, Reader, Slot},
     shard::{
         active::{Active, Place, refuse},
+        elsewhere::Watched,
         handle::{ChatCommand, Command},
     },
 };
@@ -17,6 +18,12 @@ impl Shard {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Chat(id, command) => self.chat_command(id, command),
+            Command::Serve(partitions, feeds, done) => {
+                self.serve(&partitions, feeds);
+                // Whoever has gone away does not want to know.
+                _ = done.send(());
+            }
+            Command::Leave(partitions, done) => self.leave(&partitions, done),
             Command::Drain(drained) => {
                 self.state.draining = true;
                 self.state.drained.push(drained);
@@ -43,6 +50,9 @@ impl Shard {
     }
 
     pub(super) fn chat_command(&mut self, id: ChatId, command: ChatCommand) {
+        if !self.serves(id) {
+            return refuse(command, |_| ChatError::Moved);
+        }
         if self.state.draining {
             return refuse(command, |_| ChatError::Draining);
         }
@@ -59,6 +69,15 @@ impl Shard {
             ChatCommand::Get { caller, answer } => {
                 let seen = active.check_may_see(&caller);
                 answer.send(seen.map(|()| (active.chat.record(), active.chat.in_flight())));
+            }
+            ChatCommand::Watch { users, answer, .. } if !active.is_ending() => {
+                let is_none = |user: &UserName| !active.chat.members().contains(user);
+                answer.send(Ok(Watched {
+                    feed: active.feed.clone(),
+                    last_seq: active.chat.last_seq(),
+                    in_flight: active.chat.in_flight(),
+                    refused: users.into_iter().filter(is_none).collect(),
+                }));
             }
             ChatCommand::Join {
                 user,

@@ -1,5 +1,6 @@
 //! Shards as tasks, with a store that goes away.
 
+mod moving;
 mod world;
 
 use std::sync::atomic::Ordering;

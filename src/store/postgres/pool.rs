@@ -63,6 +63,7 @@ pub(super) enum Query {
     ChatsOf,
     ChatsAbove,
     LastSeqs,
+    Strangers,
     CreateChat,
     AddMembers,
     RemoveMembers,
@@ -72,7 +73,7 @@ pub(super) enum Query {
 const LISTED: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 /// Each [`Query`], and the types of what it is asked with.
-const STATEMENTS: [(&str, &[Type]); 13] = [
+const STATEMENTS: [(&str, &[Type]); 14] = [
     (sql::PAGE_AFTER, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::PAGE_BEFORE, &[Type::INT8, Type::INT8, Type::INT8]),
     (sql::CHAT, &[Type::INT8]),
@@ -82,6 +83,7 @@ const STATEMENTS: [(&str, &[Type]); 13] = [
     (sql::CHATS_OF, LISTED),
     (sql::CHATS_ABOVE, LISTED),
     (sql::LAST_SEQS, &[Type::INT8_ARRAY]),
+    (sql::STRANGERS, &[Type::INT8_ARRAY, Type::TEXT_ARRAY]),
     (
         sql::CREATE_CHAT,
         &[Type::TEXT, Type::INT8, Type::TEXT_ARRAY],

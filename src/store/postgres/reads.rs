@@ -132,6 +132,23 @@ impl Pool {
             .map(|row| row.try_get(0).map_err(unreadable))
             .collect()
     }
+
+    pub async fn strangers(
+        &self,
+        readers: &[(ChatId, UserName)],
+        deadline: Instant,
+    ) -> StoreResult<Vec<(ChatId, UserName)>> {
+        let chats: Vec<i64> = readers.iter().map(|(chat, _)| chat.get()).collect();
+        let users: Vec<&str> = readers.iter().map(|(_, user)| &**user).collect();
+        let asked: Params<'_> = &[&chats, &users];
+        let [rows] = self.read(deadline, [(Query::Strangers, asked)]).await?;
+        let mut strangers = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let place: i64 = row.try_get(0).map_err(unreadable)?;
+            strangers.extend(readers.get(place as usize - 1).cloned());
+        }
+        Ok(strangers)
+    }
 }
 
 fn count(limit: usize) -> i64 {

@@ -10,6 +10,7 @@
 //! 3. Nothing is changed but on the condition that it is as the caller has read it.
 
 mod fence;
+mod literal;
 mod read;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 use tokio::{sync::Mutex, time::timeout_at};
 use tokio_postgres::SimpleQueryRow;
 
+use self::literal::{number, text};
 use super::{
     connect::Connector,
     error::{RightsMissing, Stalled, WaitGivenUp, written},
@@ -247,6 +249,29 @@ impl Registry {
         }
     }
 
+    /// Has those of the nodes that are up hand over what they have, or those that were
+    /// made to, and still run, take their part again.
+    ///
+    /// # Errors
+    /// See [`Registry`].
+    pub async fn set_leaving(&self, nodes: &[NodeId], leaving: bool) -> StoreResult<()> {
+        let (from, to) = match leaving {
+            true => ("up", "leaving"),
+            false => ("leaving", "up"),
+        };
+        let nodes: Vec<String> = nodes.iter().map(|node| number(*node)).collect();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let nodes = nodes.join(", ");
+        self.ask(&format!(
+            "{BEGIN}; UPDATE nodes SET state = '{to}', since = now() \
+             WHERE state = '{from}' AND id IN ({nodes}); COMMIT"
+        ))
+        .await?;
+        Ok(())
+    }
+
     /// Writes down that the node, which stops, is fenced, once nothing of it is under way
     /// any more: what it could hand over to nobody is free then. Forgets old nodes.
     ///
@@ -321,15 +346,4 @@ async fn connect(connector: &Connector, name: &str, deadline: Instant) -> StoreR
             None => Stalled.into(),
         })),
     }
-}
-
-/// A node's id as a literal. The smallest number is not a bigint without the quotes.
-fn number(node: NodeId) -> String {
-    format!("'{}'::bigint", node.0)
-}
-
-/// A text as a literal, whatever is in it and however the server reads backslashes.
-fn text(text: &str) -> String {
-    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("convert_from(decode('{hex}', 'hex'), 'UTF8')")
 }

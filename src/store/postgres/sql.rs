@@ -157,6 +157,14 @@ pub const CHAT: &str = "
 pub const HAS_MEMBER: &str = "
     SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_name = ANY($2))";
 
+/// `$1` chats and `$2` users, of whom each reads the chat beside it: the places of those
+/// who are no members, from 1 on.
+pub const STRANGERS: &str = "
+    SELECT n FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS readers (chat, name, n)
+     WHERE NOT EXISTS (SELECT FROM members
+                         JOIN chats ON chats.id = members.chat_id
+                        WHERE members.chat_id = readers.chat AND members.user_name = readers.name)";
+
 /// `$1` and `$2` users. Members of a deleted chat may still be there.
 pub const SHARE_A_CHAT: &str = "
     SELECT EXISTS (

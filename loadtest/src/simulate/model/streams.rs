@@ -72,7 +72,10 @@ impl Model {
         let safe = self.member(call.chat, &call.user).safe;
         let fair = match error {
             ChatError::NotMember => ended || !safe,
-            ChatError::NotFound | ChatError::NotCreator | ChatError::TooManyMembers { .. } => false,
+            ChatError::NotFound
+            | ChatError::NotCreator
+            | ChatError::TooManyMembers { .. }
+            | ChatError::Moved => false,
             ChatError::AheadOfChat { .. } => {
                 let kept = self.kept(call.chat, call.known);
                 call.after.is_some_and(|after| after > kept)

@@ -66,6 +66,15 @@ impl World {
     }
 
     pub async fn with(settings: ShardSettings) -> Self {
+        Self::made(settings, None).await
+    }
+
+    /// A shard of one of several nodes: it answers for no chat before it is told to.
+    pub async fn of_a_node(elsewhere: Arc<dyn Elsewhere>) -> Self {
+        Self::made(settings(), Some(elsewhere)).await
+    }
+
+    async fn made(settings: ShardSettings, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
         let memory = Arc::new(MemoryStore::new());
         let chat = NewChat {
             created_by: user("alice"),
@@ -133,6 +142,7 @@ impl World {
                 metrics: telemetry.metrics,
                 pages: Pages::new(usize::MAX),
             }),
+            elsewhere,
         };
         let mut shards = start(vec![plan], |_, task| drop(runtime.spawn(task)));
         let shard = shards.pop().unwrap();

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::domain::ChatId;
+use super::ChatId;
 
 /// How many partitions the chats of a cluster are divided into. It is the unit in which
 /// chats move between nodes, so it is well above the number of nodes, and small enough
@@ -41,6 +41,12 @@ impl Partition {
     pub fn rightful(self, nodes: impl IntoIterator<Item = NodeId>) -> Option<NodeId> {
         let weight = |node: &NodeId| (node.weight(u64::from(self.0)), *node);
         nodes.into_iter().max_by_key(weight)
+    }
+}
+
+impl From<Partition> for usize {
+    fn from(partition: Partition) -> Self {
+        partition.0.into()
     }
 }
 
