@@ -2,6 +2,7 @@
 //! Dockerfile, held against the binary, and the steps of the pages, taken.
 
 mod backup;
+mod cluster;
 mod files;
 mod image;
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, process::Stdio};
 use super::*;
 
 /// Name and value of an environment, in either form that YAML has for them.
-fn environment(value: &Value) -> BTreeMap<String, String> {
+pub(super) fn environment(value: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     match value {
         Value::Object(fields) => fields.iter().map(|(n, v)| (n.clone(), text(v))).collect(),
@@ -16,7 +16,7 @@ fn environment(value: &Value) -> BTreeMap<String, String> {
 }
 
 /// Every variable is one of the command's.
-fn check_environment(command: &str, value: &Value) {
+pub(super) fn check_environment(command: &str, value: &Value) {
     let help = Help::of(command);
     let known = help.variables();
     for name in environment(value).keys() {
@@ -24,12 +24,12 @@ fn check_environment(command: &str, value: &Value) {
     }
 }
 
-fn time(value: &Value) -> Duration {
+pub(super) fn time(value: &Value) -> Duration {
     humantime::parse_duration(value.as_str().unwrap()).unwrap()
 }
 
 /// The part of a port mapping that is inside: `127.0.0.1:1:2` → `2`.
-fn inner_ports(value: &Value) -> Vec<&str> {
+pub(super) fn inner_ports(value: &Value) -> Vec<&str> {
     let ports = texts(value).into_iter();
     ports.map(|port| port.rsplit(':').next().unwrap()).collect()
 }
