@@ -7,6 +7,7 @@
 //!    and is never remembered as a refusal.
 //! 3. No token is ever logged, kept in the cache or shown by `Debug`.
 
+mod answers;
 mod breaker;
 mod cache;
 mod claims;

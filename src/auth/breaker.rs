@@ -1,15 +1,18 @@
 //! A circuit breaker: when most calls of late have failed, the next ones fail
 //! at once for a while, which spares the callers the wait and the peer the load.
 //!
-//! A peer that can't be reached is so for everybody. One that is late may be so because of
-//! what it is asked: a stranger's token may have it fetch a key from far away. So whoever
-//! has had no answer in time is not let through, and others are.
+//! Each asker has a breaker of its own. A call may fail because of what is asked: a
+//! stranger's token may have the peer fetch a key from far away, or fall over. So whoever
+//! has failures is not let through, and others are. Only when most of those who have shown
+//! a good token before fail, and two of them at least, the peer is taken to be away for
+//! everybody.
 //!
 //! Of the crates for it, `failsafe` and `recloser` count consecutive failures
 //! or a ring of calls and have no cancel-safe permit for an async call; the
 //! rest would bring a tower stack for these few lines.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,13 +28,15 @@ const WINDOW: Duration = Duration::from_secs(5);
 const LEAST_CALLS: u32 = 10;
 /// How long the breaker stays open before it lets somebody try.
 const OPEN_FOR: Duration = Duration::from_secs(1);
+/// Most askers of a window whose last call is known.
+const VOICES: usize = 1_024;
 /// Most askers that are told apart, and how long one is remembered that asks nothing.
 const ASKERS: u64 = 100_000;
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Breaker {
-    all: Mutex<Window>,
+    all: Mutex<Voices>,
     askers: Cache<Asker, Arc<Mutex<Own>>, ahash::RandomState>,
 }
 
@@ -42,6 +47,17 @@ struct Window {
     calls: u32,
     failures: u32,
     /// Until then no call is made, and from then on one that tries.
+    open: Option<Instant>,
+}
+
+/// How the last calls went of those who have shown a good token before.
+#[derive(Debug, Default)]
+struct Voices {
+    since: Option<Instant>,
+    calls: u32,
+    /// Whether each found the peer away.
+    away: HashMap<Asker, bool, ahash::RandomState>,
+    /// Until then no call is made, and from then on each asker may try.
     open: Option<Instant>,
 }
 
@@ -69,6 +85,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Permit {
     breaker: Arc<Breaker>,
+    asker: Asker,
     own: Arc<Mutex<Own>>,
     decides: bool,
 }
@@ -104,6 +121,7 @@ impl Breaker {
         drop(own);
         Some(Permit {
             breaker: self.clone(),
+            asker,
             own: shared,
             decides,
         })
@@ -131,6 +149,35 @@ impl Window {
     }
 }
 
+impl Voices {
+    /// Takes in how a call of the asker went. True if no more are to be made from now on.
+    fn count(&mut self, asker: Asker, is_away: bool, now: Instant) -> bool {
+        if self.open.is_some() {
+            self.open = is_away.then_some(now + OPEN_FOR);
+            return false;
+        }
+        if !asker.is_known {
+            return false;
+        }
+        let is_over = |since| now.saturating_duration_since(since) > WINDOW;
+        if self.since.is_none_or(is_over) {
+            self.since = Some(now);
+            self.calls = 0;
+            self.away.clear();
+        }
+        if self.away.len() < VOICES || self.away.contains_key(&asker) {
+            self.away.insert(asker, is_away);
+        }
+        self.calls += 1;
+        let failing = self.away.values().filter(|away| **away).count();
+        let opens = self.calls >= LEAST_CALLS && failing >= 2 && 2 * failing > self.away.len();
+        if opens {
+            (self.since, self.open) = (None, Some(now + OPEN_FOR));
+        }
+        opens
+    }
+}
+
 impl Permit {
     /// Whether it says if others are let through.
     pub fn decides(&self) -> bool {
@@ -139,22 +186,22 @@ impl Permit {
 
     /// How the call went.
     pub fn done(self, outcome: Outcome, now: Instant) {
-        let is_late = outcome == Outcome::Late;
-        if outcome != Outcome::Away && lock(&self.own).window.count(is_late, now) {
+        let failed = outcome != Outcome::Answered;
+        if lock(&self.own).window.count(failed, now) {
             log_limited!(
                 WARN,
-                "the Auth Service does not answer in time what somebody asks, not asking it for them"
+                "the Auth Service does not answer what somebody asks, not asking it for them"
             );
         }
-        if is_late {
+        // It may be busy with what others ask.
+        if outcome == Outcome::Late {
             return;
         }
         let mut all = lock(&self.breaker.all);
         let was_open = all.open.is_some();
-        let opens = all.count(outcome == Outcome::Away, now);
-        if opens {
-            let (calls, failures) = (all.calls, all.failures);
-            tracing::warn!(calls, failures, "the Auth Service fails, not asking it");
+        if all.count(self.asker, failed, now) {
+            let (calls, askers) = (all.calls, all.away.len());
+            tracing::warn!(calls, askers, "the Auth Service fails, not asking it");
         } else if was_open && all.open.is_none() {
             tracing::info!("the Auth Service answers again");
         }
@@ -216,31 +263,60 @@ mod tests {
         }
     }
 
+    fn known(last: u8) -> Asker {
+        Asker {
+            is_known: true,
+            ..asker(last)
+        }
+    }
+
     #[test]
-    fn p7_who_gets_late_answers_keeps_nobody_else_out() {
+    fn p7_who_has_failures_keeps_nobody_else_out() {
+        let mut now = Instant::now();
+        for bad in [Outcome::Late, Outcome::Away] {
+            let breaker = Breaker::new();
+            let done = |asker, outcome, now| {
+                let permit = breaker.permit(asker, now);
+                permit.map(|permit| permit.done(outcome, now)).is_some()
+            };
+            // However many strangers there are, and even one who is known.
+            for last in 0..=20 {
+                while done(asker(last), bad, now) {}
+            }
+            while done(known(21), bad, now) {}
+            assert!(done(known(22), Outcome::Answered, now));
+            assert!(done(asker(23), Outcome::Answered, now));
+            assert!(
+                !done(asker(1), Outcome::Answered, now),
+                "still open for one"
+            );
+            now += OPEN_FOR;
+            assert!(done(asker(1), Outcome::Answered, now));
+        }
+    }
+
+    #[test]
+    fn p8_an_outage_is_one_for_all_and_each_asker_may_try_then() {
         let mut now = Instant::now();
         let breaker = Breaker::new();
-        let done = |last, outcome, now| {
-            let permit = breaker.permit(asker(last), now);
+        let done = |asker, outcome, now| {
+            let permit = breaker.permit(asker, now);
             permit.map(|permit| permit.done(outcome, now)).is_some()
         };
-        while done(1, Outcome::Late, now) {}
-        assert!(done(2, Outcome::Answered, now));
-        assert!(!done(1, Outcome::Answered, now), "it is still open for one");
-        // An outage is one for all; then each asker may try, and who succeeds opens
-        // the door for those who have not been late.
-        while done(2, Outcome::Away, now) {}
-        assert!(!done(3, Outcome::Answered, now));
+        let mut calls = 0;
+        while done(known(1), Outcome::Away, now) && done(known(2), Outcome::Away, now) {
+            calls += 2;
+        }
+        assert!(calls < 2 * LEAST_CALLS);
+        assert!(!done(known(3), Outcome::Answered, now));
+        assert!(!done(asker(4), Outcome::Answered, now));
         now += OPEN_FOR;
-        let slow = breaker.permit(asker(1), now).unwrap();
+        let slow = breaker.permit(asker(4), now).unwrap();
         assert!(slow.decides());
-        assert!(done(3, Outcome::Answered, now));
+        // Who succeeds opens the door for those who have not failed.
+        assert!(done(known(3), Outcome::Answered, now));
         slow.done(Outcome::Late, now);
-        assert!(
-            breaker
-                .permit(asker(2), now)
-                .is_some_and(|permit| !permit.decides())
-        );
-        assert!(!done(1, Outcome::Answered, now));
+        let next = breaker.permit(known(5), now);
+        assert!(next.is_some_and(|permit| !permit.decides()));
     }
 }

@@ -2,7 +2,7 @@ use std::{future::Future, net::IpAddr, time::Duration};
 
 use tonic::{Code, Request, Response, Status, transport::Channel};
 
-use super::{AccessError, AccessSettings, AuthError, service};
+use super::{AccessError, AccessSettings, AuthError, answers, service};
 use crate::{
     proto::tokens::{
         GetAccessTokenRequest, GetAccessTokenResponse, GetRefreshTokenRequest,
@@ -91,7 +91,7 @@ impl Logins {
                 Code::NotFound | Code::InvalidArgument => {
                     AuthError::Invalid("the Auth Service refuses it")
                 }
-                _ => service::meaning(&status),
+                _ => answers::meaning(&status),
             })
     }
 }

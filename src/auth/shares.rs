@@ -3,6 +3,9 @@
 //! Service answers only so many a second: without shares, everybody else's questions would
 //! wait behind all of the flood's.
 //!
+//! A quarter is kept for those who have shown a good token before, and their turns come
+//! first: strangers, from however many addresses, do not stand in their way.
+//!
 //! An asker may have as many checks under way as are free, so that one who takes all it
 //! can have leaves half of them, two leave a third, and so on (the dynamic threshold of
 //! Choudhury and Hahne, with a factor of 1). One beyond that waits in the asker's own line.
@@ -23,9 +26,12 @@ pub struct Shares(Mutex<State>);
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// Of those, only known askers get so many.
+    kept: usize,
     lines: HashMap<Asker, Line, ahash::RandomState>,
-    /// Askers that have somebody waiting, in the order of their turns.
-    turns: VecDeque<Asker>,
+    /// Askers that have somebody waiting, in the order of their turns: those who are known,
+    /// and the others.
+    turns: [VecDeque<Asker>; 2],
 }
 
 /// What one asker has.
@@ -47,8 +53,9 @@ impl Shares {
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             free: most,
+            kept: most / 4,
             lines: HashMap::default(),
-            turns: VecDeque::new(),
+            turns: Default::default(),
         })))
     }
 
@@ -86,14 +93,15 @@ impl Shares {
 impl State {
     /// Takes a place, or one in the asker's line.
     fn take(&mut self, asker: Asker) -> Option<oneshot::Receiver<Share>> {
+        let free = self.free_for(asker);
         let line = self.lines.entry(asker).or_default();
-        if line.waiting.is_empty() && line.held < self.free {
+        if line.waiting.is_empty() && line.held < free {
             line.held += 1;
             self.free -= 1;
             return None;
         }
         if line.waiting.is_empty() {
-            self.turns.push_back(asker);
+            self.turns[turn(asker)].push_back(asker);
         }
         let (sender, waiting) = oneshot::channel();
         line.waiting.push_back(sender);
@@ -102,12 +110,17 @@ impl State {
 
     /// Takes a place for the first whose asker has not got too many.
     fn next(&mut self) -> Option<(Asker, oneshot::Sender<Share>)> {
-        for _ in 0..self.turns.len() {
-            let asker = self.turns.pop_front()?;
+        (0..self.turns.len()).find_map(|kind| self.next_of(kind))
+    }
+
+    fn next_of(&mut self, kind: usize) -> Option<(Asker, oneshot::Sender<Share>)> {
+        for _ in 0..self.turns[kind].len() {
+            let asker = self.turns[kind].pop_front()?;
+            let free = self.free_for(asker);
             let line = self.lines.get_mut(&asker)?;
             while line.waiting.pop_front_if(|one| one.is_closed()).is_some() {}
             let mut next = None;
-            if line.held < self.free
+            if line.held < free
                 && let Some(waiting) = line.waiting.pop_front()
             {
                 line.held += 1;
@@ -116,13 +129,20 @@ impl State {
             }
             match line.waiting.is_empty() {
                 true => self.tidy(asker),
-                false => self.turns.push_back(asker),
+                false => self.turns[kind].push_back(asker),
             }
             if next.is_some() {
                 return next;
             }
         }
         None
+    }
+
+    fn free_for(&self, asker: Asker) -> usize {
+        match asker.is_known {
+            true => self.free,
+            false => self.free.saturating_sub(self.kept),
+        }
     }
 
     fn give_back(&mut self, asker: Asker) {
@@ -139,6 +159,11 @@ impl State {
             self.lines.remove(&asker);
         }
     }
+}
+
+/// In which of the lines of turns it stands.
+fn turn(asker: Asker) -> usize {
+    usize::from(!asker.is_known)
 }
 
 impl Drop for Share {
@@ -159,8 +184,34 @@ mod tests {
     fn asker(last: u8) -> Asker {
         Asker {
             from: Some(IpAddr::from(Ipv4Addr::new(192, 0, 2, last)).into()),
-            is_known: false,
+            is_known: true,
         }
+    }
+
+    fn stranger(last: u8) -> Asker {
+        Asker {
+            is_known: false,
+            ..asker(last)
+        }
+    }
+
+    #[test]
+    fn p7_strangers_from_many_addresses_keep_nobody_waiting_who_is_known() {
+        let shares = Shares::new(16);
+        let take = |asker| shares.take(asker).now_or_never().flatten();
+        let strangers: Vec<_> = (0..200).filter_map(|last| take(stranger(last))).collect();
+        assert_eq!(strangers.len(), 12);
+        let known: Vec<_> = (0..4).filter_map(|last| take(asker(last))).collect();
+        assert_eq!(known.len(), 4, "what is kept for them");
+        // And then they come first.
+        let mut strange = Box::pin(shares.take(stranger(201)));
+        assert!(strange.as_mut().now_or_never().is_none());
+        let mut late = Box::pin(shares.take(asker(9)));
+        assert!(late.as_mut().now_or_never().is_none());
+        drop(strangers);
+        assert!(late.as_mut().now_or_never().is_some());
+        drop(known);
+        assert!(strange.as_mut().now_or_never().is_some());
     }
 
     #[test]
@@ -177,10 +228,8 @@ mod tests {
         flood.clear();
         assert!(take(1).is_some());
         let state = shares.state();
-        assert_eq!(
-            (state.free, state.turns.len(), state.lines.len()),
-            (12, 0, 0)
-        );
+        assert_eq!((state.free, state.lines.len()), (12, 0));
+        assert!(state.turns.iter().all(VecDeque::is_empty));
     }
 
     #[tokio::test]
@@ -213,9 +262,7 @@ mod tests {
         drop(first);
         taken.clear();
         let state = shares.state();
-        assert_eq!(
-            (state.free, state.turns.len(), state.lines.len()),
-            (2, 0, 0)
-        );
+        assert_eq!((state.free, state.lines.len()), (2, 0));
+        assert!(state.turns.iter().all(VecDeque::is_empty));
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::{Mutex, MutexGuard},
 };
 
 use crate::{
@@ -61,11 +62,15 @@ impl Drop for Nats {
     }
 }
 
+/// Clusters of several processes, one after the other: each has the machine busy.
+static ONE: Mutex<()> = Mutex::const_new(());
+
 /// What is killed last comes last.
 pub struct Nodes {
     pub all: Vec<Server>,
     pub nats: Nats,
     _pg: Pg,
+    _one: MutexGuard<'static, ()>,
 }
 
 impl Nodes {
@@ -75,6 +80,7 @@ impl Nodes {
     }
 
     pub async fn start_with(count: usize, extra: &[&str]) -> Self {
+        let one = ONE.lock().await;
         let (pg, nats) = (Pg::start(), Nats::start());
         let (dsn, url) = (pg.tcp_dsn("postgres"), nats.url());
         let mut all = Vec::new();
@@ -87,7 +93,12 @@ impl Nodes {
             let options = [&options[..], &window[..], extra].concat();
             all.push(Server::start(&options).await);
         }
-        let nodes = Self { all, nats, _pg: pg };
+        let nodes = Self {
+            all,
+            nats,
+            _pg: pg,
+            _one: one,
+        };
         nodes.balanced(count).await;
         nodes
     }

@@ -33,6 +33,10 @@ pub enum Answer {
     No(Code, &'static str),
     /// No gRPC, but an HTTP status.
     Http(u16),
+    /// The same with a page.
+    Page(u16),
+    /// It ends before it says how the call went.
+    CutOff,
     /// The call's stream is reset, and the connection goes on.
     Reset,
     /// Every other call fails, beginning with the first.
@@ -126,6 +130,21 @@ impl Peer {
                             *response.status_mut() = status.try_into().unwrap();
                             return Ok(response);
                         }
+                        if let Answer::Page(status) = peer.answer() {
+                            peer.0.checks.fetch_add(1, Ordering::SeqCst);
+                            let page = "<html><body>The peer is away.</body></html>";
+                            let page = http_body_util::Full::from(page);
+                            let mut response = HttpResponse::new(tonic::body::Body::new(page));
+                            *response.status_mut() = status.try_into().unwrap();
+                            return Ok(response);
+                        }
+                        if peer.answer() == Answer::CutOff {
+                            peer.0.checks.fetch_add(1, Ordering::SeqCst);
+                            let mut response = HttpResponse::new(tonic::body::Body::empty());
+                            let grpc = "application/grpc".parse().unwrap();
+                            response.headers_mut().insert("content-type", grpc);
+                            return Ok(response);
+                        }
                         if peer.answer() == Answer::Reset {
                             peer.0.checks.fetch_add(1, Ordering::SeqCst);
                             return Err(io::Error::other("not this one"));
@@ -169,7 +188,7 @@ impl AccessV1 for Peer {
             .entry([token, method])
             .or_default() += 1;
         match self.answer() {
-            Answer::Yes | Answer::Http(_) | Answer::Reset => {}
+            Answer::Yes | Answer::Http(_) | Answer::Page(_) | Answer::CutOff | Answer::Reset => {}
             Answer::Slow(time) => tokio::time::sleep(time).await,
             Answer::Hang => std::future::pending().await,
             Answer::HangAbout(name) if about.starts_with(name) => std::future::pending().await,
