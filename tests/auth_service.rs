@@ -72,9 +72,9 @@ async fn p7_a_refusal_is_no_failure_and_a_failure_is_no_refusal() {
         (Http(500), failed, 1),
         (Http(503), failed, 2),
         (Http(401), failed, 1),
-        (Page(500), failed, 1),
-        (Page(503), failed, 1),
-        (CutOff, failed, 1),
+        (Answer::Page(500), failed, 1),
+        (Answer::Page(503), failed, 1),
+        (Answer::CutOff, failed, 1),
         (Hang, failed, 1),
     ];
     for (answer, expected, checks) in table {

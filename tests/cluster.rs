@@ -199,3 +199,46 @@ async fn p9_p13_nodes_are_restarted_one_after_the_other() {
     );
     assert!(pause < LONGEST, "{pause:?}");
 }
+
+#[tokio::test]
+async fn p13_a_drained_node_takes_over_when_it_is_the_last() {
+    let mut nodes = Nodes::start(2).await;
+    let http = nodes.all[0].http_address();
+    let (code, said) = crate::ops::http(http, "PUT", "/cluster", "drain node0").await;
+    assert_eq!(code, 200, "{said}");
+    let first = &nodes.all[0];
+    let owned = async |node: usize| {
+        let status = status(first).await.unwrap();
+        let all = status["nodes"].as_array().unwrap().clone();
+        let name = format!("node{node}");
+        let one = all
+            .iter()
+            .find(|one| one["name"] == *name && one["state"] != "fenced");
+        one.map_or(0, |one| one["partitions"].as_u64().unwrap())
+    };
+    let begun = Instant::now();
+    while owned(1).await != 256 {
+        assert!(
+            begun.elapsed() < crate::server::PATIENCE,
+            "it is not drained"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // It serves its clients all the same.
+    let alice = nodes.all[0].client("alice").await;
+    let chat = alice.create(&[]).await;
+    assert_eq!(alice.send(chat, "one", "").await.unwrap().seq, 1);
+    nodes.all[1].kill9();
+    let sent = async {
+        loop {
+            if let Ok(sent) = alice.send(chat, "two", "two").await {
+                return sent.seq;
+            }
+        }
+    };
+    assert_eq!(crate::server::soon("a take-over", sent).await, 2);
+    let (code, _) = crate::ops::http(http, "PUT", "/cluster", "rebalance").await;
+    assert_eq!(code, 200);
+    let (code, why) = crate::ops::http(http, "PUT", "/cluster", "drain nobody").await;
+    assert_eq!((code, why.contains("nobody")), (400, true), "{why}");
+}

@@ -84,7 +84,7 @@ fn once(join: ConnectChatRequest) -> impl futures_util::Stream<Item = ConnectCha
 }
 
 /// An HTTP/1.1 request; the status and the body.
-async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+pub async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     http_with(address, method, path, &format!("host: {address}\r\n"), body).await
 }
 

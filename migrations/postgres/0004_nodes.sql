@@ -2,7 +2,7 @@
 -- touches nothing of this.
 
 -- A row for each run of a node. `beat` grows by one with each sign of life. `state` only
--- goes forward: up, leaving, gone (declared dead by another node), fenced (and nothing of
+-- goes forward: up (or drained, and back), leaving, gone (declared dead by another node), fenced (and nothing of
 -- it is under way any more); `since` is when the node came into its state.
 CREATE TABLE nodes (
     id bigint PRIMARY KEY,
@@ -10,7 +10,7 @@ CREATE TABLE nodes (
     version text NOT NULL,
     address text NOT NULL DEFAULT '',
     beat bigint NOT NULL DEFAULT 0,
-    state text NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'leaving', 'gone', 'fenced')),
+    state text NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drained', 'leaving', 'gone', 'fenced')),
     on_bus boolean NOT NULL DEFAULT true,
     since timestamptz NOT NULL DEFAULT now()
 );
@@ -44,7 +44,7 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock_shared(node);
     SELECT state INTO standing FROM nodes WHERE id = node;
-    IF standing IS NULL OR standing NOT IN ('up', 'leaving') THEN
+    IF standing IS NULL OR standing NOT IN ('up', 'drained', 'leaving') THEN
         RAISE EXCEPTION 'this node is not one of the cluster any more'
             USING ERRCODE = 'CD001';
     END IF;

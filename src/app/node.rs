@@ -147,8 +147,8 @@ impl Registry for Database {
         self.registry.give(me, partition, to, epoch).await
     }
 
-    async fn set_leaving(&self, nodes: &[NodeId], leaving: bool) -> StoreResult<()> {
-        self.registry.set_leaving(nodes, leaving).await
+    async fn set_drained(&self, nodes: &[NodeId], drained: bool) -> StoreResult<()> {
+        self.registry.set_drained(nodes, drained).await
     }
 
     async fn retire(&self, me: NodeId) -> StoreResult<()> {

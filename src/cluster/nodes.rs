@@ -28,12 +28,21 @@ pub const BEATS: u32 = 5;
 pub enum State {
     /// It may own partitions.
     Up,
+    /// It is to own nothing as long as others can, and serves its clients.
+    Drained,
     /// It stops: it owns what it has not handed over yet, and gets nothing any more.
     Leaving,
     /// It was declared dead. Whatever it began to write before may still be under way.
     Gone,
     /// It is gone, and nothing of it is under way: its partitions may be taken.
     Fenced,
+}
+
+impl State {
+    /// It runs, as far as anybody has said.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Up | Self::Drained | Self::Leaving)
+    }
 }
 
 /// A node's row.
@@ -93,8 +102,7 @@ impl Observer {
         if self.last.replace(now).is_none_or(is_late) {
             self.seen.clear();
         }
-        let is_watched =
-            |row: &&NodeRow| row.id != self.me && matches!(row.state, State::Up | State::Leaving);
+        let is_watched = |row: &&NodeRow| row.id != self.me && row.state.is_alive();
         let watched: BTreeMap<NodeId, i64> = rows
             .iter()
             .filter(is_watched)

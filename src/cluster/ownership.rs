@@ -118,6 +118,12 @@ impl Ownership {
         self.leaving = true;
     }
 
+    /// The database may have lost what was read of it: what is read from now on counts,
+    /// older epochs too.
+    pub fn forget_epochs(&mut self) {
+        self.epochs.clear();
+    }
+
     /// Takes in what one statement has read of the database.
     pub fn table(&mut self, nodes: &[NodeRow], partitions: &[PartitionRow]) -> Vec<Effect> {
         if self.ended {
@@ -196,13 +202,19 @@ impl Ownership {
     /// Who may be given something: of those that are up, the ones on the bus, or all if
     /// the bus is away for everybody.
     fn eligible(&self, nodes: &[NodeRow]) -> Vec<NodeId> {
-        let up = |node: &&NodeRow| node.state == State::Up && !(node.id == self.me && self.leaving);
-        let has_bus = nodes.iter().filter(up).any(|node| node.on_bus);
-        let able = nodes
-            .iter()
-            .filter(up)
-            .filter(|node| node.on_bus || !has_bus);
-        able.map(|node| node.id).collect()
+        let stays = |node: &&NodeRow| !(node.id == self.me && self.leaving);
+        let of = |state: State| -> Vec<&NodeRow> {
+            let theirs = nodes.iter().filter(|node| node.state == state);
+            theirs.filter(stays).collect()
+        };
+        let mut able = of(State::Up);
+        // Those that are drained have it all if there is nobody else.
+        if able.is_empty() {
+            able = of(State::Drained);
+        }
+        let has_bus = able.iter().any(|node| node.on_bus);
+        able.retain(|node| node.on_bus || !has_bus);
+        able.into_iter().map(|node| node.id).collect()
     }
 
     /// Makes what we hold agree with the row.
@@ -252,7 +264,13 @@ impl Ownership {
                     held.phase = Phase::Quiescing;
                     effects.push(Effect::Quiesce(*partition));
                 }
-                Phase::Quiet => effects.extend(held.go_on(*partition, self.me)),
+                Phase::Quiet => {
+                    // With nobody to give it to, it stays with who stays.
+                    if held.to.is_none() && !self.leaving {
+                        held.to = Some(self.me);
+                    }
+                    effects.extend(held.go_on(*partition, self.me));
+                }
                 Phase::Quiescing | Phase::Giving(_) => {}
             }
         }
@@ -288,4 +306,100 @@ fn is_free(row: &PartitionRow, nodes: &[NodeRow]) -> bool {
     let Some(owner) = row.owner else { return true };
     let owner = nodes.iter().find(|node| node.id == owner);
     owner.is_none_or(|owner| owner.state == State::Fenced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: i64, state: State) -> NodeRow {
+        NodeRow {
+            id: NodeId(id),
+            beat: 0,
+            state,
+            on_bus: true,
+        }
+    }
+
+    fn all(owner: Option<i64>, epoch: i64) -> Vec<PartitionRow> {
+        let row = |partition| PartitionRow {
+            partition,
+            owner: owner.map(NodeId),
+            epoch,
+        };
+        Partition::all().map(row).collect()
+    }
+
+    fn count(effects: &[Effect], is_this: impl Fn(&Effect) -> bool) -> usize {
+        effects.iter().filter(|effect| is_this(effect)).count()
+    }
+
+    #[test]
+    fn p13_drained_nodes_take_over_if_there_is_nobody_else() {
+        let mut ownership = Ownership::new(NodeId(1));
+        let nodes = [node(1, State::Drained), node(2, State::Up)];
+        assert_eq!(ownership.table(&nodes, &all(Some(2), 1)), []);
+        let nodes = [node(1, State::Drained), node(2, State::Fenced)];
+        let effects = ownership.table(&nodes, &all(Some(2), 1));
+        let is_claim = |effect: &Effect| matches!(effect, Effect::Claim { .. });
+        assert_eq!(count(&effects, is_claim), 256);
+    }
+
+    #[test]
+    fn what_is_quiet_when_the_last_node_is_drained_is_served_again() {
+        let mut ownership = Ownership::new(NodeId(1));
+        let rows = all(Some(1), 1);
+        let nodes = [node(1, State::Drained), node(2, State::Up)];
+        let effects = ownership.table(&nodes, &rows);
+        let quiesced: Vec<Partition> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Quiesce(partition) => Some(*partition),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(quiesced.len(), MOVES);
+        // The other is drained as well, or leaves, before anything is given to it.
+        for other in [State::Drained, State::Leaving] {
+            let nodes = [node(1, State::Drained), node(2, other)];
+            ownership.table(&nodes, &rows);
+        }
+        let mut effects = Vec::new();
+        for partition in &quiesced {
+            effects.extend(ownership.quiet(*partition));
+        }
+        let nodes = [node(1, State::Drained), node(2, State::Leaving)];
+        effects.extend(ownership.table(&nodes, &rows));
+        for partition in quiesced {
+            assert!(
+                effects.contains(&Effect::Resume(partition)),
+                "{partition:?}"
+            );
+            assert!(ownership.serves(partition));
+        }
+    }
+
+    #[test]
+    fn p2_what_a_failover_has_lost_is_not_held_on_to() {
+        let mut ownership = Ownership::new(NodeId(1));
+        let nodes = [node(1, State::Up), node(2, State::Up)];
+        let lost = Partition::all().next().unwrap();
+        let row = |owner, epoch| PartitionRow {
+            partition: lost,
+            owner: Some(NodeId(owner)),
+            epoch,
+        };
+        let effects = ownership.table(&nodes, &[row(1, 7)]);
+        assert_eq!(
+            effects[0],
+            Effect::Serve {
+                partition: lost,
+                epoch: 7
+            }
+        );
+        assert_eq!(ownership.table(&nodes, &[row(2, 5)]), []);
+        ownership.forget_epochs();
+        assert_eq!(ownership.table(&nodes, &[row(2, 5)]), [Effect::Drop(lost)]);
+        assert!(!ownership.serves(lost));
+    }
 }

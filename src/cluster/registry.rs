@@ -36,9 +36,9 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// Makes another the owner, if this node still is in this epoch.
     async fn give(&self, me: NodeId, partition: Partition, to: NodeId, epoch: i64) -> Given;
 
-    /// Has these nodes hand over what they have, or take their part again: of those that
-    /// are up, or were made to leave.
-    async fn set_leaving(&self, nodes: &[NodeId], leaving: bool) -> StoreResult<()>;
+    /// Has these nodes hand over what they have as long as others can have it, or take
+    /// their part again: of those that are up, or were drained.
+    async fn set_drained(&self, nodes: &[NodeId], drained: bool) -> StoreResult<()>;
 
     /// Writes down that this node, which owns nothing, is fenced.
     async fn retire(&self, me: NodeId) -> StoreResult<()>;

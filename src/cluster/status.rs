@@ -32,7 +32,7 @@ pub struct NodeStatus {
     pub name: String,
     pub version: String,
     pub address: String,
-    /// `up`, `leaving`, `gone` or `fenced`.
+    /// `up`, `drained`, `leaving`, `gone` or `fenced`.
     pub state: String,
     pub on_bus: bool,
     pub partitions: usize,

@@ -84,8 +84,8 @@ impl Feed {
     }
 
     /// The users who read, and how many streams each has. From now on `act` is called for
-    /// each of those streams, and for each that comes, when it has gone; it must not
-    /// block. It takes the place of whatever was called before.
+    /// each of those streams, and for each that comes, when it has gone, unless its user
+    /// was removed before ([`Feed::end_user`]); it must not block. It takes the place of whatever was called before.
     pub fn follow(
         &self,
         act: impl Fn(&UserName) + Send + Sync + 'static,
@@ -93,7 +93,8 @@ impl Feed {
         let mut users = BTreeMap::new();
         // With all locks held, each stream has either gone before or is counted.
         let cores: Vec<_> = self.cores.iter().map(|core| lock(&core.slots)).collect();
-        for (_, slot) in cores.iter().flat_map(|slots| slots.iter()) {
+        let slots = cores.iter().flat_map(|slots| slots.iter());
+        for (_, slot) in slots.filter(|(_, slot)| !slot.is_removed()) {
             *users.entry(slot.user().clone()).or_default() += 1;
         }
         let mut left = self.left.write().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +108,8 @@ impl Feed {
         let mut users = BTreeSet::new();
         for core in &self.cores {
             let slots = lock(&core.slots);
-            users.extend(slots.iter().map(|(_, slot)| slot.user().clone()));
+            let reading = slots.iter().filter(|(_, slot)| !slot.is_removed());
+            users.extend(reading.map(|(_, slot)| slot.user().clone()));
         }
         users
     }
@@ -217,7 +219,7 @@ impl Feed {
         let left = left.clone();
         drop(slots);
         self.readers.fetch_sub(1, Ordering::AcqRel);
-        if let Some(OnLeave(act)) = left {
+        if let Some(OnLeave(act)) = left.filter(|_| !slot.is_removed()) {
             act(slot.user());
         }
     }
@@ -236,7 +238,7 @@ impl Feed {
         for core in &self.cores {
             let slots = lock(&core.slots);
             let theirs = slots.iter().filter(|(_, slot)| slot.user() == user);
-            theirs.for_each(|(_, slot)| slot.end(end));
+            theirs.for_each(|(_, slot)| slot.remove(end));
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Slot {
     max_posts: u32,
     poster: AtomicWaker,
     ended: OnceLock<OnEnd>,
+    /// The user reads the chat no more, and the reading half is yet to go.
+    removed: AtomicBool,
 }
 
 /// What is to be done when the stream's end has come, whether or not the reading
@@ -89,6 +91,7 @@ impl Slot {
             max_posts,
             poster: AtomicWaker::new(),
             ended: OnceLock::new(),
+            removed: AtomicBool::new(false),
         }
     }
 
@@ -169,6 +172,16 @@ impl Slot {
             });
         });
         self.wake();
+    }
+
+    /// Ends the stream, whose user reads the chat no more.
+    pub(super) fn remove(&self, end: End) {
+        self.removed.store(true, Ordering::SeqCst);
+        self.end(end);
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
     }
 
     /// Ends the stream once its answers are taken. The first reason stands.

@@ -252,4 +252,23 @@ mod tests {
         append(&feed, 1..=1);
         assert_eq!(calls.load(Ordering::Relaxed), 0);
     }
+
+    /// Whoever counts a user's streams has been told that the user reads no more, and may
+    /// count new ones since.
+    #[test]
+    fn p4_a_stream_whose_user_was_removed_goes_without_a_word() {
+        let feed = feed(0);
+        let slot = |name| Arc::new(crate::feed::Slot::new(user(name), 1));
+        let (bob, cyd) = (slot("bob"), slot("cyd"));
+        let keys = [feed.register(0, bob), feed.register(0, cyd)];
+        let gone = Arc::new(Mutex::new(Vec::new()));
+        let told = gone.clone();
+        let readers = feed.follow(move |one| told.lock().unwrap().push(one.clone()));
+        assert_eq!(readers.len(), 2);
+        feed.end_user(&user("bob"), End::Removed);
+        assert_eq!(feed.users(), [user("cyd")].into());
+        keys.into_iter().for_each(|key| feed.leave(0, key));
+        assert_eq!(*gone.lock().unwrap(), [user("cyd")]);
+        assert_eq!(feed.readers(), 0);
+    }
 }

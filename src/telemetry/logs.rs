@@ -155,7 +155,7 @@ fn directives(level: &str) -> String {
         "info" | "warn" => level.to_owned(),
         _ => return level.to_owned(),
     };
-    own + ",h2=error,async_nats=warn"
+    own + ",h2=error,async_nats=off"
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn only_a_plain_level_is_narrowed() {
-        assert_eq!(directives("warn"), "warn,h2=error,async_nats=warn");
+        assert_eq!(directives("warn"), "warn,h2=error,async_nats=off");
         assert_eq!(directives("error"), "error");
         assert_eq!(directives("h2=trace,info"), "h2=trace,info");
         let narrowed = directives("debug");

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{Report, Verdict};
 use crate::{
     app::node,
-    cluster::{Bus, BusError, State, Table},
+    cluster::{Bus, BusError, Table},
     config::{ClusterConfig, ServeConfig, StoreChoice},
     runtime::Cores,
     store::postgres,
@@ -85,9 +85,8 @@ fn bus(most: Result<Option<usize>, BusError>, needed: usize, report: &mut Report
 
 /// What other nodes run.
 fn nodes(table: &Table, report: &mut Report) {
-    let is_up = |state| matches!(state, State::Up | State::Leaving);
     let living = table.nodes.iter().zip(&table.labels);
-    let living: Vec<_> = living.filter(|(row, _)| is_up(row.state)).collect();
+    let living: Vec<_> = living.filter(|(row, _)| row.state.is_alive()).collect();
     let versions: BTreeSet<&str> = living.iter().map(|(_, one)| &*one.version).collect();
     let count = living.len();
     let own = env!("CARGO_PKG_VERSION");

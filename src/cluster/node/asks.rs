@@ -31,13 +31,14 @@ const COOL: Duration = Duration::from_millis(10);
 /// An owner answers by the deadline; so long after it nothing is waited for.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Where numbers begin; those of what comes back from shards are smaller.
+/// Where numbers begin, about; those of what comes back from shards are smaller. They are
+/// drawn, so that no answer to another node, or of another time, passes for one of these.
 const FIRST: u64 = 1 << 62;
 
 /// All that waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::cluster) struct Asks {
-    /// How many there have been, and how many of those have come back from shards.
+    /// The last numbers: from [`FIRST`] on, and of those that have come back from shards.
     asked: u64,
     moved: u64,
     waiting: BTreeMap<u64, Waiting>,
@@ -58,6 +59,19 @@ struct Waiting {
     /// When it was sent last.
     at: Option<Instant>,
     what: What,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        Self {
+            asked: fastrand::u64(..FIRST),
+            moved: fastrand::u64(..FIRST / 2),
+            waiting: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            unsent: BTreeMap::new(),
+            cool: BTreeMap::new(),
+        }
+    }
 }
 
 impl Asks {

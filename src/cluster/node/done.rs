@@ -27,7 +27,8 @@ const JOIN_AGAIN: Duration = Duration::from_millis(500);
 /// Something that took time.
 pub(in crate::cluster) enum Done {
     /// The table was read by this node, with a beat or without.
-    Table(NodeId, StoreResult<Table>, bool),
+    /// As of a lineage of the store.
+    Table(NodeId, u64, StoreResult<Table>, bool),
     /// Whether a node was declared gone.
     Declared(StoreResult<bool>),
     /// Nodes were told to hand over what they have, or to take it back.
@@ -64,12 +65,12 @@ impl Node {
 
     pub(super) fn done(&mut self, done: Done) {
         match done {
-            Done::Table(id, read, is_beat) => {
+            Done::Table(id, lineage, read, is_beat) => {
                 self.times.read_ended(is_beat);
                 match read {
                     // What was read before says nothing of who this node is now.
                     _ if self.rejoining || id != self.id => {}
-                    Ok(table) => self.take_table(table, is_beat),
+                    Ok(table) => self.take_table(table, lineage, is_beat),
                     Err(error) => {
                         log_limited!(WARN, error = %chain(&error), "the table of nodes can't be read");
                     }

@@ -20,6 +20,9 @@ use crate::{
 /// the other finds out by itself is left out.
 const ROOM: usize = 16 << 20;
 
+/// A node whose batches are all out of turn for so long is heard anew.
+const DEAF: Duration = Duration::from_secs(2);
+
 /// What is said of another node's link.
 pub(in crate::cluster) struct Peer {
     outbox: Outbox<wire::Item>,
@@ -69,6 +72,7 @@ impl Node {
                     from: batch.from.0,
                     number: batch.number,
                     items: batch.items,
+                    to: to.0,
                 };
                 let batch = Bytes::from(batch.encode_to_vec());
                 self.plan.history.metrics.batch_sent(batch.len());
@@ -86,11 +90,15 @@ impl Node {
             }
         };
         let from = NodeId(batch.from);
-        if from == self.id {
+        if from == self.id || NodeId(batch.to) != self.id {
             return;
         }
         let now = self.now();
-        let peer = self.peer(from);
+        let Some(peer) = self.peers.get_mut(&from) else {
+            // One that has come a moment ago is in the table, whoever else says so is not.
+            self.times.look_soon(now);
+            return;
+        };
         let is_known = peer.heard.is_some();
         let received = peer.inbox.receive(&Batch::<()> {
             from,
@@ -98,6 +106,13 @@ impl Node {
             items: Vec::new(),
         });
         if received == Received::Stale {
+            // A damaged number may be far ahead of all that follow.
+            if peer
+                .heard
+                .is_none_or(|heard| now.duration_since(heard) > DEAF)
+            {
+                peer.inbox = Inbox::default();
+            }
             return;
         }
         peer.heard = Some(now);

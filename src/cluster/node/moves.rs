@@ -125,7 +125,7 @@ impl Node {
         what: &Move,
         done: oneshot::Sender<Result<String, String>>,
     ) {
-        let (nodes, leaving, said) = match what {
+        let (nodes, drained, said) = match what {
             Move::Drain(node) => match self.known.named(node) {
                 Ok(id) => (vec![id], true, format!("{node} hands over what it has")),
                 Err(why) => return drop(done.send(Err(why))),
@@ -137,7 +137,7 @@ impl Node {
         };
         let registry = self.plan.registry.clone();
         self.run_beside(async move {
-            let set = registry.set_leaving(&nodes, leaving).await;
+            let set = registry.set_drained(&nodes, drained).await;
             let answer = match &set {
                 Ok(()) => Ok(said),
                 Err(error) => Err(chain(error).to_string()),

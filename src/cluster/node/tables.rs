@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Done, Node};
@@ -17,6 +17,10 @@ use crate::{
     proto::cluster::{self as wire, item::Item},
 };
 
+/// A node that is fenced and says nothing for so long is forgotten: one that stops is
+/// answered to the end, and its link goes on as it was.
+const FORGET: Duration = Duration::from_secs(30);
+
 /// The newest of it.
 #[derive(Debug, Default)]
 pub(in crate::cluster) struct Known {
@@ -26,6 +30,8 @@ pub(in crate::cluster) struct Known {
     /// Changes of owners that were seen.
     moves: u64,
     shown: Option<Shown>,
+    /// Of the store when it was read.
+    lineage: u64,
 }
 
 /// What the metrics have been told.
@@ -47,9 +53,8 @@ impl Known {
     /// # Errors
     /// If there is none of that name, or several, in words.
     pub fn named(&self, name: &str) -> Result<NodeId, String> {
-        let is_up = |row: &&NodeRow| matches!(row.state, State::Up | State::Leaving);
         let living = self.nodes.iter().zip(&self.labels);
-        let living = living.filter(|(row, _)| is_up(row));
+        let living = living.filter(|(row, _)| row.state.is_alive());
         let mut found = living
             .filter(|(row, label)| row.id.to_string() == name || label.name == name)
             .map(|(row, _)| row.id);
@@ -62,8 +67,15 @@ impl Known {
 
     /// Nodes that hand over what they have.
     pub fn drained(&self) -> Vec<NodeId> {
-        let leaving = self.nodes.iter().filter(|row| row.state == State::Leaving);
-        leaving.map(|row| row.id).collect()
+        let drained = self.nodes.iter().filter(|row| row.state == State::Drained);
+        drained.map(|row| row.id).collect()
+    }
+
+    /// What is read from now on counts, older epochs too.
+    fn forget_epochs(&mut self) {
+        for (_, epoch) in self.owners.values_mut() {
+            *epoch = i64::MIN;
+        }
     }
 
     /// Takes in the rows; the partitions whose owner is another now.
@@ -84,9 +96,19 @@ impl Known {
 }
 
 impl Node {
-    /// Takes in what one statement has read; a beat of ours, if it was one.
-    pub(super) fn take_table(&mut self, table: Table, is_beat: bool) {
+    /// Takes in what one statement has read that was begun in this lineage of the store; a
+    /// beat of ours, if it was one.
+    pub(super) fn take_table(&mut self, table: Table, lineage: u64, is_beat: bool) {
         let now = self.now();
+        if lineage < self.known.lineage {
+            return;
+        }
+        // Another server of the database answers, which may have less.
+        if lineage > self.known.lineage {
+            self.known.lineage = lineage;
+            self.known.forget_epochs();
+            self.ownership.forget_epochs();
+        }
         let rows = table.nodes;
         if is_beat {
             for verdict in self.observer.beat(&rows, now) {
@@ -99,11 +121,13 @@ impl Node {
             if row.id == self.id {
                 continue;
             }
+            if row.state != State::Fenced {
+                self.peer(row.id);
+            } else if !self.hears(row.id, FORGET) {
+                self.peers.remove(&row.id);
+            }
             if row.state == State::Fenced {
                 self.watchers.forget(row.id);
-                self.peers.remove(&row.id);
-            } else {
-                self.peer(row.id);
             }
         }
         self.known.labels = table.labels;
@@ -187,7 +211,7 @@ impl Node {
         }
         let is_served = |id: &NodeId| {
             let node = self.known.nodes.iter().find(|one| one.id == *id);
-            node.is_some_and(|one| matches!(one.state, State::Up | State::Leaving))
+            node.is_some_and(|one| one.state.is_alive())
         };
         let served = owned.iter().filter(|(id, _)| is_served(id));
         let with_owner: usize = served.map(|(_, count)| count).sum();
@@ -201,6 +225,7 @@ impl Node {
                 address: label.address.clone(),
                 state: match row.state {
                     State::Up => "up",
+                    State::Drained => "drained",
                     State::Leaving => "leaving",
                     State::Gone => "gone",
                     State::Fenced => "fenced",

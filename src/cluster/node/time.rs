@@ -7,7 +7,7 @@ use super::{Done, Node};
 use crate::{
     cluster::nodes::BEAT,
     domain::{ChatId, Partition, UserName},
-    feed::End,
+    feed::{End, Feed},
     telemetry::{chain, log_limited},
 };
 
@@ -31,6 +31,7 @@ pub(in crate::cluster) struct Times {
     reading: bool,
     /// The table has changed, or may have.
     pub look: bool,
+    next_soon: Instant,
     next_sweep: Instant,
     looking: bool,
     /// Where the next look at the store begins.
@@ -44,6 +45,7 @@ impl Times {
             beating: false,
             reading: false,
             look: true,
+            next_soon: now,
             next_sweep: now + SWEEP,
             looking: false,
             looked: None,
@@ -53,6 +55,14 @@ impl Times {
     pub fn beat_now(&mut self) {
         if let Some(earlier) = self.next_beat.checked_sub(BEAT) {
             self.next_beat = earlier;
+        }
+    }
+
+    /// Has the table looked at, but not more often than beats are.
+    pub fn look_soon(&mut self, now: Instant) {
+        if self.next_soon <= now {
+            self.next_soon = now + BEAT / 4;
+            self.look = true;
         }
     }
 
@@ -80,6 +90,7 @@ impl Node {
             let effects = self.edge.ask_unanswered();
             self.follow_on(effects);
             self.keep_to_memory();
+            self.let_go_unread();
             self.look_in_store();
             self.show_status();
         }
@@ -98,9 +109,10 @@ impl Node {
             self.times.beating = true;
             self.times.next_beat = now + BEAT;
             let (registry, id) = (self.plan.beats.clone(), self.id);
+            let lineage = self.plan.history.store.lineage_number();
             let (leaving, on_bus) = (self.leaving.is_some(), self.plan.bus.is_up());
             self.run_beside(async move {
-                Done::Table(id, registry.beat(id, leaving, on_bus).await, true)
+                Done::Table(id, lineage, registry.beat(id, leaving, on_bus).await, true)
             });
         }
     }
@@ -111,8 +123,17 @@ impl Node {
             self.times.look = false;
             self.times.reading = true;
             let (registry, id) = (self.plan.registry.clone(), self.id);
-            self.run_beside(async move { Done::Table(id, registry.table().await, false) });
+            let lineage = self.plan.history.store.lineage_number();
+            self.run_beside(async move { Done::Table(id, lineage, registry.table().await, false) });
         }
+    }
+
+    /// Lets go of feeds that nobody reads: those whose users were removed have told nobody.
+    fn let_go_unread(&mut self) {
+        let edge = &self.edge;
+        let is_read =
+            |chat: &ChatId, feed: &Feed| edge.owner(*chat).is_some() || feed.readers() > 0;
+        self.feeds.retain(|chat, one| is_read(chat, &one.feed));
     }
 
     /// Cuts the rings of followed chats if they hold too much: their readers find the

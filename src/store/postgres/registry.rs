@@ -144,9 +144,9 @@ impl Registry {
         let rows = self
             .ask(&format!(
                 "{BEGIN}; UPDATE nodes SET beat = beat + 1, on_bus = {on_bus}, \
-                 since = CASE WHEN {leaving} AND state = 'up' THEN now() ELSE since END, \
+                 since = CASE WHEN {leaving} AND state <> 'leaving' THEN now() ELSE since END, \
                  state = CASE WHEN {leaving} THEN 'leaving' ELSE state END \
-                 WHERE id = {} AND state IN ('up', 'leaving'); {forget}; COMMIT; {}",
+                 WHERE id = {} AND state IN ('up', 'drained', 'leaving'); {forget}; COMMIT; {}",
                 number(node),
                 read::TABLE
             ))
@@ -171,7 +171,7 @@ impl Registry {
         let declared = self
             .ask(&format!(
                 "{BEGIN}; UPDATE nodes SET state = 'gone', since = now() \
-                 WHERE id = {} AND beat = {} AND state IN ('up', 'leaving') RETURNING id; COMMIT",
+                 WHERE id = {} AND beat = {} AND state IN ('up', 'drained', 'leaving') RETURNING id; COMMIT",
                 number(verdict.node),
                 verdict.beat
             ))
@@ -254,10 +254,10 @@ impl Registry {
     ///
     /// # Errors
     /// See [`Registry`].
-    pub async fn set_leaving(&self, nodes: &[NodeId], leaving: bool) -> StoreResult<()> {
-        let (from, to) = match leaving {
-            true => ("up", "leaving"),
-            false => ("leaving", "up"),
+    pub async fn set_drained(&self, nodes: &[NodeId], drained: bool) -> StoreResult<()> {
+        let (from, to) = match drained {
+            true => ("up", "drained"),
+            false => ("drained", "up"),
         };
         let nodes: Vec<String> = nodes.iter().map(|node| number(*node)).collect();
         if nodes.is_empty() {
@@ -278,7 +278,7 @@ impl Registry {
     /// # Errors
     /// As [`Registry::fence`].
     pub async fn retire(&self, me: NodeId, deadline: Instant) -> StoreResult<()> {
-        let from = ["up", "leaving", "gone"];
+        let from = ["up", "drained", "leaving", "gone"];
         fence::run(&self.connector, me, &from, deadline).await?;
         // Another node does it if this one can't.
         _ = self.ask(&format!("{BEGIN}; {FORGET}; COMMIT")).await;

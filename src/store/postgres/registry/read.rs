@@ -66,6 +66,7 @@ fn add(table: &mut Table, row: &SimpleQueryRow) -> Option<()> {
         beat: column(row, 2)?,
         state: match row.get(3)? {
             "up" => State::Up,
+            "drained" => State::Drained,
             "leaving" => State::Leaving,
             "gone" => State::Gone,
             "fenced" => State::Fenced,
