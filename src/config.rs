@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod options;
 mod read;
+mod shown;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use guard::{
 };
 pub use health::HealthConfig;
 pub use read::{command, process_environment, read_log_level, serve_from};
+pub use shown::shown;
 pub use tokens::{Credentials, LoginConfig, TokenServerConfig};
 
 /// What to do.

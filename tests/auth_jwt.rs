@@ -20,7 +20,7 @@ use crate::guarded::{
     reason, start, stop,
 };
 
-const SECRET: &str = "thirty-two-bytes-of-secret,-at-least";
+const SECRET: &str = "k7Vq2mZx9TfL4cVn8RwYp3HsW6jD1bGa";
 
 fn check(auth: &JwtAuth, token: &str) -> AuthResult {
     let ask = Ask {
@@ -238,6 +238,15 @@ fn a_key_file_that_is_of_no_use_is_refused_without_being_quoted() {
     }
     let none = KeyFile::Keys("no/such/file".into());
     assert!(JwtAuth::new(settings(none)).is_err());
+    // The secret itself in place of a path is not shown, but which option it was.
+    for (kind, option) in [
+        (KeyFile::Keys as fn(_) -> _, "--jwt-keys"),
+        (KeyFile::Secret, "--jwt-secret-file"),
+    ] {
+        let why = JwtAuth::new(settings(kind(SECRET.into()))).unwrap_err();
+        let why = why.to_string();
+        assert!(why.starts_with(option) && !why.contains(SECRET), "{why}");
+    }
     // Who named a secret as keys learns what to do instead.
     fs::write(&path, SECRET).unwrap();
     let why = JwtAuth::new(settings(KeyFile::Keys(path))).unwrap_err();

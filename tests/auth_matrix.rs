@@ -12,7 +12,7 @@ use crate::guarded::{
     Client, client, connect, create, keys::Key, outcome, send, start, stop, with_token,
 };
 
-const SECRET: &str = "thirty-two-bytes-of-secret,-at-least";
+const SECRET: &str = "k7Vq2mZx9TfL4cVn8RwYp3HsW6jD1bGa";
 
 const NO: Code = Code::Unauthenticated;
 const DENIED: Code = Code::PermissionDenied;

@@ -4,11 +4,14 @@
 //! machine's address (DNS rebinding): its browser then takes this server for the
 //! page's own, and lets it read. But the `Host` it sends is the page's.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use http::{
     HeaderMap, HeaderName, Method, Request, Version,
-    header::{HOST, ORIGIN},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, ORIGIN,
+        REFERER, TRANSFER_ENCODING, USER_AGENT,
+    },
 };
 
 /// The hosts that are answered.
@@ -52,26 +55,43 @@ impl Hosts {
         {
             return Err(Stray::OtherHost);
         }
-        if reads || is_own(request.headers(), own) {
-            Ok(())
-        } else {
-            Err(Stray::OtherPage)
+        if reads {
+            return Ok(());
         }
+        let is_of_here = own
+            .and_then(own_name)
+            .is_some_and(|name| self.is_of_here(name));
+        if !is_of_here {
+            return Err(Stray::OtherHost);
+        }
+        // Proxies speak HTTP/1.0 to whom they pass requests on, and nobody else does.
+        if request.version() != Version::HTTP_11 || !is_own(request.headers(), own) {
+            return Err(Stray::OtherPage);
+        }
+        Ok(())
     }
 
     /// An address can't be turned to another one, so it is always answered.
     fn answers(&self, host: &str) -> bool {
-        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let is_address = match bracketed {
-            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
-            None => host.parse::<IpAddr>().is_ok(),
-        };
-        is_address
+        address(host).is_some() || self.is_of_here(host)
+    }
+
+    /// Changes come from this machine only, and so to an address that it alone reaches:
+    /// another one is that of a proxy.
+    fn is_of_here(&self, host: &str) -> bool {
+        address(host).is_some_and(|address| address.to_canonical().is_loopback())
             || host.eq_ignore_ascii_case("localhost")
             || self
                 .named
                 .iter()
                 .any(|name| host.eq_ignore_ascii_case(name))
+    }
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(inner) => inner.parse().ok().map(IpAddr::V6),
+        None => host.parse().ok(),
     }
 }
 
@@ -105,23 +125,45 @@ fn own_name(host: &str) -> Option<&str> {
     is_port.then_some(name)
 }
 
+/// What `curl`, `wget` and `chatd` itself send. Proxies say in other headers for whom they
+/// speak, and there are more of those than anybody can list.
+const PLAIN: [HeaderName; 9] = [
+    ACCEPT,
+    ACCEPT_ENCODING,
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPECT,
+    HOST,
+    TRANSFER_ENCODING,
+    USER_AGENT,
+];
+
 /// Whether no browser sent it from another server's page, and no proxy passed it
 /// on for somebody who is not on this machine.
 fn is_own(headers: &HeaderMap, own: Option<&str>) -> bool {
-    // `Forwarded`, `X-Forwarded-For`, `-Host`, `-Proto` and what else proxies say so.
-    let says_so = |name: &HeaderName| {
-        let others = ["via", "x-real-ip", "true-client-ip", "cf-connecting-ip"];
-        name.as_str().contains("forwarded") || others.contains(&name.as_str())
+    let is_of_page = |name: &HeaderName| {
+        [ORIGIN, REFERER].contains(name) || name.as_str().starts_with("sec-fetch-")
     };
-    if headers.keys().any(says_so) {
+    if !headers
+        .keys()
+        .all(|name| PLAIN.contains(name) || is_of_page(name))
+    {
         return false;
     }
-    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+    let Some(page) = own.map(|own| format!("http://{own}")) else {
         return false;
-    }
-    headers.get_all(ORIGIN).iter().all(|origin| {
-        let origin = origin.to_str().unwrap_or_default();
-        own.is_some_and(|own| origin == format!("http://{own}"))
-    })
+    };
+    let is_same = |site: &[u8]| site == b"same-origin" || site == b"none";
+    let is_below = |address: &[u8]| {
+        let rest = address.strip_prefix(page.as_bytes());
+        rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+    };
+    let all = |name: &str, is_good: &dyn Fn(&[u8]) -> bool| {
+        let mut values = headers.get_all(name).iter();
+        values.all(|value| is_good(value.as_bytes()))
+    };
+    all("sec-fetch-site", &is_same)
+        && all(ORIGIN.as_str(), &|origin| origin == page.as_bytes())
+        && all(REFERER.as_str(), &is_below)
 }

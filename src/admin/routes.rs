@@ -181,7 +181,8 @@ fn refused(stray: &Stray) -> Answer {
         ),
         Stray::OtherPage => line(
             StatusCode::FORBIDDEN,
-            "only from this machine, and not for a page of another server",
+            "only from this machine, in HTTP/1.1, not through a proxy, not for a page of another \
+             server, and with no other headers than curl sends",
         ),
     }
 }

@@ -185,7 +185,7 @@ mod tests {
 
     /// What the good ones of the tokens that are kept are signed with. They last
     /// until the year 2100.
-    const SECRET: &[u8] = b"kNown-2-everybody-who-reads-THIS";
+    const SECRET: &[u8] = b"kNowN2all7who4Read9THIS3Line5Xq8";
 
     #[test]
     fn p7_fuzz_tokens() {

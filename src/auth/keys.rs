@@ -31,6 +31,19 @@ impl KeyFile {
             Self::Keys(path) | Self::Secret(path) => path,
         }
     }
+
+    /// As an error may show it. Where that is not the path, the option says what is meant.
+    fn shown(&self) -> String {
+        let option = match self {
+            Self::Keys(_) => "--jwt-keys",
+            Self::Secret(_) => "--jwt-secret-file",
+        };
+        let shown = crate::config::shown(self.path());
+        match shown == self.path().display().to_string() {
+            true => shown,
+            false => format!("{option}: {shown}"),
+        }
+    }
 }
 
 /// Some editors begin a UTF-8 file with it.
@@ -76,7 +89,7 @@ impl Keys {
     /// If it can't be read, or holds anything else.
     pub fn read(file: &KeyFile) -> Result<Self, KeyError> {
         let fail = |why: String| KeyError {
-            file: file.path().display().to_string(),
+            file: file.shown(),
             why,
         };
         let bytes = fs::read(file.path()).map_err(|e| fail(e.to_string()))?;
@@ -119,7 +132,7 @@ impl Keys {
     /// The same file, which held keys of the other kind before.
     pub fn other_kind(file: &KeyFile) -> KeyError {
         KeyError {
-            file: file.path().display().to_string(),
+            file: file.shown(),
             why: "it has secrets where there were public keys, or the other way round; that \
                   takes a start"
                 .into(),

@@ -246,7 +246,7 @@ pub(super) fn endpoint(
         tls = match settings.ca {
             Some(path) => {
                 let pem = std::fs::read(&path)
-                    .map_err(|e| AccessError::Ca(path.display().to_string(), e))?;
+                    .map_err(|e| AccessError::Ca(crate::config::shown(&path), e))?;
                 tls.ca_certificate(Certificate::from_pem(pem))
             }
             None => tls.with_webpki_roots(),

@@ -113,7 +113,7 @@ impl Shown {
 impl Tokens {
     /// A file of an earlier release names no server; on this machine it still counts.
     fn are_for(&self, addr: &str, path: &Path) -> Result<(), ClientError> {
-        let file = path.display().to_string();
+        let file = crate::config::shown(path);
         let addr = addr.to_owned();
         match &self.addr {
             Some(own) if own.eq_ignore_ascii_case(&addr) => {}
@@ -161,7 +161,7 @@ impl Tokens {
 }
 
 fn failed(path: &Path, why: impl ToString) -> ClientError {
-    ClientError::File(path.display().to_string(), why.to_string())
+    ClientError::File(crate::config::shown(path), why.to_string())
 }
 
 fn read(path: &Path) -> Result<Tokens, ClientError> {

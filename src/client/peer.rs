@@ -103,7 +103,7 @@ pub(super) fn channel(addr: &str, tls: bool, ca: Option<&Path>) -> Result<Channe
         let config = match ca {
             Some(path) => {
                 let pem = std::fs::read(path)
-                    .map_err(|e| ClientError::File(path.display().to_string(), e.to_string()))?;
+                    .map_err(|e| ClientError::File(crate::config::shown(path), e.to_string()))?;
                 ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
             }
             None => ClientTlsConfig::new().with_webpki_roots(),

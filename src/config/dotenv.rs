@@ -46,7 +46,7 @@ impl EnvFile {
 /// whose files these are. The text of a line is never part of a refusal: it may
 /// hold a password.
 pub(super) fn read(path: &Path, named: bool) -> Result<EnvFile, Refusal> {
-    let shown = quote(&path.display().to_string());
+    let shown = quote(&super::shown(path));
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound && !named => return Ok(EnvFile::default()),

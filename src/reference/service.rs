@@ -42,7 +42,7 @@ pub struct Service {
 impl Service {
     pub fn new(config: &TokenServerConfig, spawner: Spawner) -> Result<Self, ReferenceError> {
         let failed = |path: &std::path::Path, why: String| {
-            ReferenceError::File(path.display().to_string(), why)
+            ReferenceError::File(crate::config::shown(path), why)
         };
         let secret = tokens::secret(&config.secret)
             .map_err(|error| failed(&config.secret, error.to_string()))?;

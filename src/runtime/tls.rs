@@ -31,7 +31,7 @@ pub struct TlsFiles {
 
 /// Why TLS can't be served. It never shows what a file holds.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}", file.display())]
+#[error("{}: {why}", crate::config::shown(file))]
 pub struct TlsError {
     file: PathBuf,
     why: String,

@@ -203,10 +203,58 @@ async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
         ("x-forwarded-for: 192.0.2.1\r\n".into(), 403),
         ("x-forwarded-host: chat.example\r\n".into(), 403),
         ("via: 1.1 proxy.example\r\n".into(), 403),
+        ("x-client-ip: 127.0.0.1\r\n".into(), 403),
+        ("fastly-client-ip: 192.0.2.1\r\n".into(), 403),
+        ("x-envoy-external-address: 192.0.2.1\r\n".into(), 403),
+        ("cdn-loop: cloudflare\r\n".into(), 403),
+        ("x-amzn-trace-id: Root=1\r\n".into(), 403),
+        ("x-any-other: 1\r\n".into(), 403),
+        (
+            "sec-fetch-site: same-origin\r\nsec-fetch-site: cross-site\r\n".into(),
+            403,
+        ),
+        (format!("referer: http://{own}/\r\n"), 200),
+        ("referer: http://evil.example/\r\n".into(), 403),
+        (format!("referer: http://{own}.evil.example/\r\n"), 403),
+        (
+            format!("referer: http://{own}/\r\nreferer: http://evil.example/\r\n"),
+            403,
+        ),
+        // As curl, wget and chatd send it.
+        (
+            "user-agent: curl/8.5.0\r\naccept: */*\r\nexpect: 100-continue\r\n\
+             content-type: application/x-www-form-urlencoded\r\n"
+                .into(),
+            200,
+        ),
+        (
+            "user-agent: Wget/1.21\r\naccept: */*\r\naccept-encoding: identity\r\n".into(),
+            200,
+        ),
     ] {
         let head = format!("host: {own}\r\n{more}");
         let (got, _) = http_with(at, "PUT", "/log-level", &head, "info").await;
         assert_eq!(got, status, "{more}");
+    }
+    // What a request for a change is sent to is this machine, and by the address that it
+    // alone reaches.
+    for (host, status) in [
+        ("6.6.6.6".to_owned(), 421),
+        (format!("192.168.1.10:{port}"), 421),
+        ("[2001:db8::1]".into(), 421),
+        ("0.0.0.0".into(), 421),
+        (format!("127.0.0.2:{port}"), 200),
+        (format!("[::1]:{port}"), 200),
+        (format!("[::ffff:127.0.0.1]:{port}"), 200),
+        ("chat.example.org".into(), 200),
+    ] {
+        for path in ["/log-level", "/cluster"] {
+            let head = format!("host: {host}\r\n");
+            let (got, _) = http_with(at, "PUT", path, &head, "info").await;
+            // This server is alone, and has no nodes to move chats between.
+            let alone = path == "/cluster" && status == 200;
+            assert_eq!(got, if alone { 404 } else { status }, "{path} {host}");
+        }
     }
     app.drain(PATIENCE).await;
 }
@@ -309,6 +357,11 @@ async fn p7_a_request_that_names_no_host_reads_in_http_1_0_and_changes_nothing()
         (
             "PUT /log-level HTTP/1.0\r\ncontent-length: 4\r\n\r\ninfo",
             "400",
+        ),
+        // As nginx passes on what others ask it.
+        (
+            "PUT /log-level HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-length: 4\r\n\r\ninfo",
+            "403",
         ),
     ] {
         let mut stream = TcpStream::connect(at).await.unwrap();

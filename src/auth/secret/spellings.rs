@@ -92,7 +92,7 @@ fn numbers(text: &str) -> Vec<u8> {
 }
 
 /// RFC 4648, 6.
-fn base32(text: &str) -> Vec<u8> {
+pub fn base32(text: &str) -> Vec<u8> {
     let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);
     for letter in text.bytes() {
         let five = match letter.to_ascii_uppercase() {
