@@ -165,10 +165,9 @@ fn is_plain(bytes: &[u8]) -> bool {
 
 /// By gzip, zlib, zstd, bzip2, xz or zip, as their first bytes say.
 fn is_compressed(bytes: &[u8]) -> bool {
-    let heads: [&[u8]; 5] = [
+    let heads: [&[u8]; 4] = [
         b"\x1f\x8b\x08",
         b"\x28\xb5\x2f\xfd",
-        b"BZh",
         b"\xfd7zXZ",
         b"PK\x03\x04",
     ];
@@ -179,7 +178,8 @@ fn is_compressed(bytes: &[u8]) -> bool {
         let done = inflate.decompress(bytes, &mut out, FlushDecompress::None);
         done.is_ok() && inflate.total_out() >= 8
     };
-    heads.iter().any(|head| bytes.starts_with(head)) || (is_zlib && inflates())
+    let is_bzip2 = bytes.starts_with(b"BZh") && bytes.get(4..7) == Some(b"1AY");
+    heads.iter().any(|head| bytes.starts_with(head)) || is_bzip2 || (is_zlib && inflates())
 }
 
 fn is_json(bytes: &[u8]) -> bool {
@@ -208,9 +208,10 @@ fn is_path(text: &str) -> bool {
     let ends = [
         ".pem", ".key", ".pub", ".txt", ".der", ".crt", ".cer", ".jwk", ".jwks",
     ];
+    let mut strange = "!$^*()<>;|\"'`{}[],".chars().filter(|c| text.contains(*c));
     let slashes = text.contains(['/', '\\']);
     let is_small = !text.contains(|c: char| c.is_ascii_uppercase());
-    (slashes && (is_small || text.contains(['-', '_', '.', '~'])))
+    (slashes && (is_small || text.contains(['-', '_', '.', '~'])) && strange.nth(2).is_none())
         || ends.iter().any(|end| text.ends_with(end))
 }
 
@@ -280,10 +281,13 @@ fn is_wide(bytes: &[u8]) -> bool {
     };
     // Random bytes may begin with the mark, but then hardly all of them are letters.
     let (units, _) = bytes.as_chunks::<2>();
-    let is_text = char::decode_utf16(units.iter().skip(1).map(|unit| read(*unit)))
-        .all(|c| c.is_ok_and(|c| c.is_alphanumeric() || c.is_ascii() || c.is_whitespace()));
+    let units = units.iter().skip(1).map(|unit| read(*unit));
+    let is_ascii = units.clone().all(|unit| unit < 0x80);
+    let is_text = units.len() > 16
+        && char::decode_utf16(units)
+            .all(|c| c.is_ok_and(|c| c.is_alphanumeric() || c.is_ascii() || c.is_whitespace()));
     let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    (marked && is_text) || (bytes.len() > 1 && (zeros(0) || zeros(1)))
+    (marked && (is_ascii || is_text)) || (bytes.len() > 1 && (zeros(0) || zeros(1)))
 }
 
 /// A key or a certificate, in DER, in PEM, or as OpenSSH writes it.

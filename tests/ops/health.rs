@@ -222,7 +222,7 @@ async fn p7_a_page_elsewhere_reads_and_changes_nothing() {
         ),
         // As curl, wget and chatd send it.
         (
-            "user-agent: curl/8.5.0\r\naccept: */*\r\nexpect: 100-continue\r\n\
+            "user-agent: curl/8.5.0\r\naccept: */*\r\n\
              content-type: application/x-www-form-urlencoded\r\n"
                 .into(),
             200,

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Words of what nobody has replaced yet, wherever they stand.
-const PLACEHOLDERS: [&str; 28] = [
+const PLACEHOLDERS: [&str; 26] = [
     "changeme",
     "change-me",
     "change_me",
@@ -19,8 +19,6 @@ const PLACEHOLDERS: [&str; 28] = [
     "replace_me",
     "placeholder",
     "example",
-    "your-",
-    "your_",
     "insecure",
     "secret-at-least",
     "supersecret",
@@ -119,8 +117,10 @@ pub fn is_guessable(bytes: &[u8]) -> bool {
     };
     let lower = text.to_ascii_lowercase();
     let is_placeholder = PLACEHOLDERS.iter().any(|word| lower.contains(word));
+    let mut parts = text.split(|c: char| !c.is_ascii_alphabetic());
     is_placeholder
         || lower.starts_with("todo")
+        || parts.any(|part| ["your", "YOUR", "Your"].contains(&part))
         || is_one_case(bytes)
         || is_of_words(text)
         || 2 * explained(&lower) >= lower.len()
@@ -128,7 +128,7 @@ pub fn is_guessable(bytes: &[u8]) -> bool {
 }
 
 /// Whether it is a text as only a generator draws it: signs that no address, setting or
-/// JSON has, and hardly two characters of one kind side by side.
+/// JSON has, and few characters of one kind side by side.
 pub fn is_noise(bytes: &[u8]) -> bool {
     let kind = |byte: &u8| match byte {
         b'a'..=b'z' => 0,
@@ -139,11 +139,19 @@ pub fn is_noise(bytes: &[u8]) -> bool {
     let changes = bytes
         .windows(2)
         .filter(|pair| kind(&pair[0]) != kind(&pair[1]));
-    let signs = b"!#$%^&*()<>?;|~`'@\\+".iter();
+    let count = |signs: &[u8]| signs.iter().filter(|sign| bytes.contains(sign)).count();
+    let has = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    let is_json = has(b"\":")
+        || [b"{\"", b"[{", b"[\""]
+            .iter()
+            .any(|head| bytes.starts_with(*head));
+    // With other signs as well, if no JSON and no address has them.
+    let few = count(b"!#$%^&*()<>?;|~`'@\\+") >= 3;
+    let many = count(b"!#$%^&*()<>?;|~`'@\\+{}[]\",:=/") >= 6;
     bytes.iter().all(u8::is_ascii_graphic)
         && bytes.len() >= LEAST_NOISE
-        && 2 * changes.count() >= bytes.len()
-        && signs.filter(|sign| bytes.contains(sign)).count() >= 3
+        && 5 * changes.count() >= 2 * bytes.len()
+        && (few || many && !is_json && !has(b"://"))
 }
 
 /// Nobody draws from the letters of one case alone, but words are made of them.

@@ -5,6 +5,9 @@ use super::spellings::{base32, from_base64, from_hex};
 /// A key of Ed25519, and one with a few bytes about it, are so long.
 const LEAST_KEY: usize = 32;
 
+/// What comes before a key in OpenPGP makes its packet longer.
+const LEAST_PACKET: usize = 42;
+
 /// A shorter part of a name is a port or a number, and no key in base64.
 const LEAST_SPELLED: usize = 42;
 
@@ -14,20 +17,27 @@ pub fn is_wrapped(bytes: &[u8]) -> bool {
 }
 
 /// The packet of a public key (RFC 9580, 4.2 and 5.5.2): its head and length, a version, a
-/// time between 1989 and 2038, and an algorithm that there is. The rest may be missing.
+/// time between 1989 and 2038, an algorithm that there is, and the head of a number or of
+/// the name of a curve. A long one may have been cut.
 fn is_openpgp(bytes: &[u8]) -> bool {
     let body = match bytes {
-        [0x98, 0x30..=0xff, body @ ..] | [0xc6, 0x30..=0xbf, body @ ..] => body,
+        [0x98, len, body @ ..] | [0xc6, len @ ..=0xbf, body @ ..] => {
+            let is_whole = usize::from(*len) <= body.len() + 4;
+            if is_whole { body } else { return false }
+        }
         [0x99, 0..=0x10, _, body @ ..] | [0xc6, 0xc0..=0xd0, _, body @ ..] => body,
         [0x9a, 0, 0, 0..=0x10, _, body @ ..] | [0xc6, 0xff, 0, 0, _, _, body @ ..] => body,
         _ => return false,
     };
-    let algorithm = match body {
-        [3, _, _, _, _, _, _, algorithm, ..] => algorithm,
-        [4..=6, time, _, _, _, algorithm, ..] if (0x24..0x80).contains(time) => algorithm,
+    let (time, algorithm, next) = match body {
+        [3, time, _, _, _, _, _, algorithm @ 1..=3, next, ..] => (time, algorithm, next),
+        [4, time, _, _, _, algorithm, next, ..] => (time, algorithm, next),
+        [5..=6, time, _, _, _, algorithm, 0, next, ..] => (time, algorithm, next),
         _ => return false,
     };
-    matches!(algorithm, 1..=3 | 16..=19 | 22 | 25..=28)
+    let is_known =
+        matches!(algorithm, 1..=3 | 16..=19 | 22) && *next <= 0x40 || matches!(algorithm, 25..=28);
+    bytes.len() >= LEAST_PACKET && (0x24..0x80).contains(time) && is_known
 }
 
 /// A map with the kind of a key and a number of one in it (RFC 9052, 7).
