@@ -316,7 +316,7 @@ fn is_version(lower: &str) -> bool {
         let short = |part: &&str| {
             (1..=MOST_DIGITS).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
         };
-        digits.len() > 2 && digits.iter().all(|part| short(part))
+        digits.len() > 2 && digits.iter().all(short)
     };
     let is_plain = |part: &&str| part.len() <= 12;
     let is_text = |c: char| c.is_ascii_alphanumeric() || "-+_:/@.".contains(c);
