@@ -8,7 +8,7 @@ mod spellings;
 mod tests;
 mod wrapped;
 
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress, Status};
 
 use self::{
     guess::{is_guessable, is_noise},
@@ -174,9 +174,11 @@ fn is_compressed(bytes: &[u8]) -> bool {
     // The two bytes of zlib come by chance: what follows has to be made by it too.
     let is_zlib = matches!(bytes, [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]);
     let inflates = || {
-        let (mut inflate, mut out) = (Decompress::new(true), [0; 256]);
+        // Random bytes give no whole stream, with its sum, nor many of them more than they are.
+        let (mut inflate, mut out) = (Decompress::new(true), vec![0; 2 * bytes.len() + 4_096]);
         let done = inflate.decompress(bytes, &mut out, FlushDecompress::None);
-        done.is_ok() && inflate.total_out() >= 8
+        let grew = bytes.len() >= 128 && inflate.total_out() as usize > bytes.len();
+        done.is_ok_and(|done| done == Status::StreamEnd || grew)
     };
     let is_bzip2 = bytes.starts_with(b"BZh") && bytes.get(4..7) == Some(b"1AY");
     heads.iter().any(|head| bytes.starts_with(head)) || is_bzip2 || (is_zlib && inflates())

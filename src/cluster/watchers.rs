@@ -40,11 +40,6 @@ impl Watchers {
             self.chats.entry(chat).or_default().insert(edge, stay);
         }
         let mut says = Vec::new();
-        // First of all: what follows is not for them.
-        if !refused.is_empty() {
-            let users = refused.clone();
-            says.push(Say::Removed { chat, users });
-        }
         if let Some(known) = known
             && known < newest
             && known + 1 >= oldest
@@ -115,40 +110,5 @@ impl Watchers {
                 self.chats.remove(&chat);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{chat_id, user};
-
-    #[test]
-    fn p7_who_may_not_read_is_said_before_anything_to_be_read() {
-        let mut watchers = Watchers::default();
-        let ask = Ask::Watch {
-            chat: chat_id(1),
-            newest: Some(3),
-            users: [user("bob"), user("cyd")].into(),
-        };
-        let may_read = |one: &UserName| *one == user("cyd");
-        let says = watchers.watch(NodeId(2), ask, 5, 1, may_read);
-        let users: BTreeSet<UserName> = [user("bob")].into();
-        let chat = chat_id(1);
-        let refused = users.clone();
-        let expected = [
-            Say::Removed { chat, users },
-            Say::Entries {
-                chat,
-                first: 4,
-                count: 2,
-            },
-            Say::Watching {
-                chat,
-                newest: 5,
-                refused,
-            },
-        ];
-        assert_eq!(says, expected);
     }
 }
