@@ -5,7 +5,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{self, Command, Stdio},
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -14,13 +13,14 @@ use clap::Args;
 
 use crate::{
     Result,
-    calls::{self, Shape, drive},
+    calls::{Shape, drive},
     child::{Usage, ending_with_us, on_server_core, usage},
     fanout,
     options::{Common, Server},
     pace::{Measured, put_on},
     posts::{self, SEND},
     report::Report,
+    unary,
 };
 
 #[derive(Args)]
@@ -244,7 +244,7 @@ impl Node {
             let child = &self.server.child;
             let alone = vec![vec![]; options.chats];
             let chats = posts::create_chats(child.address, &alone).await?;
-            let request = requests(options, chats);
+            let request = unary::requests(chats, options.text, true);
             beside(common, others, drive(child, common, shape, SEND, request)).await
         })
     }
@@ -290,15 +290,6 @@ async fn beside(
     };
     let (measured, used) = futures_util::future::join(load, watched).await;
     Ok((measured?, used?))
-}
-
-fn requests(options: &Options, chats: Vec<i64>) -> Arc<calls::Request> {
-    let text = options.text;
-    Arc::new(move |number: usize, sent: usize, at: Instant| {
-        let chat = chats[(number + sent) % chats.len()];
-        let id = format!("{number}-{sent:012}");
-        posts::send(chat, posts::text(at, text), id)
-    })
 }
 
 fn free_port() -> Result<u16> {

@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
             report.add(subject, "chatd's calls a second ÷ this", ratio);
         };
         let bare = Child::start(myself("ceiling-unary")?, common)?;
-        let request = requests(options, vec![1; options.chats]);
+        let request = requests(vec![1; options.chats], options.text, !options.no_ids);
         let bare = drive(&bare, common, &options.shape, SEND, request);
         beside(CEILING, &put_on(common, bare)?);
         for baseline in &baselines {
@@ -73,13 +73,13 @@ fn load(common: &Common, options: &Options, server: &Child) -> Result<Measured> 
     put_on(common, async {
         let alone = vec![vec![]; options.chats];
         let chats = posts::create_chats(server.address, &alone).await?;
-        let request = requests(options, chats);
+        let request = requests(chats, options.text, !options.no_ids);
         drive(server, common, &options.shape, SEND, request).await
     })
 }
 
-fn requests(options: &Options, chats: Vec<i64>) -> Arc<calls::Request> {
-    let (text, ids) = (options.text, !options.no_ids);
+/// Posts to these chats in turn, of so many bytes.
+pub fn requests(chats: Vec<i64>, text: usize, ids: bool) -> Arc<calls::Request> {
     Arc::new(move |number: usize, sent: usize, at: Instant| {
         let chat = chats[(number + sent) % chats.len()];
         let id = match ids {

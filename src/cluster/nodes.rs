@@ -39,6 +39,26 @@ pub enum State {
 }
 
 impl State {
+    const NAMES: [(Self, &str); 5] = [
+        (Self::Up, "up"),
+        (Self::Drained, "drained"),
+        (Self::Leaving, "leaving"),
+        (Self::Gone, "gone"),
+        (Self::Fenced, "fenced"),
+    ];
+
+    /// What it is called in the database, and to people.
+    pub fn name(self) -> &'static str {
+        let mut names = Self::NAMES.iter().filter(|(state, _)| *state == self);
+        names.next().map_or("", |(_, name)| name)
+    }
+
+    /// The state of this name, if there is one.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let mut named = Self::NAMES.iter().filter(|(_, known)| *known == name);
+        named.next().map(|(state, _)| *state)
+    }
+
     /// It runs, as far as anybody has said.
     pub fn is_alive(self) -> bool {
         matches!(self, Self::Up | Self::Drained | Self::Leaving)

@@ -24,10 +24,6 @@ fn reason(reason: Reason) -> wire::Refused {
     }
 }
 
-pub fn moved() -> wire::Refused {
-    reason(Reason::Moved)
-}
-
 /// What became of a post.
 pub fn outcome(ask: u64, result: PostResult) -> Item {
     use wire::outcome::Outcome;
@@ -72,7 +68,7 @@ fn refused(refusal: Refusal) -> wire::Refused {
         Refusal::Expired => reason(Reason::Expired),
         Refusal::OutcomeUnknown => reason(Reason::OutcomeUnknown),
         Refusal::Refused => reason(Reason::Refused),
-        Refusal::Draining => moved(),
+        Refusal::Draining => reason(Reason::Moved),
         Refusal::Unavailable => reason(Reason::Unavailable),
         Refusal::Lost => reason(Reason::Lost),
     }
@@ -112,7 +108,7 @@ pub fn error(error: ChatError) -> wire::Refused {
         ChatError::AheadOfChat { last_seq } => numbered(Reason::AheadOfChat, last_seq),
         ChatError::Busy { .. } => reason(Reason::Busy),
         ChatError::Unavailable => reason(Reason::Unavailable),
-        ChatError::Draining | ChatError::Moved => moved(),
+        ChatError::Draining | ChatError::Moved => reason(Reason::Moved),
     }
 }
 

@@ -54,9 +54,7 @@ struct Waiting {
     deadline: Instant,
     /// Who has it; nobody, if it is to be sent.
     to: Option<NodeId>,
-    /// Somebody may have it, or has had it.
-    was_sent: bool,
-    /// When it was sent last.
+    /// When it was sent last, if it ever was: somebody may have it, or has had it.
     at: Option<Instant>,
     what: What,
 }
@@ -99,7 +97,6 @@ impl Asks {
             chat,
             deadline,
             to: None,
-            was_sent: false,
             at: None,
             what,
         };
@@ -232,7 +229,7 @@ impl Node {
             return;
         };
         let item = one.what.to_wire(one.chat, number, now);
-        (one.to, one.was_sent, one.at) = (Some(owner), true, Some(now));
+        (one.to, one.at) = (Some(owner), Some(now));
         let partition = Partition::of(one.chat);
         self.asks.sent(partition, number);
         self.tell(owner, item);
@@ -290,7 +287,7 @@ impl Node {
             if deadline + wait > now {
                 return;
             }
-            let was_sent = one.was_sent;
+            let was_sent = one.at.is_some();
             if let Some(one) = self.asks.remove(number) {
                 let refusal = match was_sent {
                     true => Refusal::OutcomeUnknown,

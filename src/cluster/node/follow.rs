@@ -1,6 +1,9 @@
 //! Chats that live on other nodes and are read here.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Followed, Node};
 use crate::{
@@ -19,14 +22,11 @@ impl Node {
     /// Follows a feed that has readers, for as long as it has.
     pub(super) fn follow(&mut self, feed: Arc<Feed>) {
         let chat = feed.chat();
-        self.follows += 1;
-        let number = self.follows;
-        let news = self.plan.news.clone();
-        let readers = feed.follow(move |user| news.left(chat, user, number));
+        let (followed, readers) = self.numbered(feed);
         if readers.is_empty() {
             return;
         }
-        self.feeds.insert(chat, Followed { feed, number });
+        self.feeds.insert(chat, followed);
         for (user, streams) in readers {
             for _ in 0..streams {
                 self.reader_joined(chat, user.clone());
@@ -42,16 +42,18 @@ impl Node {
         }
         let cores = self.plan.wakes.cores();
         let feed = Arc::new(Feed::new(chat, last, self.plan.ring, cores));
-        self.follows += 1;
-        let number = self.follows;
-        let news = self.plan.news.clone();
-        feed.follow(move |user| news.left(chat, user, number));
-        let followed = Followed {
-            feed: feed.clone(),
-            number,
-        };
+        let (followed, _) = self.numbered(feed.clone());
         self.feeds.insert(chat, followed);
         feed
+    }
+
+    /// The feed, which says from now on who has gone, and its readers.
+    fn numbered(&mut self, feed: Arc<Feed>) -> (Followed, BTreeMap<UserName, usize>) {
+        self.follows += 1;
+        let (chat, number) = (feed.chat(), self.follows);
+        let news = self.plan.news.clone();
+        let readers = feed.follow(move |user| news.left(chat, user, number));
+        (Followed { feed, number }, readers)
     }
 
     pub(super) fn reader_joined(&mut self, chat: ChatId, user: UserName) {

@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{
         ChatError, ChatId, ClientMessageId, Draft, Invalid, MessageId, NodeId, Partition,
-        PostResult, Seq, UserName,
+        PostResult, Refusal, Seq, UserName,
     },
     feed::{Feed, Tap, Tapped},
     proto::cluster::{self as wire, answer::Answer, call::Call, item::Item},
@@ -35,7 +35,7 @@ impl Node {
             Ok(_) => self.moved_post(from, ask),
             Err(why) => {
                 let field = "text";
-                let refusal = crate::domain::Refusal::Invalid { field, why };
+                let refusal = Refusal::Invalid { field, why };
                 self.answer_post(from, ask, Err(refusal));
             }
         }
@@ -60,14 +60,7 @@ impl Node {
 
     /// The post is to be sent elsewhere.
     pub(super) fn moved_post(&mut self, to: NodeId, ask: u64) {
-        let outcome = wire::outcome::Outcome::Refused(read::moved());
-        self.tell(
-            to,
-            Item::Outcome(wire::Outcome {
-                ask,
-                outcome: Some(outcome),
-            }),
-        );
+        self.answer_post(to, ask, Err(Refusal::Draining));
     }
 
     /// A post that another node has asked for has left its shard.

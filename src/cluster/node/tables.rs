@@ -223,14 +223,7 @@ impl Node {
                 name: label.name.clone(),
                 version: label.version.clone(),
                 address: label.address.clone(),
-                state: match row.state {
-                    State::Up => "up",
-                    State::Drained => "drained",
-                    State::Leaving => "leaving",
-                    State::Gone => "gone",
-                    State::Fenced => "fenced",
-                }
-                .to_owned(),
+                state: row.state.name().to_owned(),
                 on_bus: row.on_bus,
                 partitions: owned.get(&row.id).copied().unwrap_or(0),
                 heard_ms: heard.map(|heard| now.duration_since(heard).as_millis() as u64),

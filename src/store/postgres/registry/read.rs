@@ -64,14 +64,7 @@ fn add(table: &mut Table, row: &SimpleQueryRow) -> Option<()> {
     table.nodes.push(NodeRow {
         id,
         beat: column(row, 2)?,
-        state: match row.get(3)? {
-            "up" => State::Up,
-            "drained" => State::Drained,
-            "leaving" => State::Leaving,
-            "gone" => State::Gone,
-            "fenced" => State::Fenced,
-            _ => return None,
-        },
+        state: State::of_name(row.get(3)?)?,
         on_bus: row.get(4)? == "t",
     });
     table.labels.push(Label {
