@@ -37,5 +37,5 @@ pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
 pub use share::{Share, Unwritten, counted};
 pub use shared::Feed;
 pub use slot::{End, PostAnswer, Slot};
-pub use tap::{Tap, Tapped};
+pub use tap::{Call, Tap, Tapped};
 pub use wake::Wakes;

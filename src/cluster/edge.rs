@@ -34,6 +34,8 @@ pub struct Edge {
     chats: BTreeMap<ChatId, Followed>,
     /// Those that may have been given up.
     given_up: BTreeSet<ChatId>,
+    /// How many questions have been asked.
+    asked: u64,
     /// For the simulation to find.
     #[cfg(test)]
     pub(super) mutation: Option<Mutation>,
@@ -44,7 +46,9 @@ struct Followed {
     owner: NodeId,
     /// The owner has said that it is none any more. It may become it again.
     is_given_up: bool,
-    /// The owner has not said since we asked who may read.
+    /// What the owner was asked last.
+    number: u64,
+    /// It has not answered that: neither who may read, nor what is new.
     is_unanswered: bool,
     newest: Option<Seq>,
     /// How many streams each user has.
@@ -56,6 +60,7 @@ struct Followed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
     AppendsOverAHole,
+    TakesALookForAnAnswer,
     ForgetsAChat,
     LetsTheRemovedRead,
 }
@@ -66,6 +71,7 @@ impl Edge {
         let followed = self.chats.entry(chat).or_insert_with(|| Followed {
             owner,
             is_given_up: false,
+            number: 0,
             is_unanswered: true,
             newest: None,
             users: BTreeMap::new(),
@@ -73,7 +79,7 @@ impl Edge {
         let streams = followed.users.entry(user).or_default();
         *streams += 1;
         // Who is another's second stream need not be asked about.
-        (*streams == 1).then(|| followed.watch(chat))
+        (*streams == 1).then(|| followed.watch(chat, &mut self.asked))
     }
 
     /// A stream of the user has ended.
@@ -111,10 +117,11 @@ impl Edge {
     /// Something that the owner has said may be missing: it is asked again for all that is
     /// watched there.
     pub fn resync(&mut self, owner: NodeId) -> Vec<Effect> {
+        let asked = &mut self.asked;
         let theirs = self.chats.iter_mut().filter(|(_, one)| one.owner == owner);
         #[cfg(test)]
         let theirs = theirs.skip(usize::from(self.mutation == Some(Mutation::ForgetsAChat)));
-        theirs.map(|(chat, one)| one.watch(*chat)).collect()
+        theirs.map(|(chat, one)| one.watch(*chat, asked)).collect()
     }
 
     /// The chats for which this holds are owned by this node, as the table says.
@@ -123,7 +130,7 @@ impl Edge {
         for (chat, one) in &mut self.chats {
             if is_theirs(*chat) && (one.owner != owner || one.is_given_up) {
                 (one.owner, one.is_given_up) = (owner, false);
-                effects.push(one.watch(*chat));
+                effects.push(one.watch(*chat, &mut self.asked));
             }
         }
         effects
@@ -140,7 +147,7 @@ impl Edge {
             match owner(chat) {
                 Some(owner) => {
                     (one.owner, one.is_given_up) = (owner, false);
-                    effects.push(one.watch(chat));
+                    effects.push(one.watch(chat, &mut self.asked));
                 }
                 None => _ = self.given_up.insert(chat),
             }
@@ -151,7 +158,7 @@ impl Edge {
     /// Watches again what has not been answered for long.
     pub fn ask_unanswered(&mut self) -> Vec<Effect> {
         let waiting = self.chats.iter_mut().filter(|(_, one)| one.is_unanswered);
-        waiting.map(|(chat, one)| one.watch(*chat)).collect()
+        waiting.map(|(chat, one)| one.ask(*chat)).collect()
     }
 
     /// Chats of which it is not known who may still read them, and what is new: while that
@@ -170,19 +177,14 @@ impl Edge {
         };
         match say {
             Say::Watching {
-                newest, refused, ..
+                newest,
+                refused,
+                number,
+                ..
             } => {
-                one.is_unanswered = false;
-                let mut effects = self.end(chat, refused);
-                let Some(one) = self.chats.get_mut(&chat) else {
-                    return effects;
-                };
-                // What is between comes behind this, or is in the store.
-                if one.newest.is_none_or(|known| known < newest) {
-                    one.newest = Some(newest);
-                    effects.push(Effect::Begin { chat, newest });
-                }
-                effects
+                // The answer to an earlier question says nothing of who came since.
+                one.is_unanswered &= number != one.number;
+                self.looked(chat, newest, refused)
             }
             Say::Entries { first, count, .. } => one.append(
                 chat,
@@ -198,6 +200,30 @@ impl Edge {
                 Vec::new()
             }
         }
+    }
+
+    /// Takes in what was found in the store. It is no answer of the owner, who may not
+    /// know who reads here: as long as there is none, the store is looked at again.
+    pub fn looked(
+        &mut self,
+        chat: ChatId,
+        newest: Seq,
+        refused: BTreeSet<UserName>,
+    ) -> Vec<Effect> {
+        let mut effects = self.end(chat, refused);
+        let Some(one) = self.chats.get_mut(&chat) else {
+            return effects;
+        };
+        #[cfg(test)]
+        if self.mutation == Some(Mutation::TakesALookForAnAnswer) {
+            one.is_unanswered = false;
+        }
+        // What is between comes behind this, or is in the store.
+        if one.newest.is_none_or(|known| known < newest) {
+            one.newest = Some(newest);
+            effects.push(Effect::Begin { chat, newest });
+        }
+        effects
     }
 
     fn end(&mut self, chat: ChatId, users: BTreeSet<UserName>) -> Vec<Effect> {
@@ -224,12 +250,18 @@ impl Edge {
 }
 
 impl Followed {
-    fn watch(&mut self, chat: ChatId) -> Effect {
-        self.is_unanswered = true;
+    fn watch(&mut self, chat: ChatId, asked: &mut u64) -> Effect {
+        *asked += 1;
+        (self.number, self.is_unanswered) = (*asked, true);
+        self.ask(chat)
+    }
+
+    fn ask(&self, chat: ChatId) -> Effect {
         let ask = Ask::Watch {
             chat,
             newest: self.newest,
             users: self.users.keys().cloned().collect(),
+            number: self.number,
         };
         Effect::Ask(self.owner, ask)
     }
@@ -267,5 +299,40 @@ impl Followed {
                 Effect::Append { chat, first, count },
             ],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{chat_id, user};
+
+    #[test]
+    fn p7_only_the_answer_to_the_last_question_says_who_may_read() {
+        let (chat, owner) = (chat_id(1), NodeId(1));
+        let mut edge = Edge::default();
+        let mut join = |name| match edge.join(chat, user(name), owner) {
+            Some(Effect::Ask(_, Ask::Watch { number, .. })) => number,
+            other => panic!("{other:?}"),
+        };
+        let (first, last) = (join("ann"), join("bob"));
+        let answer = |number| Say::Watching {
+            chat,
+            newest: 0,
+            refused: BTreeSet::new(),
+            number,
+        };
+        for number in [first, 0] {
+            edge.said(answer(number));
+            assert_eq!(edge.unanswered().count(), 1, "{number}");
+        }
+        edge.looked(chat, 0, BTreeSet::new());
+        assert_eq!(
+            edge.unanswered().count(),
+            1,
+            "what the store says is no answer"
+        );
+        edge.said(answer(last));
+        assert_eq!(edge.unanswered().count(), 0);
     }
 }

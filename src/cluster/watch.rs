@@ -14,11 +14,12 @@ use crate::domain::{ChatId, Seq, UserName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Send what follows `newest`, and say which of the users, who all read it there, may
-    /// not.
+    /// not. The answer has the same number.
     Watch {
         chat: ChatId,
         newest: Option<Seq>,
         users: BTreeSet<UserName>,
+        number: u64,
     },
     /// Nobody reads it there any more.
     Leave(ChatId),
@@ -28,11 +29,12 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Say {
     /// It is watched. What is behind `newest` comes by itself; what is before it is in the
-    /// store.
+    /// store. The number is that of what this answers; 0 answers nothing.
     Watching {
         chat: ChatId,
         newest: Seq,
         refused: BTreeSet<UserName>,
+        number: u64,
     },
     /// So many messages, from this one on.
     Entries {

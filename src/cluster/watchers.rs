@@ -8,12 +8,20 @@ use crate::domain::{ChatId, NodeId, Seq, UserName};
 /// The edges that watch chats of this node.
 #[derive(Debug, Default)]
 pub struct Watchers {
-    chats: BTreeMap<ChatId, BTreeMap<NodeId, BTreeSet<UserName>>>,
+    chats: BTreeMap<ChatId, BTreeMap<NodeId, Watcher>>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    /// Of its newest question.
+    number: u64,
+    users: BTreeSet<UserName>,
 }
 
 impl Watchers {
     /// An edge watches a chat of this node's whose newest message and oldest message in
-    /// memory are these. What it is told, first of all who of its users may not read.
+    /// memory are these. What it is told, first of all who of its users may not read: they
+    /// get no message any more.
     pub fn watch(
         &mut self,
         edge: NodeId,
@@ -22,24 +30,39 @@ impl Watchers {
         oldest: Seq,
         may_read: impl Fn(&UserName) -> bool,
     ) -> Vec<Say> {
-        let (chat, known, users) = match ask {
+        let (chat, known, users, number) = match ask {
             Ask::Watch {
                 chat,
                 newest,
                 users,
-            } => (chat, newest, users),
+                number,
+            } => (chat, newest, users, number),
             Ask::Leave(chat) => {
                 self.leave(edge, chat);
                 return Vec::new();
             }
         };
+        let edges = self.chats.entry(chat).or_default();
+        if edges.get(&edge).is_some_and(|one| one.number > number) {
+            // It has been overtaken, and says nothing of who came since.
+            return Vec::new();
+        }
         let (stay, refused): (BTreeSet<_>, BTreeSet<_>) = users.into_iter().partition(may_read);
-        if stay.is_empty() {
+        edges.insert(
+            edge,
+            Watcher {
+                number,
+                users: stay,
+            },
+        );
+        if edges[&edge].users.is_empty() {
             self.leave(edge, chat);
-        } else {
-            self.chats.entry(chat).or_default().insert(edge, stay);
         }
         let mut says = Vec::new();
+        if !refused.is_empty() {
+            let users = refused.clone();
+            says.push(Say::Removed { chat, users });
+        }
         if let Some(known) = known
             && known < newest
             && known + 1 >= oldest
@@ -51,6 +74,7 @@ impl Watchers {
             chat,
             newest,
             refused,
+            number,
         });
         says
     }
@@ -69,9 +93,9 @@ impl Watchers {
             return Vec::new();
         };
         let mut told = Vec::new();
-        for (edge, readers) in edges {
-            let gone: BTreeSet<UserName> = readers.intersection(users).cloned().collect();
-            readers.retain(|user| !gone.contains(user));
+        for (edge, one) in edges {
+            let gone: BTreeSet<UserName> = one.users.intersection(users).cloned().collect();
+            one.users.retain(|user| !gone.contains(user));
             if !gone.is_empty() {
                 told.push((*edge, Say::Removed { chat, users: gone }));
             }
@@ -110,5 +134,55 @@ impl Watchers {
                 self.chats.remove(&chat);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{chat_id, user};
+
+    const EDGE: NodeId = NodeId(7);
+
+    fn watch(watchers: &mut Watchers, number: u64, users: &[&str], known: Seq) -> Vec<Say> {
+        let ask = Ask::Watch {
+            chat: chat_id(1),
+            newest: Some(known),
+            users: users.iter().map(|name| user(name)).collect(),
+            number,
+        };
+        watchers.watch(EDGE, ask, 9, 1, |who| *who != user("bob"))
+    }
+
+    #[test]
+    fn p7_who_was_removed_hears_so_before_any_message() {
+        let mut watchers = Watchers::default();
+        let says = watch(&mut watchers, 1, &["ann", "bob"], 4);
+        let [
+            Say::Removed { users, .. },
+            Say::Entries {
+                first: 5, count: 5, ..
+            },
+            last,
+        ] = &says[..]
+        else {
+            panic!("{says:?}");
+        };
+        assert_eq!(*users, [user("bob")].into());
+        assert!(matches!(last, Say::Watching { number: 1, .. }), "{last:?}");
+        let says = watch(&mut watchers, 2, &["ann"], 9);
+        assert!(
+            matches!(says[..], [Say::Watching { number: 2, .. }]),
+            "{says:?}"
+        );
+    }
+
+    #[test]
+    fn p7_a_question_that_was_overtaken_takes_nobody_out() {
+        let mut watchers = Watchers::default();
+        watch(&mut watchers, 2, &["ann", "cyd"], 9);
+        assert_eq!(watch(&mut watchers, 1, &["ann"], 9), []);
+        let told = watchers.remove(chat_id(1), &[user("cyd")].into());
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 }

@@ -19,12 +19,15 @@ pub(super) struct Taps {
     all: Mutex<Vec<Arc<Inner>>>,
 }
 
+/// Is called when there is something for a tap. Must not block.
+pub struct Call(Box<dyn Fn() + Send + Sync>);
+
+#[derive(Debug)]
 struct Inner {
     /// It has found nothing and wants to be called.
     waiting: AtomicBool,
     removed: Mutex<Vec<UserName>>,
-    /// Must not block.
-    call: Box<dyn Fn() + Send + Sync>,
+    call: Call,
 }
 
 /// Follows a feed like a reader, and like it holds nothing up: it is a place in the
@@ -49,20 +52,26 @@ pub enum Tapped {
     End(End),
 }
 
-impl fmt::Debug for Inner {
+impl Call {
+    pub fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Box::new(call))
+    }
+}
+
+impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Inner")
+        f.write_str("Call")
     }
 }
 
 impl Tap {
     /// A place behind `cursor`. Once it has found nothing, `call` is called when there
     /// is something.
-    pub fn new(feed: Arc<Feed>, cursor: Seq, call: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(feed: Arc<Feed>, cursor: Seq, call: Call) -> Self {
         let inner = Arc::new(Inner {
             waiting: AtomicBool::new(false),
             removed: Mutex::default(),
-            call: Box::new(call),
+            call,
         });
         feed.followed(1);
         feed.taps.all().push(inner.clone());
@@ -83,10 +92,15 @@ impl Tap {
         self.cursor
     }
 
+    /// Who has been removed since the tap was made, or looked at last.
+    pub fn removed(&mut self) -> Vec<UserName> {
+        std::mem::take(&mut *self.inner.removed())
+    }
+
     /// The next thing to do, with at most about so many bytes, or one message.
     pub fn next(&mut self, most: usize) -> Tapped {
         self.inner.waiting.store(true, Ordering::SeqCst);
-        let removed = std::mem::take(&mut *self.inner.removed());
+        let removed = self.removed();
         if !removed.is_empty() {
             return Tapped::Removed(removed);
         }
@@ -127,7 +141,7 @@ impl Inner {
 
     fn wake(&self) {
         if self.waiting.swap(false, Ordering::SeqCst) {
-            (self.call)();
+            (self.call.0)();
         }
     }
 }
@@ -183,7 +197,7 @@ mod tests {
     fn tap(feed: &Arc<Feed>, cursor: Seq) -> (Tap, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        let call = move || _ = counted.fetch_add(1, Ordering::Relaxed);
+        let call = Call::new(move || _ = counted.fetch_add(1, Ordering::Relaxed));
         (Tap::new(feed.clone(), cursor, call), calls)
     }
 
@@ -237,6 +251,10 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(count(tap.next(1 << 20)), 1);
+        // Whoever makes a tap asks who may read, and whom it missed meanwhile.
+        feed.end_user(&user("cyd"), End::Removed);
+        assert_eq!(tap.removed(), [user("cyd")]);
+        assert!(tap.removed().is_empty());
         feed.end(End::Deleted);
         assert!(matches!(tap.next(1 << 20), Tapped::End(End::Deleted)));
     }

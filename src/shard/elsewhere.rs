@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use super::{handle::Reply, post::Post};
 use crate::{
     domain::{ChatId, NodeId, PARTITIONS, Partition, PostResult, Seq, UserName},
-    feed::Feed,
+    feed::{Feed, Tap},
 };
 
 /// Takes what a shard does not answer for, and what it answers to other nodes. Must not
@@ -24,7 +24,8 @@ pub trait Elsewhere: fmt::Debug + Send + Sync + 'static {
 /// What a shard has for those on another node who read a chat, or want to.
 #[derive(Debug)]
 pub struct Watched {
-    pub feed: Arc<Feed>,
+    /// A place behind `last_seq`, which hears of all who are removed from now on.
+    pub tap: Tap,
     pub last_seq: Seq,
     /// Messages behind that one that are with the writer.
     pub in_flight: usize,

@@ -16,7 +16,7 @@ use crate::{
         Caller, ChatError, ChatId, ClientMessageId, Draft, NodeId, Partition, PostResult, Refusal,
         Seq, UserName,
     },
-    feed::{Feed, Reader, Slot},
+    feed::{Call, Feed, Reader, Slot},
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -79,6 +79,8 @@ pub(super) enum ChatCommand {
         /// Who has to be a member; none if the chat is known to be read there.
         asker: Option<UserName>,
         users: Vec<UserName>,
+        /// Of the tap.
+        call: Call,
         answer: Answer<Watched>,
     },
     Get {
@@ -190,17 +192,20 @@ impl ShardHandle {
         }
     }
 
-    /// What a node needs to follow the chat, or to let a user read it there.
+    /// What a node needs to follow the chat, or to let a user read it there; `call` is the
+    /// tap's.
     pub async fn watch(
         &self,
         chat: ChatId,
         asker: Option<UserName>,
         users: Vec<UserName>,
+        call: Call,
     ) -> Result<Watched, ChatError> {
         let (answer, watched) = Answer::new([None, None]);
         let watch = ChatCommand::Watch {
             asker,
             users,
+            call,
             answer,
         };
         match self.commands.send(Command::Chat(chat, watch)).await {

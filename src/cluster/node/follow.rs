@@ -136,11 +136,13 @@ impl Node {
                 chat,
                 newest,
                 users,
+                number,
             } => {
                 let watch = wire::Watch {
                     chat: chat.get(),
                     newest,
                     users: read::names(&users),
+                    number,
                 };
                 self.watches.insert((owner, chat), watch);
             }
@@ -159,26 +161,23 @@ impl Node {
 
     pub(super) fn take_watching(&mut self, watching: &wire::Watching) {
         if let Ok(chat) = ChatId::new(watching.chat) {
-            let refused: BTreeSet<UserName> = read::users(&watching.refused);
-            self.heard_of(chat, watching.newest, refused);
+            let effects = self.edge.said(Say::Watching {
+                chat,
+                newest: watching.newest,
+                refused: read::users(&watching.refused),
+                number: watching.number,
+            });
+            self.follow_on(effects);
         }
     }
 
-    fn heard_of(&mut self, chat: ChatId, newest: Seq, refused: BTreeSet<UserName>) {
-        let effects = self.edge.said(Say::Watching {
-            chat,
-            newest,
-            refused,
-        });
-        self.follow_on(effects);
-    }
-
-    pub(super) fn take_entries(&mut self, entries: wire::Entries) {
+    pub(super) fn take_entries(&mut self, from: NodeId, entries: wire::Entries) {
         let Ok(chat) = ChatId::new(entries.chat) else {
             return;
         };
         if !self.feeds.contains_key(&chat) {
-            return;
+            // A question may have come behind the word that nobody reads it here any more.
+            return self.tell(from, Item::Unwatch(entries.chat));
         }
         let read: Result<Vec<Entry>, _> =
             entries.entries.into_iter().map(read::read_entry).collect();
@@ -192,7 +191,8 @@ impl Node {
             // They are found in the store.
             Err(error) => {
                 log_limited!(WARN, %chat, error = %error, "another node's messages can't be read");
-                self.heard_of(chat, entries.first, BTreeSet::new());
+                let effects = self.edge.looked(chat, entries.first, BTreeSet::new());
+                self.follow_on(effects);
             }
         }
     }
@@ -227,7 +227,9 @@ impl Node {
     pub(super) fn looked(&mut self, found: Vec<(ChatId, Seq, Vec<UserName>)>) {
         self.looking_ended();
         for (chat, newest, strangers) in found {
-            self.heard_of(chat, newest, strangers.into_iter().collect());
+            let strangers = strangers.into_iter().collect();
+            let effects = self.edge.looked(chat, newest, strangers);
+            self.follow_on(effects);
         }
     }
 }

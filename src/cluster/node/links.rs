@@ -146,7 +146,7 @@ impl Node {
             Item::Outcome(outcome) => self.take_outcome(from, outcome),
             Item::Answer(answer) => self.take_answer(from, answer),
             Item::Watching(watching) => self.take_watching(&watching),
-            Item::Entries(entries) => self.take_entries(entries),
+            Item::Entries(entries) => self.take_entries(from, entries),
             Item::Removed(removed) => self.take_removed(&removed),
             Item::Ended(ended) => self.take_ended(&ended),
             Item::NotMine(chat) => self.take_not_mine(chat),

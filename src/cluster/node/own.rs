@@ -1,6 +1,6 @@
 //! What other nodes ask of chats that live here.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{Done, Node};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         ChatError, ChatId, ClientMessageId, Draft, Invalid, MessageId, NodeId, Partition,
         PostResult, Refusal, Seq, UserName,
     },
-    feed::{Feed, Tap, Tapped},
+    feed::{self, Feed, Tap, Tapped},
     proto::cluster::{self as wire, answer::Answer, call::Call, item::Item},
     shard::{Post, Reply, ShardHandle, Watched},
 };
@@ -126,8 +126,10 @@ impl Node {
         }
         let shard = self.plan.shards.of(chat).clone();
         let users: Vec<UserName> = read::users(&watch.users);
+        let news = self.plan.news.clone();
         self.run_beside(async move {
-            let watched = shard.watch(chat, None, users).await;
+            let call = feed::Call::new(move || news.tapped(chat));
+            let watched = shard.watch(chat, None, users, call).await;
             if let Err(ChatError::Unavailable | ChatError::Busy { .. }) = watched {
                 tokio::time::sleep(WATCH_AGAIN).await;
                 return Done::WatchAgain(from, watch);
@@ -148,17 +150,20 @@ impl Node {
         let users: BTreeSet<UserName> = read::users(&watch.users);
         match watched {
             Ok(watched) if self.lives_here(chat) => {
-                self.tap(chat, &watched);
-                let Some(tap) = self.taps.get(&chat) else {
-                    return;
-                };
-                let (newest, feed) = (tap.cursor(), tap.feed().clone());
+                // What was tapped before is told first, so that the removals of which its
+                // tap tells later are those behind what this one has heard.
+                self.pump(chat);
+                let mut tap = watched.tap;
+                let mut refused: BTreeSet<UserName> = watched.refused.into_iter().collect();
+                refused.extend(tap.removed());
+                let (newest, feed) = self.tap(chat, tap);
                 let ask = Ask::Watch {
                     chat,
                     newest: watch.newest,
                     users,
+                    number: watch.number,
                 };
-                let may_read = |user: &UserName| !watched.refused.contains(user);
+                let may_read = |user: &UserName| !refused.contains(user);
                 let says = self
                     .watchers
                     .watch(from, ask, newest, feed.first(), may_read);
@@ -186,16 +191,14 @@ impl Node {
         }
     }
 
-    /// Sees to it that the chat's feed is tapped, and that what was tapped is told.
-    fn tap(&mut self, chat: ChatId, watched: &Watched) {
-        let is_this = |tap: &Tap| std::sync::Arc::ptr_eq(tap.feed(), &watched.feed);
+    /// Taps the chat's feed, unless it is tapped: where the tap is, and the feed.
+    fn tap(&mut self, chat: ChatId, tap: Tap) -> (Seq, Arc<Feed>) {
+        let is_this = |one: &Tap| Arc::ptr_eq(one.feed(), tap.feed());
         if !self.taps.get(&chat).is_some_and(is_this) {
-            let news = self.plan.news.clone();
-            let call = move || news.tapped(chat);
-            let tap = Tap::new(watched.feed.clone(), watched.last_seq, call);
             self.taps.insert(chat, tap);
         }
-        self.pump(chat);
+        let tap = &self.taps[&chat];
+        (tap.cursor(), tap.feed().clone())
     }
 
     /// Nobody watches the chat any more.
@@ -224,6 +227,7 @@ impl Node {
                         chat: chat.get(),
                         newest,
                         refused: Vec::new(),
+                        number: 0,
                     };
                     self.tell_watchers(chat, &Item::Watching(watching));
                 }
@@ -260,10 +264,12 @@ impl Node {
                 chat,
                 newest,
                 refused,
+                number,
             } => Item::Watching(wire::Watching {
                 chat: chat.get(),
                 newest,
                 refused: read::names(&refused),
+                number,
             }),
             Say::Entries { chat, first, count } => {
                 // In pieces, since the bus takes messages up to a size.
@@ -302,7 +308,8 @@ async fn may_join(
     user: UserName,
     after_seq: Option<Seq>,
 ) -> Result<Answer, ChatError> {
-    let watched = shard.watch(chat, Some(user.clone()), vec![user]).await?;
+    let (asker, call) = (Some(user.clone()), feed::Call::new(|| ()));
+    let watched = shard.watch(chat, asker, vec![user], call).await?;
     if !watched.refused.is_empty() {
         return Err(ChatError::NotMember);
     }

@@ -209,7 +209,12 @@ impl Following {
                 let effect = node.edge.leave(reader.chat, &reader.user);
                 self.effects(at, effect);
             }
-            23 if self.rng.u8(..8) == 0 && chat.members.remove(&who) => {
+            // Whoever was removed is a member again, some time.
+            23 if self.rng.u8(..8) == 0 && !chat.members.contains(&who) => {
+                chat.removed.remove(&who);
+                chat.members.insert(who);
+            }
+            24 if self.rng.u8(..2) == 0 && chat.members.remove(&who) => {
                 chat.removed.insert(who.clone(), self.now);
                 let told = self.nodes[owner].watchers.remove(id, &[who].into());
                 for (edge, say) in told {
@@ -227,7 +232,7 @@ impl Following {
         );
         match self.rng.u16(..2_000) {
             0..6 => {
-                let until = self.now + self.rng.u64(10..3_000);
+                let until = self.now + self.rng.u64(10..8_000);
                 self.cut.insert((from, to), until);
             }
             6 => {
@@ -279,15 +284,12 @@ impl Following {
                     .unwrap_or_default();
                 let is_deaf = heard + DEAF <= self.now
                     || self.nodes[at].edge.unanswered().any(|chat| chat == *id);
-                if !is_deaf || !self.nodes[at].feeds.contains_key(id) {
+                if !is_deaf || self.nodes[at].edge.owner(*id).is_none() {
                     continue;
                 }
-                let say = Say::Watching {
-                    chat: *id,
-                    newest: chat.log.len() as Seq,
-                    refused: chat.removed.keys().cloned().collect(),
-                };
-                let effects = self.nodes[at].edge.said(say);
+                let newest = chat.log.len() as Seq;
+                let refused = chat.removed.keys().cloned().collect();
+                let effects = self.nodes[at].edge.looked(*id, newest, refused);
                 self.nodes[at].handle(effects, &mut self.begun);
             }
         }

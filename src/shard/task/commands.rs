@@ -6,7 +6,7 @@ use super::{MAX_WAITING_CALLS, Shard, ShardSettings, adjust};
 use crate::{
     domain::{ChatError, ChatId, Refusal, Seq, UserName},
     fault::{self, Fault},
-    feed::{History, Reader, Slot},
+    feed::{History, Reader, Slot, Tap},
     shard::{
         active::{Active, Place, refuse},
         elsewhere::Watched,
@@ -70,10 +70,15 @@ impl Shard {
                 let seen = active.check_may_see(&caller);
                 answer.send(seen.map(|()| (active.chat.record(), active.chat.in_flight())));
             }
-            ChatCommand::Watch { users, answer, .. } if !active.is_ending() => {
+            ChatCommand::Watch {
+                users,
+                call,
+                answer,
+                ..
+            } if !active.is_ending() => {
                 let is_none = |user: &UserName| !active.chat.members().contains(user);
                 answer.send(Ok(Watched {
-                    feed: active.feed.clone(),
+                    tap: Tap::new(active.feed.clone(), active.chat.last_seq(), call),
                     last_seq: active.chat.last_seq(),
                     in_flight: active.chat.in_flight(),
                     refused: users.into_iter().filter(is_none).collect(),
