@@ -241,6 +241,7 @@ impl App {
                     news: &news,
                     memory: memory.followed(),
                     address: address.to_string(),
+                    traces: telemetry.traces.clone(),
                 };
                 Some(node::join(&config, cluster, &opened, parts).await?)
             }

@@ -139,7 +139,7 @@ impl Chats {
         span: Option<SpanRef>,
     ) -> impl Future<Output = PostResult> + use<> {
         match self.elsewhere(chat) {
-            Some(cluster) => Either::Left(cluster.post(chat, from, draft, deadline)),
+            Some(cluster) => Either::Left(cluster.post(chat, from, draft, deadline, span)),
             None => Either::Right(self.shards.of(chat).post(chat, from, draft, deadline, span)),
         }
     }
@@ -157,7 +157,9 @@ impl Chats {
         now: impl Fn() -> Instant,
     ) -> impl Future<Output = ()> {
         match self.elsewhere(chat) {
-            Some(cluster) => Either::Left(cluster.post_on_stream(chat, slot, draft, timeout, now)),
+            Some(cluster) => {
+                Either::Left(cluster.post_on_stream(chat, slot, draft, timeout, span, now))
+            }
             None => {
                 let shard = self.shards.of(chat);
                 Either::Right(shard.post_on_stream(chat, slot, draft, timeout, span, now))

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     Result,
@@ -75,7 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
             drop(alone);
 
             let owner = Node::start(common, Some(&nats), "owner")?;
-            owner.until(|text| text.contains("\"partitions\":256"))?;
+            owner.until(owns_all)?;
             let (local, _) = owner.posts(common, options, &[])?;
             tell(report, "owner", &local);
             let calm = owner.calm(common, options)?;
@@ -86,9 +87,9 @@ pub fn run(options: &Options) -> Result<()> {
             report.add("owner", "deliveries a second", deliveries.0.rate());
 
             let edge = Node::start(common, Some(&nats), "edge")?;
-            edge.until(|text| text.matches("\"up\"").count() == 2)?;
+            edge.until(|status| named(status, "state", "up") == 2)?;
             edge.ask("PUT", "drain edge")?;
-            owner.until(|text| text.contains("\"partitions\":256"))?;
+            owner.until(owns_all)?;
             let others = [owner.pid(), nats.pid()];
             let (forwarded, used) = edge.posts(common, options, &others)?;
             tell(report, "edge", &forwarded);
@@ -202,16 +203,20 @@ impl Node {
         }
     }
 
-    /// Waits until the node says so.
-    fn until(&self, is_so: impl Fn(&str) -> bool) -> Result<()> {
+    /// Waits until what the node says of the cluster is so.
+    fn until(&self, is_so: impl Fn(&Value) -> bool) -> Result<()> {
         let begun = Instant::now();
-        while !is_so(&self.ask("GET", "")?) {
+        loop {
+            let answer = self.ask("GET", "")?;
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+            if is_so(&serde_json::from_str(body)?) {
+                return Ok(());
+            }
             if begun.elapsed() > PATIENCE {
                 return Err("the nodes do not settle".into());
             }
             thread::sleep(Duration::from_millis(100));
         }
-        Ok(())
     }
 
     /// Posts through this node; what it has used, and what others have.
@@ -290,6 +295,20 @@ async fn beside(
     };
     let (measured, used) = futures_util::future::join(load, watched).await;
     Ok((measured?, used?))
+}
+
+/// Whether the node that says this owns all chats. Others may be known that did, in an
+/// earlier run.
+fn owns_all(status: &Value) -> bool {
+    let nodes = status["nodes"].as_array().into_iter().flatten();
+    let mut own = nodes.filter(|node| node["id"] == status["node"]);
+    own.any(|node| node["partitions"] == 256)
+}
+
+/// How many nodes have this value there.
+fn named(status: &Value, field: &str, value: &str) -> usize {
+    let nodes = status["nodes"].as_array().into_iter().flatten();
+    nodes.filter(|node| node[field] == value).count()
 }
 
 fn free_port() -> Result<u16> {

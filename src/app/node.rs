@@ -21,6 +21,7 @@ use crate::{
         StoreResult,
         postgres::{self, PostgresStore},
     },
+    telemetry::Traces,
 };
 
 /// The core that speaks with other nodes.
@@ -37,6 +38,7 @@ pub struct Parts<'a> {
     pub memory: usize,
     /// Where clients reach it, for people.
     pub address: String,
+    pub traces: Traces,
 }
 
 /// Where the bus is.
@@ -79,6 +81,7 @@ pub async fn join(
         wakes: parts.wakes.clone(),
         history: parts.history.clone(),
         news: parts.news.clone(),
+        traces: parts.traces,
         core: CORE,
     };
     let (cluster, node) = Node::join(plan).await.map_err(AppError::Join)?;

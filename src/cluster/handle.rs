@@ -19,6 +19,7 @@ use crate::{
     feed::{Reader, Slot},
     shard::{Post, Reply},
     store::ChatRecord,
+    telemetry::SpanRef,
 };
 
 /// What may wait for the node's task.
@@ -124,13 +125,14 @@ impl Cluster {
         from: UserName,
         draft: Draft,
         deadline: Instant,
+        span: Option<SpanRef>,
     ) -> impl Future<Output = PostResult> + use<> {
         let (caller, answer) = oneshot::channel();
         let post = Post {
             from,
             draft,
             id: None,
-            span: None,
+            span: span.map(Box::new),
             deadline,
             reply: Reply::Call(caller),
         };
@@ -151,6 +153,7 @@ impl Cluster {
         slot: &Arc<Slot>,
         draft: Draft,
         timeout: Duration,
+        span: Option<SpanRef>,
         now: impl Fn() -> Instant,
     ) {
         poll_fn(|cx| slot.poll_post(cx)).await;
@@ -164,7 +167,7 @@ impl Cluster {
                 from: slot.user().clone(),
                 draft,
                 id: None,
-                span: None,
+                span: span.map(Box::new),
                 deadline: now() + timeout,
                 reply: Reply::Stream(slot.clone(), id),
             },

@@ -45,6 +45,7 @@ use crate::{
     proto::cluster as wire,
     shard::Shards,
     store::StoreError,
+    telemetry::{CallSpan, Traces},
 };
 
 /// Between two looks at the time.
@@ -86,6 +87,7 @@ pub struct NodePlan {
     pub history: Arc<History>,
     /// What shards leave for the node.
     pub news: Shared,
+    pub traces: Traces,
     /// The core that runs it.
     pub core: usize,
 }
@@ -139,6 +141,8 @@ pub struct Node {
 
     /// Chats that live here and are read on other nodes.
     watchers: Watchers,
+    /// Sampled posts of other nodes that are under way.
+    spans: AHashMap<(NodeId, u64), CallSpan>,
     taps: AHashMap<ChatId, Tap>,
     tapped: BTreeSet<ChatId>,
 }
@@ -191,6 +195,7 @@ impl Node {
             watches: BTreeMap::new(),
             woken: Vec::new(),
             watchers: Watchers::default(),
+            spans: AHashMap::new(),
             taps: AHashMap::new(),
             tapped: BTreeSet::new(),
             plan,

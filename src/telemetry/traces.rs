@@ -136,6 +136,19 @@ impl Traces {
         })
     }
 
+    /// The span of a post that another node has passed on, as a child of that node's.
+    pub fn passed(&self, parent: SpanRef) -> Option<CallSpan> {
+        let exported = self.0.as_ref()?;
+        let builder = exported
+            .tracer
+            .span_builder("post of another node")
+            .with_kind(SpanKind::Server);
+        Some(CallSpan {
+            span: start(exported, builder, Some(parent)),
+            is_unproven: false,
+        })
+    }
+
     /// The span of a batch that carries sampled sends: a child of the first and
     /// linked to all.
     pub fn batch(&self, sends: &[SpanRef]) -> Option<BatchSpan> {
@@ -257,6 +270,12 @@ impl SpanRef {
     /// The trace's id, as tools show it.
     pub fn trace_id(self) -> String {
         TraceId::from_bytes(self.trace).to_string()
+    }
+
+    /// The sampled span that such a header names.
+    pub fn from_traceparent(header: &str) -> Option<Self> {
+        let (span, is_sampled) = parse(header.as_bytes())?;
+        is_sampled.then_some(span)
     }
 
     /// The header that makes a call to another service part of this trace.

@@ -15,6 +15,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tonic::{Response, Status};
 
 use super::*;
+use crate::cluster::nodes::Nodes;
 use crate::guarded::{
     keys::Key,
     peer::{Answer, Peer},
@@ -129,6 +130,44 @@ async fn one_trace_goes_from_the_callers_traceparent_to_the_commit() {
     assert_eq!(batch.links[0].span_id, call.span_id);
     assert!(batch.start_time_unix_nano >= call.start_time_unix_nano);
     assert!(batch.end_time_unix_nano <= call.end_time_unix_nano + 50_000_000);
+}
+
+/// Every post of one user through one node; some chats live on the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_goes_through_both_nodes_to_the_commit() {
+    let collector = Collector::default();
+    let (address, _tasks) = start(collector.clone()).await;
+    let endpoint = format!("http://{address}");
+    let options = ["--otlp-endpoint", &endpoint, "--trace-sample", "0"];
+    let nodes = Nodes::start_with(2, &options).await;
+    let address = format!("http://{}", nodes.all[0].address());
+    let mut client = ChatV1Client::connect(address).await.unwrap();
+    for _ in 0..16 {
+        let chat = create(&mut client).await;
+        let mut send = by("alice", text(chat, "hello"));
+        let parent = format!("00-{TRACE}-{CALLER}-01");
+        let metadata = send.metadata_mut();
+        metadata.insert("traceparent", parent.parse().unwrap());
+        client.send_message(send).await.unwrap();
+    }
+    let start = Instant::now();
+    loop {
+        let spans = collector.0.lock().unwrap().clone();
+        let named = |name| spans.iter().filter(move |span: &&Span| span.name == name);
+        let passed: Vec<&Span> = named("post of another node").collect();
+        let is_whole = |passed: &&Span| {
+            let mut calls = named("chat_v1.ChatV1/SendMessage");
+            let mut batches = named("commit batch");
+            calls.any(|call| call.span_id == passed.parent_span_id)
+                && batches.any(|batch| batch.parent_span_id == passed.span_id)
+        };
+        if !passed.is_empty() && passed.iter().all(is_whole) {
+            assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{spans:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// While one commit is under way the next batch grows, and its span names every

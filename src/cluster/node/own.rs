@@ -16,7 +16,12 @@ use crate::{
     feed::{self, Feed, Tap, Tapped},
     proto::cluster::{self as wire, answer::Answer, call::Call, item::Item},
     shard::{Post, Reply, ShardHandle, Watched},
+    telemetry::SpanRef,
 };
+
+/// Codes of gRPC, as they are in spans.
+const OK: i32 = 0;
+const UNKNOWN: i32 = 2;
 
 /// Before a chat that the store could not give is asked for again.
 const WATCH_AGAIN: Duration = Duration::from_millis(200);
@@ -28,8 +33,15 @@ impl Node {
 
     pub(super) fn take_post(&mut self, from: NodeId, post: wire::Post) {
         let ask = post.ask;
+        let parent = post.traceparent.as_deref();
+        let parent = parent.and_then(SpanRef::from_traceparent);
         match self.read_post(from, post) {
-            Ok((chat, post)) if self.lives_here(chat) => {
+            Ok((chat, mut post)) if self.lives_here(chat) => {
+                let span = parent.and_then(|parent| self.plan.traces.passed(parent));
+                if let Some(span) = span {
+                    post.span = Some(Box::new(span.reference()));
+                    self.spans.insert((from, ask), span);
+                }
                 self.plan.shards.of(chat).pass(chat, post);
             }
             Ok(_) => self.moved_post(from, ask),
@@ -65,6 +77,9 @@ impl Node {
 
     /// A post that another node has asked for has left its shard.
     pub(super) fn answer_post(&mut self, to: NodeId, ask: u64, result: PostResult) {
+        if let Some(span) = self.spans.remove(&(to, ask)) {
+            span.end(result.as_ref().map_or(UNKNOWN, |_| OK));
+        }
         self.tell(to, read::outcome(ask, result));
     }
 

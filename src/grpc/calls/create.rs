@@ -19,15 +19,14 @@ impl Calls {
         call: Call,
         request: proto::CreateRequest,
     ) -> Result<proto::CreateResponse, Problem> {
-        let others = {
-            // Not kept while the call waits.
-            let names = request.info.unwrap_or_default().usernames;
-            validate::users("info.usernames", &names, self.limits.max_members)?
-        };
-        validate::new_names("info.usernames", &others)?;
         validate::new_names("authorization", std::slice::from_ref(call.user()))?;
-        let turn = self.chats.turn_to_change(call.user(), others.len());
+        let names = request.info.unwrap_or_default().usernames;
+        // Names are not looked at before it is their user's turn.
+        let turn = self.chats.turn_to_change(call.user(), names.len());
         let turn = call.within(turn).await?;
+        let others = validate::users("info.usernames", &names, self.limits.max_members)?;
+        drop(names);
+        validate::new_names("info.usernames", &others)?;
         self.may_add(&call, "info.usernames", &others).await?;
         let mut members = vec![call.user().clone()];
         members.extend(others.into_iter().filter(|user| user != call.user()));

@@ -46,6 +46,7 @@ impl What {
                     .as_ref()
                     .map(|id| id.to_string()),
                 left_micros: post.deadline.saturating_duration_since(now).as_micros() as u64,
+                traceparent: post.span.as_ref().map(|span| span.traceparent()),
             }),
             Self::Call(Asked::Get(caller), _) => call(caller, Call::Get(wire::Nothing {})),
             Self::Call(Asked::Add(caller, users), _) => {
