@@ -250,6 +250,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         self.lineage().map_or(0, |lineage| lineage.borrow().number)
     }
 
+    /// Opens the connections that are needed at first, so that nobody waits for that
+    /// later. What can't be opened now is opened when it is needed.
+    async fn warm(&self, _deadline: Instant) {}
+
     /// Whether the store answers.
     async fn ping(&self, deadline: Instant) -> StoreResult<()>;
 

@@ -1,6 +1,7 @@
 //! Several nodes over one database and one NATS: any client on any node, and nothing lost
 //! when one dies.
 
+mod alike;
 pub mod nodes;
 mod work;
 

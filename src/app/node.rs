@@ -24,6 +24,9 @@ use crate::{
     telemetry::Traces,
 };
 
+/// How long the start waits for connections that the first writes need.
+const WARM: Duration = Duration::from_secs(2);
+
 /// The core that speaks with other nodes.
 const CORE: usize = 0;
 
@@ -85,6 +88,8 @@ pub async fn join(
         core: CORE,
     };
     let (cluster, node) = Node::join(plan).await.map_err(AppError::Join)?;
+    // What it takes over waits for no connection.
+    opened.store.warm(Instant::now() + WARM).await;
     parts.cores.spawner(CORE).spawn_vital("node", node.run());
     Ok(cluster)
 }

@@ -207,6 +207,10 @@ impl Store for FaultyStore {
         self.inner.last_seqs(chats, deadline).await
     }
 
+    async fn warm(&self, deadline: Instant) {
+        self.inner.warm(deadline).await;
+    }
+
     async fn ping(&self, deadline: Instant) -> StoreResult<()> {
         self.inner.ping(deadline).await
     }

@@ -85,7 +85,8 @@ impl Feed {
 
     /// The users who read, and how many streams each has. From now on `act` is called for
     /// each of those streams, and for each that comes, when it has gone, unless its user
-    /// was removed before ([`Feed::end_user`]); it must not block. It takes the place of whatever was called before.
+    /// was removed before ([`Feed::end_user`]); it must not block. It takes the place of
+    /// whatever was called before.
     pub fn follow(
         &self,
         act: impl Fn(&UserName) + Send + Sync + 'static,

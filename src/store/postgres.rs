@@ -44,7 +44,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::{join_all, join4};
+use futures_util::future::{join, join_all, join4};
 use tokio::sync::{Notify, watch};
 
 use self::{
@@ -64,6 +64,9 @@ pub use error::{ConnectError, OpenError};
 pub use migrate::Inspection;
 pub use registry::Registry;
 pub use settings::{Settings, Spawner};
+
+/// Readings at once for which there are connections before anybody reads.
+const WARM_READERS: usize = 2;
 
 pub struct PostgresStore {
     connector: Connector,
@@ -302,6 +305,16 @@ impl Store for PostgresStore {
 
     fn lineage(&self) -> Option<watch::Receiver<Lineage>> {
         Some(self.connector.servers().watch())
+    }
+
+    async fn warm(&self, deadline: Instant) {
+        let lanes = join_all(self.lanes.iter().map(|lane| lane.warm()));
+        let reads = join_all((0..WARM_READERS).map(|_| self.pool.ping(deadline)));
+        let late = tokio::time::sleep_until(deadline.into());
+        tokio::select! {
+            _ = join(lanes, reads) => {}
+            () = late => {}
+        }
     }
 
     async fn ping(&self, deadline: Instant) -> StoreResult<()> {

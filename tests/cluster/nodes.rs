@@ -69,7 +69,7 @@ static ONE: Mutex<()> = Mutex::const_new(());
 pub struct Nodes {
     pub all: Vec<Server>,
     pub nats: Nats,
-    _pg: Pg,
+    pub pg: Pg,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -90,13 +90,18 @@ impl Nodes {
             // A window (P5) that holds all that a chat gets in one test: some retries come
             // late.
             let window = ["--ring", "16384", "--ring-bytes", "16MiB"];
-            let options = [&options[..], &window[..], extra].concat();
+            let window = if extra.contains(&"--ring") {
+                &[]
+            } else {
+                &window[..]
+            };
+            let options = [&options[..], window, extra].concat();
             all.push(Server::start(&options).await);
         }
         let nodes = Self {
             all,
             nats,
-            _pg: pg,
+            pg,
             _one: one,
         };
         nodes.balanced(count).await;

@@ -154,6 +154,15 @@ impl Lane {
         }
     }
 
+    /// Connects, so that the first batch finds a session.
+    pub async fn warm(&self) {
+        let mut state = self.state.lock().await;
+        // The first batch says what is wrong.
+        if let Ok(link) = self.link(&mut state).await {
+            state.link = Some(link);
+        }
+    }
+
     /// Whether the row is there for good: the transaction that sees it writes a
     /// record of its own, and a commit that has written nothing would wait neither
     /// for the disk nor for a standby. Both happen in one transaction, since after
