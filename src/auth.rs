@@ -28,6 +28,7 @@ use futures_util::future::BoxFuture;
 use crate::domain::{Origin, Timestamp, UserName};
 
 pub(crate) use crypto::install as install_crypto;
+pub(crate) use secret::check as check_secret;
 
 pub use cache::{Cache, CacheSettings};
 pub use dev::DevAuth;

@@ -80,15 +80,22 @@ impl Chats {
 
     /// Asks the chat's shard or its node, and again for as long as the chat is on its way
     /// from one place to another.
-    async fn ask(&self, chat: ChatId, asked: Asked) -> Result<Answered, ChatError> {
+    /// `turn`: a change that has its turn already.
+    async fn ask(
+        &self,
+        chat: ChatId,
+        asked: Asked,
+        mut turn: Option<Places>,
+    ) -> Result<Answered, ChatError> {
         let Some(cluster) = &self.cluster else {
-            return self.ask_shard(chat, asked).await;
+            return self.ask_shard(chat, asked, turn).await;
         };
         loop {
+            let turn = turn.take();
             let answer = match cluster.serves(chat) {
-                true => self.ask_shard(chat, asked.clone()).await,
+                true => self.ask_shard(chat, asked.clone(), turn).await,
                 false => {
-                    let _turn = self.turn(&asked).await?;
+                    let _turn = self.turn(&asked, turn).await?;
                     cluster.ask(chat, asked.clone()).await
                 }
             };
@@ -99,9 +106,14 @@ impl Chats {
         }
     }
 
-    async fn ask_shard(&self, chat: ChatId, asked: Asked) -> Result<Answered, ChatError> {
+    async fn ask_shard(
+        &self,
+        chat: ChatId,
+        asked: Asked,
+        turn: Option<Places>,
+    ) -> Result<Answered, ChatError> {
         let shard = self.shards.of(chat);
-        let turn = self.turn(&asked).await?;
+        let turn = self.turn(&asked, turn).await?;
         let (record, count) = match asked {
             Asked::Get(caller) => shard.get(chat, caller).await?,
             Asked::Add(caller, users) => shard.add_members(chat, caller, users, turn).await?,
@@ -114,8 +126,11 @@ impl Chats {
         Ok(Answered::Described(record, count))
     }
 
-    /// The turn that a change needs.
-    async fn turn(&self, asked: &Asked) -> Result<Option<Places>, ChatError> {
+    /// The turn that a change needs, if it does not have it.
+    async fn turn(&self, asked: &Asked, turn: Option<Places>) -> Result<Option<Places>, ChatError> {
+        if turn.is_some() {
+            return Ok(turn);
+        }
         let (caller, names) = match asked {
             Asked::Get(_) => return Ok(None),
             Asked::Add(caller, users) | Asked::Remove(caller, users) => (caller, users.len()),
@@ -205,11 +220,11 @@ impl Chats {
         chat: ChatId,
         caller: Caller,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        described(self.ask(chat, Asked::Get(caller)).await?)
+        described(self.ask(chat, Asked::Get(caller), None).await?)
     }
 
-    /// Adds members to the end of the list; answers with the chat as it then is,
-    /// and how many are new.
+    /// Adds members to the end of the list, in a turn that [`Self::turn_to_change`] has
+    /// given; answers with the chat as it then is, and how many are new.
     ///
     /// # Errors
     /// If the caller may not, or there would be too many.
@@ -218,8 +233,12 @@ impl Chats {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
+        turn: Places,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        described(self.ask(chat, Asked::Add(caller, users)).await?)
+        described(
+            self.ask(chat, Asked::Add(caller, users), Some(turn))
+                .await?,
+        )
     }
 
     /// Removes members and ends their streams; answers as [`Self::add_members`] does.
@@ -231,8 +250,12 @@ impl Chats {
         chat: ChatId,
         caller: Caller,
         users: Vec<UserName>,
+        turn: Places,
     ) -> Result<(ChatRecord, usize), ChatError> {
-        described(self.ask(chat, Asked::Remove(caller, users)).await?)
+        described(
+            self.ask(chat, Asked::Remove(caller, users), Some(turn))
+                .await?,
+        )
     }
 
     /// Deletes a chat and ends its streams.
@@ -240,7 +263,8 @@ impl Chats {
     /// # Errors
     /// If the caller may not.
     pub async fn delete(&self, chat: ChatId, caller: Caller) -> Result<(), ChatError> {
-        self.ask(chat, Asked::Delete(caller)).await.map(|_| ())
+        let delete = Asked::Delete(caller);
+        self.ask(chat, delete, None).await.map(|_| ())
     }
 
     /// Sends that wait in mailboxes, all shards together.

@@ -232,3 +232,33 @@ fn p7_from_a_password_to_a_message() {
         }
     }
 }
+
+/// With a secret that others have, anybody makes tokens.
+#[test]
+fn p7_the_auth_service_does_not_start_with_a_secret_that_others_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let hash = text(run(dir, &["auth", "hash"], &format!("{PASSWORD}\n")));
+    let users = format!("[users.bob]\npassword = '{hash}'\n");
+    fs::write(dir.join("users.toml"), users).unwrap();
+    for secret in [
+        "changeme-changeme-changeme-changeme",
+        "<html><body>404 Not Found, and so on</body></html>",
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----",
+    ] {
+        fs::write(dir.join("token.secret"), secret).unwrap();
+        let args = [
+            "auth",
+            "--auth-port",
+            "0",
+            "--users",
+            "users.toml",
+            "--config-path",
+            "",
+        ];
+        let out = run(dir, &args, "");
+        assert_eq!(out.status.code(), Some(1), "{secret}");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(said.contains("secret"), "{said}");
+    }
+}

@@ -6,6 +6,7 @@ mod known;
 mod spellings;
 #[cfg(test)]
 mod tests;
+mod words;
 mod wrapped;
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -32,7 +33,7 @@ const MOST_LAYERS: u32 = 4;
 
 /// Refuses what looks public. It never says what the file holds. It can't know
 /// everything that is public: the bare numbers of a key look like a secret.
-pub(super) fn check(secret: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn check(secret: &[u8]) -> Result<(), &'static str> {
     check_layer(secret, MOST_LAYERS)
 }
 

@@ -222,6 +222,7 @@ impl Shared {
             patience,
             ..
         } = &self.guards;
+        gate.read(&identity.user, 0)?;
         let (place, share) = gate.stream(&identity.user)?;
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);

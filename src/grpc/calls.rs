@@ -255,10 +255,18 @@ impl Calls {
         request: proto::AddMembersRequest,
     ) -> Result<proto::AddMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
+        let turn = self
+            .chats
+            .turn_to_change(call.user(), request.usernames.len());
+        let turn = call.within(turn).await?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
+        drop(request);
         validate::new_names("usernames", &users)?;
-        self.may_add(&call, "usernames", &users).await?;
-        let changed = self.chats.add_members(chat, call.caller(), users);
+        if self.asks_whom_to_add(&call) {
+            self.may_change(&call, chat).await?;
+            self.may_add(&call, "usernames", &users).await?;
+        }
+        let changed = self.chats.add_members(chat, call.caller(), users, turn);
         let (record, count) = call.within(changed).await?;
         match count {
             0 => log_limited!(DEBUG, %chat, user = %call.user(), "no members added"),
@@ -275,8 +283,13 @@ impl Calls {
         request: proto::RemoveMembersRequest,
     ) -> Result<proto::RemoveMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
+        let turn = self
+            .chats
+            .turn_to_change(call.user(), request.usernames.len());
+        let turn = call.within(turn).await?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
-        let changed = self.chats.remove_members(chat, call.caller(), users);
+        drop(request);
+        let changed = self.chats.remove_members(chat, call.caller(), users, turn);
         let (record, count) = call.within(changed).await?;
         match count {
             0 => log_limited!(DEBUG, %chat, user = %call.user(), "no members removed"),

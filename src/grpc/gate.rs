@@ -204,8 +204,8 @@ impl Gate {
             .map_err(|retry| Problem::over(Limit::UserChanges, retry))
     }
 
-    /// Leave for `user` to read a chat, or a page of so many: each hundred count as a
-    /// read more.
+    /// Leave for `user` to read a chat, on a stream too, or a page of so many: each
+    /// hundred count as a read more.
     pub fn read(&self, user: &UserName, page_size: i32) -> Result<(), Problem> {
         let weight = 1 + u32::try_from(page_size).unwrap_or(0) / 100;
         self.pace(self.reads.as_ref(), user, weight)

@@ -1,13 +1,17 @@
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use governor::{
-    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,8 +37,24 @@ const KEPT: usize = 10_000;
 pub struct Bounds {
     names: DefaultKeyedRateLimiter<(Origin, String)>,
     addresses: DefaultKeyedRateLimiter<Origin>,
+    /// Of the addresses and of the names.
+    swept: [Swept; 2],
     checks: Arc<Semaphore>,
     lines: Arc<Lines>,
+}
+
+/// How many counts there may be before those of long ago are let go: twice as many as
+/// there were afterwards, so that not every login looks at all of them.
+#[derive(Default)]
+struct Swept(AtomicUsize);
+
+impl Swept {
+    fn sweep<K: Hash + Eq + Clone>(&self, counts: &DefaultKeyedRateLimiter<K>) {
+        if counts.len() > self.0.load(Ordering::Relaxed).max(KEPT) {
+            counts.retain_recent();
+            self.0.store(2 * counts.len(), Ordering::Relaxed);
+        }
+    }
 }
 
 type Lines = Mutex<HashMap<Origin, Line, ahash::RandomState>>;
@@ -68,6 +88,7 @@ impl Bounds {
         Self {
             names: RateLimiter::keyed(quota(logins)),
             addresses: RateLimiter::keyed(quota(logins.saturating_mul(NAMES_AN_ADDRESS))),
+            swept: Default::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
             lines: Arc::default(),
         }
@@ -119,17 +140,15 @@ impl Bounds {
     }
 
     fn may_try(&self, origin: Origin, name: &str) -> Result<(), Over> {
-        if self.names.len() > KEPT {
-            self.names.retain_recent();
-        }
-        if self.addresses.len() > KEPT {
-            self.addresses.retain_recent();
-        }
         let now = DefaultClock::default().now();
+        let over = |over: NotUntil<_>| Over(over.wait_time_from(now));
+        self.swept[0].sweep(&self.addresses);
+        self.addresses.check_key(&origin).map_err(over)?;
+        // A name is kept only if its address may try it.
+        self.swept[1].sweep(&self.names);
         self.names
             .check_key(&(origin, name.to_owned()))
-            .and_then(|()| self.addresses.check_key(&origin))
-            .map_err(|over| Over(over.wait_time_from(now)))
+            .map_err(over)
     }
 }
 
@@ -165,13 +184,15 @@ mod tests {
             "{wait:?}"
         );
         bounds.turn(address(2), "bob").await.ok().unwrap();
+        assert_eq!(bounds.names.len(), 2);
         // Many names from one address have a bound too.
-        let mut tried = 2;
+        let mut tried = 3;
         while bounds.turn(address(1), &tried.to_string()).await.is_ok() {
             tried += 1;
             assert!(tried < 100, "there is no bound");
         }
         assert_eq!(tried, 2 * NAMES_AN_ADDRESS);
+        assert_eq!(bounds.names.len(), 2 * NAMES_AN_ADDRESS as usize - 1);
     }
 
     #[tokio::test]

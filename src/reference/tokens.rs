@@ -153,6 +153,8 @@ pub fn secret(path: &Path) -> io::Result<Vec<u8>> {
         let why = "a secret needs at least 32 bytes";
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
+    crate::auth::check_secret(&secret)
+        .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
     Ok(secret)
 }
 

@@ -65,7 +65,11 @@ pub async fn changes(sim: Sim) {
             match act {
                 0..12 => {
                     sim.state().model.add_asked(chat, &user);
-                    let added = chats.add_members(chat, caller, vec![user.clone()]);
+                    let added = async {
+                        let turn = chats.turn_to_change(&caller.user, 1).await?;
+                        let users = vec![user.clone()];
+                        chats.add_members(chat, caller, users, turn).await
+                    };
                     let result = added.await.map(|(record, _)| record);
                     sim.told(
                         &format!("added {user} to {chat}: {}", ok(&result)),
@@ -74,7 +78,11 @@ pub async fn changes(sim: Sim) {
                 }
                 12..24 => {
                     let asked = sim.state().model.remove_asked(chat, &user);
-                    let removed = chats.remove_members(chat, caller, vec![user.clone()]);
+                    let removed = async {
+                        let turn = chats.turn_to_change(&caller.user, 1).await?;
+                        let users = vec![user.clone()];
+                        chats.remove_members(chat, caller, users, turn).await
+                    };
                     let result = removed.await.map(|(record, _)| record);
                     let what = format!("removed {user} from {chat}: {}", ok(&result));
                     sim.told(&what, |model, _| {

@@ -9,8 +9,10 @@ use std::{
     sync::LazyLock,
 };
 
+use super::words::{MOST_DIGITS, WORDS, is_of_words};
+
 /// Words of what nobody has replaced yet, wherever they stand.
-const PLACEHOLDERS: [&str; 26] = [
+const PLACEHOLDERS: [&str; 31] = [
     "changeme",
     "change-me",
     "change_me",
@@ -37,27 +39,12 @@ const PLACEHOLDERS: [&str; 26] = [
     "jwt-secret",
     "jwt_secret",
     "qwerty",
+    "fixme",
+    "deadbeef",
+    "feedface",
+    "8badf00d",
+    "baadf00d",
 ];
-
-/// Words of passwords and of placeholders, as they are after [`plain`].
-const LIST: &str = "abc account admin administrator alpha amazon android angular apple application at \
-    authentication authorization auth autumn backend bar baseball bezkoder beta bytes byte \
-    change character characters char chars chat chatd clave client code company config \
-    contrasena course dance default delta demo dev development django docker dragon \
-    encryption enter express facebook fastapi flask flower foo football freedom frontend \
-    geheim generate github google guest hallo hasura hash hello here herbst hunter hurra hmac \
-    insert inside internal ipsum java javascript jesus jwt key keys koder kubernetes \
-    laravel least length letters local localhost login long lorem love master message \
-    michael microsoft minimum mongo monkey mustang must mysql mysecret nest ninja node \
-    only openssl orange pass passe passphrase passwd password passwort path please \
-    postgres princess private prod production project public python quick rails \
-    rand random react redis refresh replace root sample schluessel secret secreto secretos \
-    secure security server service session shadow sign signature signing sommer spring \
-    staging starwars string strong sunshine summer super superman supabase team temp \
-    temporary test testing this that todo token tokens trustno tutorial ultra user user \
-    username value very website welcome willkommen winter with wort world xxxx yourname your zaq";
-
-static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| LIST.split_whitespace().collect());
 
 /// For each walk, in either direction, which key comes after each; 0: none.
 static NEXT: LazyLock<Vec<[u8; 256]>> = LazyLock::new(|| {
@@ -98,9 +85,6 @@ const LONG_WORDS: usize = 40;
 /// are no accident.
 const LEAST_WALK: usize = 4;
 
-/// Digits that stand alone and are no more are a number, a year or a size.
-const MOST_DIGITS: usize = 4;
-
 /// Shorter texts have signs of all kinds by chance.
 const LEAST_NOISE: usize = 20;
 
@@ -123,6 +107,7 @@ pub fn is_guessable(bytes: &[u8]) -> bool {
         || parts.any(|part| ["your", "YOUR", "Your"].contains(&part))
         || is_one_case(bytes)
         || is_of_words(text)
+        || is_hash(text)
         || 2 * explained(&lower) >= lower.len()
         || is_name(&lower)
 }
@@ -176,41 +161,12 @@ fn is_repeated(bytes: &[u8]) -> bool {
     (1..=bytes.len() / 2).any(|part| bytes[part..] == bytes[..bytes.len() - part])
 }
 
-/// Words with something between them: six in ten characters are in parts that can be
-/// pronounced, or are short numbers.
-fn is_of_words(text: &str) -> bool {
-    let is_between = |c: char| "-_. :@+/,!?".contains(c);
-    let parts: Vec<&str> = text
-        .split(is_between)
-        .filter(|part| !part.is_empty())
-        .collect();
-    let words = parts.iter().filter(|part| part.len() > 2 && is_word(part));
-    if parts.len() < 3 || words.count() < 2 {
-        return false;
-    }
-    let all: usize = parts.iter().map(|part| part.len()).sum();
-    let is_number =
-        |part: &str| part.len() <= MOST_DIGITS && part.bytes().all(|b| b.is_ascii_digit());
-    let told = parts
-        .iter()
-        .filter(|part| is_word(part) || is_number(part))
-        .map(|part| part.len());
-    10 * told.sum::<usize>() >= 6 * all
-}
-
-/// Letters that can be pronounced: of one case but for the first, with vowels.
-fn is_word(part: &str) -> bool {
-    let rest = part.get(1..).unwrap_or_default();
-    let one_case = part.bytes().all(|b| b.is_ascii_lowercase())
-        || part.bytes().all(|b| b.is_ascii_uppercase())
-        || (part.starts_with(|c: char| c.is_ascii_uppercase())
-            && rest.bytes().all(|b| b.is_ascii_lowercase()));
-    let lower = part.to_ascii_lowercase();
-    let mut between = lower.split(|c: char| "aeiouy".contains(c));
-    let spoken = lower.contains(|c: char| "aeiouy".contains(c));
-    one_case
-        && (2..=16).contains(&part.len())
-        && (WORDS.contains(&lower.as_str()) || spoken && between.all(|run| run.len() <= 4))
+/// What is kept of a password, as crypt(3) writes it: it stands in files and dumps.
+fn is_hash(text: &str) -> bool {
+    let kinds = [
+        "$1$", "$2a$", "$2b$", "$2y$", "$5$", "$6$", "$7$", "$y$", "$argon2", "$scrypt$",
+    ];
+    kinds.iter().any(|kind| text.starts_with(kind))
 }
 
 /// How many characters are in words, walks and counts.

@@ -8,7 +8,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512, digest};
 use super::spellings::{from_base64, from_hex};
 
 /// As they are published; their bytes, if they are in base64 or hex, are known as well.
-const PUBLISHED: [&str; 34] = [
+const PUBLISHED: [&str; 39] = [
     // RFC 7515, A.1; RFC 7517, A.3; RFC 7520, 3.5 and 3.6.
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
     "GawgguFyGrWKav7AX4VKUg",
@@ -44,6 +44,12 @@ const PUBLISHED: [&str; 34] = [
     "123e4567-e89b-12d3-a456-426655440000",
     "3fa85f64-5717-4562-b3fc-2c963f66afa6",
     "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d",
+    // Keys of NIST SP 800-38A, and of the pages that explain Stripe's.
+    "2b7e151628aed2a6abf7158809cf4f3c",
+    "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+    "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+    "sk_test_4eC39HqLyjWDarjtT1zdp7dc",
+    "sk_test_tR3PYbcVNZZ796tH88S4VQ2u",
     // WebSocket (RFC 6455), and kinds of partitions.
     "258EAFA5-E914-47DA-95CA-C5AB0DC85B11",
     "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",

@@ -42,12 +42,13 @@ impl Claim {
         // A file that is not there yet is made under the name that was given.
         let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let beside_path = with_ending(&resolved, ".lock");
-        let beside = writable(&beside_path)?;
+        // It is written to, so it must not lead to another file.
+        let beside = writable(&beside_path, rustix::fs::OFlags::NOFOLLOW.bits() as i32)?;
         if !lock(&beside, &beside_path)? {
             return Err(in_use());
         }
         // SQLite only says "unable to open database file"; the system says why.
-        let file = writable(path)?;
+        let file = writable(path, 0)?;
         if !lock(&file, path)? {
             return Err(in_use());
         }
@@ -211,11 +212,11 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
     })
 }
 
-fn writable(path: &Path) -> Result<File, OpenError> {
+fn writable(path: &Path, flags: i32) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     // SQLite gives its log and its shared memory the file's own mode.
-    options.mode(OWN_FILE);
+    options.mode(OWN_FILE).custom_flags(flags);
     options.open(path).map_err(|e| io_error(path, e))
 }
 
