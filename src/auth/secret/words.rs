@@ -26,13 +26,17 @@ pub static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| LIST.split_whitespace()
 /// Digits that stand alone and are no more are a number, a year or a size.
 pub const MOST_DIGITS: usize = 4;
 
-/// Words with something between them: six in ten characters are in parts that can be
-/// pronounced, or are short numbers.
+/// Words with something between them, or with capitals: six in ten characters are in
+/// parts that can be pronounced, or are short numbers between such parts.
 pub fn is_of_words(text: &str) -> bool {
-    are_words(text) || are_words(&apart(text))
+    let is_number =
+        |part: &str| part.len() <= MOST_DIGITS && part.bytes().all(|b| b.is_ascii_digit());
+    // Where nothing is between them, short parts come by chance.
+    are_words(text, |part| is_word(part) || is_number(part))
+        || are_words(&apart(text), |part| part.len() > 2 && is_word(part))
 }
 
-fn are_words(text: &str) -> bool {
+fn are_words(text: &str, is_told: impl Fn(&str) -> bool) -> bool {
     let is_between = |c: char| "-_. :@+/,!?".contains(c);
     let parts: Vec<&str> = text
         .split(is_between)
@@ -43,29 +47,25 @@ fn are_words(text: &str) -> bool {
         return false;
     }
     let all: usize = parts.iter().map(|part| part.len()).sum();
-    let is_number =
-        |part: &str| part.len() <= MOST_DIGITS && part.bytes().all(|b| b.is_ascii_digit());
-    let told = parts
-        .iter()
-        .filter(|part| is_word(part) || is_number(part))
-        .map(|part| part.len());
-    10 * told.sum::<usize>() >= 6 * all
+    let told = parts.iter().filter(|part| is_told(part));
+    10 * told.map(|part| part.len()).sum::<usize>() >= 6 * all
 }
 
-/// A text whose words begin with capitals, with something between them.
+/// A text with something between words that begin with capitals, and around numbers.
 fn apart(text: &str) -> String {
+    let bytes = text.as_bytes();
     let mut out = String::with_capacity(2 * text.len());
-    let mut before = None;
-    for c in text.chars() {
-        let begins = |before: char| {
-            (c.is_ascii_uppercase() && !before.is_ascii_uppercase())
+    for (at, c) in text.char_indices() {
+        let before = at.checked_sub(1).map(|at| bytes[at]);
+        let begins = |before: u8| {
+            let ends = bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            (c.is_ascii_uppercase() && (ends || !before.is_ascii_uppercase()))
                 || c.is_ascii_digit() != before.is_ascii_digit()
         };
         if before.is_some_and(begins) {
             out.push('-');
         }
         out.push(c);
-        before = Some(c);
     }
     out
 }
