@@ -52,5 +52,5 @@ pub use calls::{Calls, Limits};
 pub use gate::{Gate, GateSettings};
 pub use server::{Server, ServerSettings};
 pub use service::{Guards, Service};
-pub use strangers::{Stranger, Strangers};
+pub use strangers::{Owner, Stranger, Strangers, Work};
 pub use web::Origins;

@@ -10,7 +10,7 @@ use std::{
 use chat_service::{
     app::App,
     config::serve_from,
-    proto::{CreateRequest, DeleteRequest, SendMessageRequest},
+    proto::{CreateRequest, DeleteRequest, ListChatsRequest, SendMessageRequest},
 };
 use futures_util::future::join_all;
 use tonic::{Code, Status};
@@ -388,16 +388,76 @@ async fn p6_who_shows_no_token_makes_way_for_who_does() {
     let mut members = Vec::new();
     for mut one in silent {
         let member = client(&app);
-        create(&member, "eve", &[]).await.unwrap();
+        let own = create(&member, "eve", &[]).await.unwrap();
         assert!(one.closed(PATIENCE).await, "it goes on");
-        members.push(member);
+        let stream = connect(&member, "eve", own).await.unwrap();
+        members.push((member, stream));
     }
-    // Users' connections stay.
+    // Users' connections that are in use stay, and so does a user's only one.
     let refused = create(&client(&app), "eve", &[]).await.unwrap_err();
     assert_over(&refused, "TOO_MANY_CONNECTIONS");
     send(&before, "bob", chat, "still here").await.unwrap();
-    for member in &members {
+    for (member, _stream) in &members {
         create(member, "eve", &[]).await.unwrap();
+    }
+    stop(app).await;
+}
+
+/// A user who takes all places with connections that were of use once gives places back
+/// to those who have fewer, and keeps the connection that is in use.
+#[tokio::test]
+async fn p6_one_users_idle_connections_keep_nobody_out() {
+    let app = start(&["--max-connections", "6"]).await;
+    let used = client(&app);
+    let chat = create(&used, "bob", &[]).await.unwrap();
+    let mut stream = connect(&used, "bob", chat).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut one = raw(&app).await;
+        let call = [
+            hello(),
+            open(1, "ListChats", "bob"),
+            message(1, END_STREAM, &ListChatsRequest::default()),
+        ];
+        one.say(&call.concat()).await.unwrap();
+        let answer = soon("an answer", one.hear_of(DATA)).await;
+        assert_eq!(answer.map(|frame| frame.stream), Some(1));
+        idle.push(one);
+    }
+    let mut others = Vec::new();
+    for (user, mut longest) in ["eve", "kim", "ann"].into_iter().zip(idle) {
+        let other = client(&app);
+        create(&other, user, &[]).await.unwrap();
+        assert!(longest.closed(PATIENCE).await, "{user}");
+        others.push((user, other));
+    }
+    for (user, other) in &others {
+        create(other, user, &[]).await.unwrap();
+    }
+    send(&used, "bob", chat, "still here").await.unwrap();
+    assert_eq!(stream.messages.message().await.unwrap().unwrap().seq, 1);
+    stop(app).await;
+}
+
+/// Connections from one address have their time to show a token as long as they are not
+/// more than another address has.
+#[tokio::test]
+async fn p6_one_address_keeps_nobody_out_who_comes_from_elsewhere() {
+    let app = start(&["--max-connections", "8"]).await;
+    let mut flood = Vec::new();
+    for _ in 0..8 {
+        let mut one = Connection::open(app.address(), 2).await.unwrap();
+        one.say(&hello()).await.unwrap();
+        one.settle().await.unwrap();
+        flood.push(one);
+    }
+    // None of them has had its two seconds.
+    let others = [client(&app), client(&app), client(&app)];
+    for other in &others {
+        create(other, "bob", &[]).await.unwrap();
+    }
+    for one in &mut flood[..3] {
+        assert!(one.closed(PATIENCE).await, "those that came first");
     }
     stop(app).await;
 }

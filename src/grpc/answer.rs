@@ -21,11 +21,12 @@ use super::{
     measure::Measured,
     opening::Caller,
     pass::Pass,
-    peer::Peer,
+    peer::{Peer, StreamPlace},
     request::RequestBody,
     service::{Guards, Service, Shared},
     shown::Shown,
     status::Problem,
+    strangers::Work,
     timeout::grpc_timeout,
     unary::{Kept, Reply, encode, refused, unary},
     untaken::Untaken,
@@ -47,6 +48,8 @@ struct Admitted {
     measured: Measured,
     deadline: Instant,
     body: RequestBody,
+    /// Keeps the connection until the call is answered.
+    work: Option<Work>,
 }
 
 /// Where an answer has its room until it is taken.
@@ -72,6 +75,7 @@ impl Service {
             measured,
             deadline,
             body,
+            work: peer.begin_work(),
         };
         let shown = match Shown::of(&head, &call.measured, peer) {
             Ok(shown) => shown,
@@ -134,7 +138,7 @@ impl Shared {
             Ok(identity) => identity,
             Err(error) => return admitted.refuse(&error.into()),
         };
-        peer.is_known();
+        peer.is_known(&identity);
         admitted.measured.is_proven();
         let (calls, limits) = (self.calls.clone(), self.calls.limits());
         let (max, max_list) = (limits.max_bytes(), limits.max_list_bytes());
@@ -151,7 +155,7 @@ impl Shared {
             };
         }
         if method == Method::CONNECT {
-            return match self.entry(shown, identity, id.span) {
+            return match self.entry(shown, identity, id.span, peer) {
                 Ok(entry) => {
                     let packs = entry.packs;
                     let Admitted { measured, body, .. } = admitted;
@@ -214,6 +218,7 @@ impl Shared {
         shown: &Shown<'_>,
         identity: Arc<Identity>,
         span: Option<SpanRef>,
+        peer: &Arc<Peer>,
     ) -> Result<Entry, Problem> {
         const CONNECT_CHAT: &str = "/chat_v1.ChatV1/ConnectChat";
         let Guards {
@@ -223,7 +228,7 @@ impl Shared {
             ..
         } = &self.guards;
         gate.read(&identity.user, 0)?;
-        let (place, share) = gate.stream(&identity.user)?;
+        let (place, share) = StreamPlace::take(peer, &identity.user)?;
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);
         let (token, from) = (shown.token, shown.asker.from);
@@ -264,6 +269,7 @@ impl Admitted {
                 answer(request).await
             };
             let response = unary(self.body, max, self.deadline, caller, placed).await;
+            drop(self.work);
             self.measured.ended(response)
         })
     }

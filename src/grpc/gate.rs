@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     chats::Share,
-    domain::{Origin, UserName},
+    domain::{Clock as _, Origin, UserName},
+    runtime::SystemClock,
     telemetry::{Metrics, log_limited},
 };
 
@@ -60,7 +61,7 @@ pub struct Gate {
     settings: GateSettings,
     metrics: Arc<Metrics>,
     connections: AtomicUsize,
-    strangers: Strangers,
+    strangers: Arc<Strangers>,
     turned_away: AtomicUsize,
     inflight: AtomicUsize,
     streams: Mutex<HashMap<UserName, Arc<Share>, ahash::RandomState>>,
@@ -105,10 +106,6 @@ impl ConnectionPlace {
     }
 }
 
-/// One stream of a user, until it is dropped.
-#[derive(Debug)]
-pub struct StreamPlace(Arc<Gate>, UserName);
-
 impl Gate {
     /// `metrics` counts the connections refused; calls are counted where they
     /// are answered.
@@ -119,7 +116,7 @@ impl Gate {
             opening: Opening::new(settings.inflight),
             metrics,
             connections: AtomicUsize::new(0),
-            strangers: Strangers::default(),
+            strangers: Strangers::new(settings.connections),
             turned_away: AtomicUsize::new(0),
             inflight: AtomicUsize::new(0),
             streams: Mutex::default(),
@@ -131,7 +128,7 @@ impl Gate {
     }
 
     /// Room for a connection, be it to turn it away; `None`: not even that. Where there
-    /// is none, one gives way that has shown no token.
+    /// is none, another may give way.
     pub fn connection(self: &Arc<Self>, origin: Origin) -> Option<ConnectionPlace> {
         let now = Instant::now();
         let is_free = take(&self.connections, self.settings.connections);
@@ -139,7 +136,7 @@ impl Gate {
             self.count(Limit::Connections);
             self.metrics.refused(Limit::Connections.reason());
         }
-        let has_place = is_free || self.strangers.make_way(now);
+        let has_place = is_free || self.strangers.make_way(origin, now, SystemClock.wall());
         let place = |stranger| ConnectionPlace {
             gate: self.clone(),
             stranger,
@@ -169,17 +166,9 @@ impl Gate {
         Err(self.refuse(Limit::Inflight, RETRY_SOON))
     }
 
-    /// The connection is somebody's who has shown a token.
-    pub fn is_known(&self, stranger: &Stranger) {
-        self.strangers.is_known(stranger);
-    }
-
-    /// Room for one more stream of `user`; with a share if it is one of many, which have
-    /// what they hold together.
-    pub fn stream(
-        self: &Arc<Self>,
-        user: &UserName,
-    ) -> Result<(StreamPlace, Option<Arc<Share>>), Problem> {
+    /// Room for one more stream of `user`, to be given back by [`Self::leave_stream`]; with
+    /// a share if it is one of many, which have what they hold together.
+    pub fn enter_stream(&self, user: &UserName) -> Result<Option<Arc<Share>>, Problem> {
         let mut streams = self.streams();
         let share = streams.entry(user.clone()).or_default().clone();
         let entered = share.enter(self.settings.user_streams);
@@ -187,8 +176,14 @@ impl Gate {
         let Some(shares) = entered else {
             return Err(self.refuse(Limit::UserStreams, RETRY_LATER));
         };
-        let place = StreamPlace(self.clone(), user.clone());
-        Ok((place, shares.then_some(share)))
+        Ok(shares.then_some(share))
+    }
+
+    pub fn leave_stream(&self, user: &UserName) {
+        let mut streams = self.streams();
+        if streams.get(user).is_some_and(|share| share.leave()) {
+            streams.remove(user);
+        }
     }
 
     /// Leave for one message of `user`; if there is none, when there will be.
@@ -303,20 +298,11 @@ impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let count = match &self.stranger {
             None => &self.gate.turned_away,
-            Some(stranger) if self.gate.strangers.leave(stranger) => &self.gate.connections,
+            Some(stranger) if stranger.leave() => &self.gate.connections,
             // Somebody else has its place.
             Some(_) => return,
         };
         count.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        let mut streams = self.0.streams();
-        if streams.get(&self.1).is_some_and(|share| share.leave()) {
-            streams.remove(&self.1);
-        }
     }
 }
 
@@ -369,11 +355,16 @@ mod tests {
         drop(call);
         assert!(gate.call().is_ok());
 
-        let streams = [gate.stream(&bob).unwrap(), gate.stream(&bob).unwrap()];
-        assert!(gate.stream(&bob).is_err());
-        assert!(gate.stream(&UserName::new("eve").unwrap()).is_ok());
-        drop(streams);
-        assert!(gate.stream(&bob).is_ok());
+        let eve = UserName::new("eve").unwrap();
+        for user in [&bob, &bob, &eve] {
+            gate.enter_stream(user).unwrap();
+        }
+        assert!(gate.enter_stream(&bob).is_err());
+        for user in [&bob, &bob, &eve] {
+            gate.leave_stream(user);
+        }
+        assert!(gate.enter_stream(&bob).is_ok());
+        gate.leave_stream(&bob);
         assert!(gate.streams().is_empty(), "idle users are forgotten");
 
         let refused = gate.refused.each_ref().map(|n| n.load(Ordering::Relaxed));

@@ -6,8 +6,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{frames::Flood, gate::Gate, strangers::Stranger, turns::Newcomer};
-use crate::runtime::Spawner;
+use super::{
+    frames::Flood,
+    gate::Gate,
+    status::Problem,
+    strangers::{Owner, Stranger, Work},
+    turns::Newcomer,
+};
+use crate::{auth::Identity, chats::Share, domain::UserName, runtime::Spawner};
 
 /// The other side of one connection, as what reads from it and its calls share it.
 #[derive(Debug)]
@@ -29,6 +35,40 @@ pub struct Peer {
     pub logins: AtomicUsize,
     /// What it has sent too many of, once it has.
     flood: OnceLock<Flood>,
+}
+
+/// One stream of a user on a connection, until it is dropped.
+#[derive(Debug)]
+pub struct StreamPlace {
+    peer: Arc<Peer>,
+    user: UserName,
+}
+
+impl StreamPlace {
+    /// With a share if it is one of many streams of the user.
+    ///
+    /// # Errors
+    /// If the user has too many.
+    pub fn take(peer: &Arc<Peer>, user: &UserName) -> Result<(Self, Option<Arc<Share>>), Problem> {
+        let share = peer.gate.enter_stream(user)?;
+        if let Some(stranger) = &peer.stranger {
+            stranger.begin();
+        }
+        let place = Self {
+            peer: peer.clone(),
+            user: user.clone(),
+        };
+        Ok((place, share))
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.peer.gate.leave_stream(&self.user);
+        if let Some(stranger) = &self.peer.stranger {
+            stranger.end();
+        }
+    }
 }
 
 impl Peer {
@@ -54,11 +94,18 @@ impl Peer {
     }
 
     /// It has shown a token that was accepted.
-    pub fn is_known(&self) {
+    pub fn is_known(&self, identity: &Identity) {
         self.newcomer.is_known();
         if let Some(stranger) = &self.stranger {
-            self.gate.is_known(stranger);
+            let owner = || Owner::User(identity.user.clone());
+            stranger.is_known(identity.expires_at, owner);
         }
+    }
+
+    /// A call or a stream begins for which the connection is kept, as long as there is
+    /// what this gives back.
+    pub fn begin_work(&self) -> Option<Work> {
+        self.stranger.as_ref().map(Work::of)
     }
 
     /// Ready once the connection is to end, because others have no place.

@@ -21,6 +21,7 @@ use super::{
     peer::Peer,
     request::RequestBody,
     status::Problem,
+    strangers::Work,
     unary::{refused, unary},
     web::Origins,
 };
@@ -211,16 +212,22 @@ impl Shared {
 }
 
 /// One login of a connection, until it is dropped.
-struct Login(Arc<Peer>);
+struct Login {
+    peer: Arc<Peer>,
+    _work: Option<Work>,
+}
 
 impl Login {
     fn of(peer: &Arc<Peer>) -> Option<Self> {
-        take(&peer.logins, MOST_LOGINS_A_CONNECTION).then(|| Self(peer.clone()))
+        take(&peer.logins, MOST_LOGINS_A_CONNECTION).then(|| Self {
+            peer: peer.clone(),
+            _work: peer.begin_work(),
+        })
     }
 }
 
 impl Drop for Login {
     fn drop(&mut self) {
-        self.0.logins.fetch_sub(1, Ordering::AcqRel);
+        self.peer.logins.fetch_sub(1, Ordering::AcqRel);
     }
 }

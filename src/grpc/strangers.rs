@@ -1,186 +1,245 @@
-//! Connections that have shown no token that was accepted. Keeping one open costs a
-//! client next to nothing, and says nothing of whether it will ever be used: where there
-//! is no place for one more, one of these gives way, of those from the address that has
-//! most of them the one that came first.
+//! Who has the places that there are for connections, and who gives one up when all are
+//! taken and one more connection comes.
+//!
+//! A connection is a stranger until it has shown a token that was accepted. Keeping one
+//! open costs a client next to nothing, and says nothing of whether it will ever be used.
+//! So a stranger gives way first: the one that came first, of those from the address that
+//! has most of them. It has some time to show a token, as long as its address has no
+//! more strangers than the newcomer's.
+//!
+//! A connection that has shown a token is known, and counts among those of its user. If
+//! no stranger can give way, the connection does that has been idle for longest, of the
+//! user that has most of them. One with calls or streams under way never does. A user who
+//! has fewer connections than the newcomer's address would have strangers is left alone,
+//! and everybody keeps one.
+//!
+//! Two things keep somebody with one token from holding all places for ever. A known
+//! connection that is idle once its token has expired is a stranger again. And
+//! connections of a user beyond a quarter of all places stay strangers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures_util::task::AtomicWaker;
 
-use crate::domain::Origin;
+use self::{
+    crowd::Turn,
+    lines::{Lines, Standing},
+};
+use crate::domain::{Origin, Timestamp, UserName};
 
-/// So long a connection may take to show a token before it gives way: a handshake over a
-/// slow network, and a question to an Auth Service.
-const GRACE: Duration = Duration::from_secs(2);
+mod crowd;
+mod lines;
 
-/// All of them, over all cores.
-#[derive(Debug, Default)]
-pub struct Strangers(Mutex<Lines>);
+/// One owner's connections are known as far as they take this share of all places.
+const SHARE: usize = 4;
 
-#[derive(Debug, Default)]
-struct Lines {
-    next: u64,
-    /// In the order in which they came.
-    of: HashMap<Origin, BTreeMap<u64, Arc<Stranger>>, ahash::RandomState>,
-    /// How many each has.
-    sizes: BTreeSet<(usize, Origin)>,
+/// An owner may have so many in any case.
+const LEAST_SHARE: usize = 16;
+
+/// The account of all connections, over all cores.
+#[derive(Debug)]
+pub struct Strangers {
+    lines: Mutex<Lines>,
+    /// Known connections that an owner may have.
+    share: usize,
+    began: Instant,
 }
 
-/// A connection, as long as nobody knows whose it is.
+/// Whose a known connection is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    User(UserName),
+    /// Where users are not told apart.
+    Address(Origin),
+}
+
+/// A connection.
 #[derive(Debug)]
 pub struct Stranger {
+    strangers: Arc<Strangers>,
     origin: Origin,
     number: u64,
     since: Instant,
+    /// Changes with the lines, and is read and written while these are locked.
+    standing: Mutex<Standing>,
+    /// What `standing` says, for who has no time to wait.
     is_known: AtomicBool,
+    /// When the last of its tokens expires, in microseconds of Unix time.
+    expires: AtomicI64,
+    /// Calls and streams under way.
+    works: AtomicUsize,
+    /// When the last of them ended, in milliseconds since the account began.
+    used: AtomicU64,
+    /// It was busy when it was looked at, and is to come back to its line.
+    is_aside: AtomicBool,
     gives_way: AtomicBool,
     waker: AtomicWaker,
 }
 
+/// A call or a stream of a connection, until it is dropped.
+#[derive(Debug)]
+pub struct Work(Arc<Stranger>);
+
 impl Strangers {
-    pub fn enter(&self, origin: Origin, now: Instant) -> Arc<Stranger> {
+    /// For so many places.
+    pub fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self {
+            lines: Mutex::default(),
+            share: (places / SHARE).max(LEAST_SHARE),
+            began: Instant::now(),
+        })
+    }
+
+    pub fn enter(self: &Arc<Self>, origin: Origin, now: Instant) -> Arc<Stranger> {
         let mut lines = self.lines();
-        let number = lines.next;
-        lines.next += 1;
+        let number = lines.next_number();
         let stranger = Arc::new(Stranger {
+            strangers: self.clone(),
             origin,
             number,
             since: now,
+            standing: Mutex::new(Standing::Strange),
             is_known: AtomicBool::new(false),
+            expires: AtomicI64::new(i64::MIN),
+            works: AtomicUsize::new(0),
+            used: AtomicU64::new(self.millis(now)),
+            is_aside: AtomicBool::new(false),
             gives_way: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        lines.change(origin, |line| {
-            line.insert(number, stranger.clone());
-        });
+        lines.enter(stranger.clone());
         stranger
     }
 
-    /// It has shown a token that was accepted.
-    pub fn is_known(&self, stranger: &Stranger) {
-        // Most calls are not the first.
-        if !stranger.is_known.load(Ordering::Relaxed) && self.remove(stranger) {
-            stranger.is_known.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Its connection has ended. False if it had given its place away.
-    pub fn leave(&self, stranger: &Stranger) -> bool {
-        self.remove(stranger) || stranger.is_known.load(Ordering::Relaxed)
-    }
-
-    /// Has one of them end, whose place may be taken at once. False if there is none
-    /// that has had its time.
-    pub fn make_way(&self, now: Instant) -> bool {
+    /// Has a connection end for one that comes from `newcomer`, which may take its place
+    /// at once. False if there is none that is to give way.
+    pub fn make_way(&self, newcomer: Origin, now: Instant, wall: Timestamp) -> bool {
         let mut lines = self.lines();
-        let Some((_, origin)) = lines.sizes.last().copied() else {
+        let Some(leaving) = lines.leaver(newcomer, now, wall) else {
             return false;
         };
-        let first = lines
-            .of
-            .get(&origin)
-            .and_then(|line| line.first_key_value());
-        let Some((number, stranger)) = first.map(|(number, one)| (*number, one.clone())) else {
-            return false;
-        };
-        if now.duration_since(stranger.since) < GRACE {
-            return false;
-        }
-        lines.change(origin, |line| {
-            line.remove(&number);
-        });
+        lines.remove(&leaving);
         drop(lines);
-        stranger.gives_way.store(true, Ordering::Release);
-        stranger.waker.wake();
+        leaving.gives_way.store(true, Ordering::Release);
+        leaving.waker.wake();
         true
     }
 
-    fn remove(&self, stranger: &Stranger) -> bool {
-        let mut removed = false;
-        self.lines().change(stranger.origin, |line| {
-            removed = line.remove(&stranger.number).is_some();
-        });
-        removed
+    fn millis(&self, now: Instant) -> u64 {
+        let millis = now.saturating_duration_since(self.began).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX)
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lines {
-    fn change(&mut self, origin: Origin, change: impl FnOnce(&mut BTreeMap<u64, Arc<Stranger>>)) {
-        let line = self.of.entry(origin).or_default();
-        let before = line.len();
-        change(line);
-        let after = line.len();
-        if after == 0 {
-            self.of.remove(&origin);
-        }
-        if before != after {
-            self.sizes.remove(&(before, origin));
-            if after > 0 {
-                self.sizes.insert((after, origin));
-            }
-        }
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Stranger {
+    /// It has shown a token that was accepted, and that expires then, if ever.
+    pub fn is_known(self: &Arc<Self>, expires: Option<Timestamp>, owner: impl FnOnce() -> Owner) {
+        let expires = expires.map_or(i64::MAX, |expires| expires.0);
+        // Most calls are not the first: they only read what other cores read too.
+        if self.expires.load(Ordering::Relaxed) < expires {
+            self.expires.fetch_max(expires, Ordering::Relaxed);
+        }
+        if !self.is_known.load(Ordering::SeqCst) {
+            self.become_known(owner());
+        }
+    }
+
+    fn become_known(self: &Arc<Self>, owner: Owner) {
+        let is_known = self
+            .strangers
+            .lines()
+            .know(self, owner, self.strangers.share);
+        if is_known {
+            self.is_known.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// A call or a stream begins that the connection is kept for, until its [`Self::end`].
+    pub fn begin(&self) {
+        self.works.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn end(self: &Arc<Self>) {
+        let now = self.strangers.millis(Instant::now());
+        self.used.store(now, Ordering::SeqCst);
+        let is_idle = self.works.fetch_sub(1, Ordering::SeqCst) == 1;
+        if is_idle && self.is_aside.load(Ordering::SeqCst) {
+            self.come_back();
+        }
+    }
+
+    /// Its connection has ended. False if it had given its place away.
+    pub fn leave(&self) -> bool {
+        self.strangers.lines().remove(self)
+    }
+
     /// Ready once the connection is to end.
     pub fn poll_gives_way(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_known.load(Ordering::Relaxed) {
-            return Poll::Pending;
-        }
         self.waker.register(cx.waker());
         match self.gives_way.load(Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
     }
+
+    fn is_busy(&self) -> bool {
+        self.works.load(Ordering::SeqCst) > 0
+    }
+
+    /// True if it is busy: it is to leave its line, and comes back once it is idle.
+    fn steps_aside(&self) -> bool {
+        if !self.is_busy() {
+            return false;
+        }
+        self.is_aside.store(true, Ordering::SeqCst);
+        // Whoever has ended the last call meanwhile may not have seen that.
+        let is_busy = self.is_busy();
+        if !is_busy {
+            self.is_aside.store(false, Ordering::SeqCst);
+        }
+        is_busy
+    }
+
+    fn come_back(self: &Arc<Self>) {
+        let mut lines = self.strangers.lines();
+        if self.is_aside.swap(false, Ordering::SeqCst) {
+            lines.come_back(self);
+        }
+    }
+
+    /// Its turn, by when it was used last.
+    fn turn(&self) -> Turn {
+        (self.used.load(Ordering::SeqCst), self.number)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    pub fn of(stranger: &Arc<Stranger>) -> Self {
+        stranger.begin();
+        Self(stranger.clone())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    fn origin(last: u8) -> Origin {
-        std::net::IpAddr::from(Ipv4Addr::new(10, 0, 0, last)).into()
-    }
-
-    #[test]
-    fn p6_the_first_of_the_address_with_most_gives_way() {
-        let (strangers, now) = (Strangers::default(), Instant::now());
-        let enter = |last| strangers.enter(origin(last), now);
-        let alone = enter(1);
-        let many = [enter(2), enter(2), enter(2)];
-        let user = enter(2);
-        strangers.is_known(&user);
-        assert!(!strangers.make_way(now), "each has its time");
-        let later = now + GRACE;
-        let gone = |one: &Stranger| one.gives_way.load(Ordering::Relaxed);
-        for n in 0..3 {
-            assert!(strangers.make_way(later));
-            let given: Vec<bool> = many.iter().map(|one| gone(one)).collect();
-            // The last two addresses have one each.
-            let expected: Vec<bool> = (0..3).map(|m| m <= n).collect();
-            assert_eq!(given, expected);
-        }
-        assert!(!gone(&alone) && !gone(&user));
-        assert!(!strangers.leave(&many[0]), "its place is somebody else's");
-        assert!(strangers.leave(&user));
-        assert!(strangers.make_way(later) && gone(&alone));
-        assert!(!strangers.make_way(later), "there is nobody left");
-        assert!(strangers.lines().of.is_empty() && strangers.lines().sizes.is_empty());
-    }
-}
+mod tests;

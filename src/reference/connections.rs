@@ -19,15 +19,15 @@ use tower_service::Service as _;
 
 use super::service::{From, Service};
 use crate::{
-    domain::Origin,
-    grpc::{Stranger, Strangers},
+    domain::{Clock as _, Origin},
+    grpc::{Owner, Stranger, Strangers, Work},
     proto::{access::access_v1_server::AccessV1Server, tokens::auth_v1_server::AuthV1Server},
-    runtime::{Spawner, file_limit},
+    runtime::{Spawner, SystemClock, file_limit},
     telemetry::log_limited,
 };
 
 /// Connections open, where so many files may be. Where one more comes, one gives way on which no call has
-/// succeeded, of those from the address that has most of them.
+/// succeeded, of those from the address that has most of them, or else one that is idle.
 const CONNECTIONS: usize = 1_024;
 /// Files that are for something else.
 const OTHER_FILES: u64 = 64;
@@ -46,7 +46,7 @@ const PING_ANSWER: Duration = Duration::from_secs(20);
 /// What all connections share.
 struct Open {
     service: Arc<Service>,
-    strangers: Strangers,
+    strangers: Arc<Strangers>,
     count: AtomicUsize,
     most: usize,
 }
@@ -62,7 +62,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // Who gave way has left the place to another.
-        if self.open.strangers.leave(&self.stranger) {
+        if self.stranger.leave() {
             self.open.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -77,11 +77,12 @@ pub(super) async fn accept(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "listener not usable"),
     };
+    let most = CONNECTIONS.min(file_limit().saturating_sub(OTHER_FILES).max(1) as usize);
     let open = Arc::new(Open {
         service,
-        strangers: Strangers::default(),
+        strangers: Strangers::new(most),
         count: AtomicUsize::new(0),
-        most: CONNECTIONS.min(file_limit().saturating_sub(OTHER_FILES).max(1) as usize),
+        most,
     });
     loop {
         match listener.accept().await {
@@ -102,15 +103,15 @@ pub(super) async fn accept(
 
 /// This task alone takes places.
 fn place(open: &Arc<Open>, from: SocketAddr) -> Option<Place> {
-    let now = Instant::now();
+    let (now, origin) = (Instant::now(), Origin::from(from.ip()));
     if open.count.load(Ordering::Relaxed) < open.most {
         open.count.fetch_add(1, Ordering::Relaxed);
-    } else if !open.strangers.make_way(now) {
+    } else if !open.strangers.make_way(origin, now, SystemClock.wall()) {
         return None;
     }
     Some(Place {
         open: open.clone(),
-        stranger: open.strangers.enter(Origin::from(from.ip()), now),
+        stranger: open.strangers.enter(origin, now),
         from: from.ip(),
         has_called: AtomicBool::new(false),
     })
@@ -153,6 +154,7 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> Result<Response<tonic::body::Body>, Infallible> {
     place.has_called.store(true, Ordering::Relaxed);
+    let _work = Work::of(&place.stranger);
     let service = place.open.service.clone();
     let from = service.origin(place.from, request.headers());
     request.extensions_mut().insert(From(from));
@@ -179,7 +181,8 @@ async fn answer(
     if let Ok(answer) = &answer
         && !answer.headers().contains_key("grpc-status")
     {
-        place.open.strangers.is_known(&place.stranger);
+        let origin = Origin::from(place.from);
+        place.stranger.is_known(None, || Owner::Address(origin));
     }
     answer
 }
