@@ -151,12 +151,11 @@ impl Shared {
             };
         }
         if method == Method::CONNECT {
-            return match self.entry(shown, identity, id.span) {
+            return match self.entry(shown, caller, identity, id.span) {
                 Ok(entry) => {
                     let packs = entry.packs;
                     let Admitted { measured, body, .. } = admitted;
-                    let stream =
-                        ChatStream::open(calls, entry, body, peer.core, peer.spawner.clone());
+                    let stream = ChatStream::open(calls, entry, body);
                     at_once(measured.ended(stream.respond(packs)))
                 }
                 Err(problem) => admitted.refuse(&problem),
@@ -212,6 +211,7 @@ impl Shared {
     fn entry(
         &self,
         shown: &Shown<'_>,
+        caller: Caller,
         identity: Arc<Identity>,
         span: Option<SpanRef>,
     ) -> Result<Entry, Problem> {
@@ -228,11 +228,11 @@ impl Shared {
         let (token, from) = (shown.token, shown.asker.from);
         let pass = Pass::new(auth, clock, token, from, CONNECT_CHAT, &identity, patience);
         Ok(Entry {
+            caller,
             identity,
             pass,
             place,
             share,
-            gate: gate.clone(),
             span,
             packs: encoding::reads_gzip(shown.headers),
         })
