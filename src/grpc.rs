@@ -13,6 +13,7 @@
 //!    does one whose right to be open can end.
 
 mod answer;
+mod begun;
 mod body;
 mod calls;
 mod connect;

@@ -9,6 +9,7 @@ mod auth_jwt;
 mod auth_login;
 mod auth_matrix;
 mod auth_service;
+mod begun;
 mod blocked;
 mod cli;
 mod client;

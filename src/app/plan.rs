@@ -51,6 +51,7 @@ pub fn guards(
         user_changes: limits.user_changes,
         user_reads: limits.user_reads,
         untaken: memory.answers(),
+        begun: memory.requests(),
         inflight: limits.inflight,
     };
     let gate = Arc::new(Gate::new(settings, metrics.clone()));

@@ -12,13 +12,13 @@ use crate::{
 pub struct Budget(pub u64);
 
 impl Budget {
-    /// Chats and posts have five eighths of it, pages of history a quarter, answers that
-    /// nobody has read yet the rest.
-    /// Of a server that is one of several, what it follows has one of the five.
+    /// Chats and posts have nine sixteenths of it, pages of history a quarter, answers that
+    /// nobody has read yet an eighth, and requests that are not whole yet the rest.
+    /// Of a server that is one of several, what it follows has two of the nine.
     pub fn of_shard(self, config: &ServeConfig) -> usize {
         let shards = config.shards as u64;
-        let parts = if config.cluster.is_some() { 4 } else { 5 };
-        usize::try_from(self.0 / 8 * parts / shards).unwrap_or(usize::MAX)
+        let parts = if config.cluster.is_some() { 7 } else { 9 };
+        usize::try_from(self.0 / 16 * parts / shards).unwrap_or(usize::MAX)
     }
 
     /// What chats of other nodes may take that are read here.
@@ -30,11 +30,15 @@ impl Budget {
         usize::try_from(self.0 / 8).unwrap_or(usize::MAX)
     }
 
+    pub fn requests(self) -> usize {
+        usize::try_from(self.0 / 16).unwrap_or(usize::MAX)
+    }
+
     /// Says what it is.
     pub fn say(self) {
         tracing::info!(
             bytes = self.0,
-            "the memory for chats, posts, pages of history and answers"
+            "the memory for chats, posts, pages of history, answers and requests"
         );
     }
 

@@ -292,7 +292,8 @@ struct Serve {
     max_members: String,
 
     /// Longest a send waits for its commit if its caller set no nearer
-    /// deadline; then UNAVAILABLE
+    /// deadline; then UNAVAILABLE. Also the longest that a request, or the rest of
+    /// a post that has begun on a stream, may take to come
     #[arg(long, value_name = "TIME", default_value = "10s")]
     send_timeout: String,
 

@@ -155,12 +155,11 @@ impl Shared {
             };
         }
         if method == Method::CONNECT {
-            return match self.entry(shown, identity, id.span, peer) {
+            return match self.entry(shown, caller, identity, id.span) {
                 Ok(entry) => {
                     let packs = entry.packs;
                     let Admitted { measured, body, .. } = admitted;
-                    let stream =
-                        ChatStream::open(calls, entry, body, peer.core, peer.spawner.clone());
+                    let stream = ChatStream::open(calls, entry, body);
                     at_once(measured.ended(stream.respond(packs)))
                 }
                 Err(problem) => admitted.refuse(&problem),
@@ -216,9 +215,9 @@ impl Shared {
     fn entry(
         &self,
         shown: &Shown<'_>,
+        caller: Caller,
         identity: Arc<Identity>,
         span: Option<SpanRef>,
-        peer: &Arc<Peer>,
     ) -> Result<Entry, Problem> {
         const CONNECT_CHAT: &str = "/chat_v1.ChatV1/ConnectChat";
         let Guards {
@@ -228,17 +227,17 @@ impl Shared {
             ..
         } = &self.guards;
         gate.read(&identity.user, 0)?;
-        let (place, share) = StreamPlace::take(peer, &identity.user)?;
+        let (place, share) = StreamPlace::take(&caller.peer, &identity.user)?;
         let clock = self.calls.clock().clone();
         let (auth, patience) = (auth.clone(), *patience);
         let (token, from) = (shown.token, shown.asker.from);
         let pass = Pass::new(auth, clock, token, from, CONNECT_CHAT, &identity, patience);
         Ok(Entry {
+            caller,
             identity,
             pass,
             place,
             share,
-            gate: gate.clone(),
             span,
             packs: encoding::reads_gzip(shown.headers),
         })

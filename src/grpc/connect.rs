@@ -10,6 +10,7 @@ mod posting;
 use std::{
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -23,8 +24,8 @@ use super::{
     calls::Calls,
     deframe::{Broken, Deframer},
     encoding::{GRPC_ENCODING, GZIP, pack},
-    gate::Gate,
     measure::Measured,
+    opening::{Caller, Due},
     pass::Pass,
     peer::StreamPlace,
     request::RequestBody,
@@ -38,19 +39,18 @@ use crate::{
     chats::{Delivery, End, PostAnswer, Reader, Share, Slot, counted},
     domain::{ChatId, Seq},
     proto,
-    runtime::Spawner,
     telemetry::SpanRef,
 };
 
 /// Whose stream it is, and by what right.
 pub struct Entry {
+    pub caller: Caller,
     pub identity: Arc<Identity>,
     /// None: the right does not end while the stream is open.
     pub pass: Option<Pass>,
     pub place: StreamPlace,
     /// It is one of many streams of the user.
     pub share: Option<Arc<Share>>,
-    pub gate: Arc<Gate>,
     /// The call's span, if it is sampled.
     pub span: Option<SpanRef>,
     /// The client reads gzip.
@@ -123,31 +123,28 @@ impl ChatStream {
         response
     }
 
-    /// Begins a stream; `core` is the one that polls it, and `spawner` its own.
-    pub fn open(
-        calls: Arc<Calls>,
-        entry: Entry,
-        body: RequestBody,
-        core: usize,
-        spawner: Spawner,
-    ) -> Self {
+    /// Begins a stream, which is polled on its connection's core.
+    pub fn open(calls: Arc<Calls>, entry: Entry, body: RequestBody) -> Self {
         let joining = async move {
             let Entry {
+                caller,
                 identity,
                 pass,
                 place,
                 share,
-                gate,
                 span,
                 packs,
             } = entry;
-            let joined = join(&calls, &identity, body, core);
-            let joined = tokio::time::timeout(calls.limits().first_frame, joined);
+            let until = Instant::now() + calls.limits().first_frame;
+            let joined = join(&calls, &identity, body, Due(&caller, until));
+            let joined = tokio::time::timeout_at(until.into(), joined);
             let (join, mut reader, frames) = joined
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
             reader.pack(packs);
             reader.share(share);
+            let peer = caller.peer;
+            let spawner = peer.spawner.clone();
             let chat = join.chat;
             let (slot, why) = (reader.slot().clone(), Why::default());
             let posting = (!frames.is_finished()).then(|| {
@@ -155,7 +152,7 @@ impl ChatStream {
                     chat,
                     slot: slot.clone(),
                     calls,
-                    gate,
+                    peer,
                     pass: pass.clone(),
                     span,
                     why: why.clone(),
@@ -278,11 +275,11 @@ async fn join(
     calls: &Calls,
     identity: &Identity,
     body: RequestBody,
-    core: usize,
+    due: Due<'_>,
 ) -> Result<(Join, Reader, Deframer), Problem> {
     let encoding = body.encoding();
     let mut frames = Deframer::new(body, calls.limits().max_bytes(), encoding);
-    let first = match frames.next().await {
+    let first = match frames.next(&due).await {
         Ok(Some(first)) => decode(first)?,
         Ok(None) | Err(Broken::Gone) => {
             return Err(Problem::malformed("the first frame is missing"));
@@ -290,7 +287,7 @@ async fn join(
         Err(Broken::Problem(problem)) => return Err(problem),
     };
     let join = validate::join(first, &identity.user)?;
-    let user = identity.user.clone();
+    let (user, core) = (identity.user.clone(), due.0.peer.core);
     let reader = calls.way().join(join.chat, user, join.after_seq, core);
     let reader = reader.await?;
     Ok((join, reader, frames))

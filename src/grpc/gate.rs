@@ -15,6 +15,7 @@ use governor::{
 };
 
 use super::{
+    begun::Begun,
     limit::Limit,
     opening::Opening,
     status::Problem,
@@ -54,6 +55,8 @@ pub struct GateSettings {
     pub inflight: usize,
     /// Bytes of answers that clients have not taken.
     pub untaken: usize,
+    /// Bytes of requests that have begun and are not whole.
+    pub begun: usize,
 }
 
 /// Counts what is open, and refuses what would be too much (P6).
@@ -69,6 +72,7 @@ pub struct Gate {
     changes: Option<Pace>,
     reads: Option<Pace>,
     pub untaken: Arc<Untaken>,
+    pub begun: Arc<Begun>,
     pub opening: Opening,
     /// For the log; the metrics count what clients are told.
     refused: [AtomicU64; Limit::ALL.len()],
@@ -113,6 +117,7 @@ impl Gate {
         Self {
             settings,
             untaken: Untaken::new(settings.untaken, metrics.clone()),
+            begun: Begun::new(settings.begun, metrics.clone()),
             opening: Opening::new(settings.inflight),
             metrics,
             connections: AtomicUsize::new(0),
@@ -331,6 +336,7 @@ mod tests {
             user_reads: 10,
             inflight: 1,
             untaken: 0,
+            begun: 0,
         };
         Arc::new(Gate::new(settings, Metrics::new(1)))
     }

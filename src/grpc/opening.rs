@@ -4,7 +4,8 @@
 //! has its place among those that are answered (`--max-inflight`) only once its request
 //! is there. Most requests come with their headers. The others are counted here while
 //! they wait, of a connection, of a user and in all, and so are calls whose caller
-//! somebody has to be asked about.
+//! somebody has to be asked about. The bytes that have come of such requests are counted
+//! in [`super::begun`].
 
 use std::{
     collections::HashMap,
@@ -12,10 +13,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{gate::take, limit::Limit, peer::Peer, status::Problem};
+use super::{
+    begun::{Sender, Sends, Terms},
+    gate::take,
+    limit::Limit,
+    peer::Peer,
+    status::Problem,
+};
 use crate::{auth::Identity, domain::UserName};
 
 /// Of one connection. A client that has a thousand large requests under way waits for
@@ -45,6 +52,25 @@ pub struct Caller {
     pub peer: Arc<Peer>,
     /// None: that is not known, or not yet.
     pub identity: Option<Arc<Identity>>,
+}
+
+/// A caller whose request is to be whole by then.
+#[derive(Debug, Clone, Copy)]
+pub struct Due<'a>(pub &'a Caller, pub Instant);
+
+impl Sends for Due<'_> {
+    fn terms(&self) -> Terms<'_> {
+        let Self(Caller { peer, identity }, until) = self;
+        Terms {
+            begun: &peer.gate.begun,
+            sender: match identity {
+                Some(identity) => Sender::User(&identity.user),
+                None => Sender::Stranger(peer.newcomer.origin()),
+            },
+            waiting: &peer.short_of_room,
+            until: *until,
+        }
+    }
 }
 
 /// One call that waits, until it is dropped.

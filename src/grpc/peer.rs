@@ -31,6 +31,8 @@ pub struct Peer {
     open_calls: AtomicUsize,
     /// Calls that wait for their requests.
     pub waiting: AtomicUsize,
+    /// Requests that have begun and wait for room for the rest.
+    pub short_of_room: AtomicUsize,
     /// Logins under way.
     pub logins: AtomicUsize,
     /// What it has sent too many of, once it has.
@@ -88,6 +90,7 @@ impl Peer {
             polls: AtomicU32::new(0),
             open_calls: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            short_of_room: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
             flood: OnceLock::new(),
         }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
@@ -104,7 +104,8 @@ fn decode(text: &mut BytesMut) -> Result<Bytes, BodyError> {
             .decode_vec(piece, &mut bytes)
             .map_err(|_| not_base64())?;
     }
-    text.advance(whole);
+    // What is left has at most three bytes, and may stay for long.
+    *text = BytesMut::from(&text[whole..]);
     Ok(bytes.into())
 }
 

@@ -152,6 +152,11 @@ impl Problem {
         busy("answers that have not been read")
     }
 
+    /// Requests that have begun before, and whose rest is waited for, are in the way.
+    pub fn not_whole() -> Self {
+        busy("requests that have begun and are not whole")
+    }
+
     /// What a call that ends so is counted as.
     pub fn ended(&self) -> Ended {
         Ended {

@@ -9,7 +9,7 @@ use super::{
     body::ResponseBody,
     deframe::{Broken, Deframer},
     encoding::{ACCEPTED, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GZIP},
-    opening::Caller,
+    opening::{Caller, Due},
     request::RequestBody,
     status::{GRPC_STATUS, Problem},
     untaken::Room,
@@ -90,32 +90,25 @@ async fn read_by<Q: Message + Default>(
     caller: Caller,
     messages: &mut Deframer,
 ) -> Result<Q, Problem> {
-    let mut request = pin!(read(messages));
+    let due = Due(&caller, deadline);
+    let mut request = pin!(read(messages, &due));
     if let Poll::Ready(request) = poll!(request.as_mut()) {
         return request;
     }
-    let _waiting = caller.wait()?;
+    let _waiting = caller.clone().wait()?;
     let timed = Box::pin(tokio::time::timeout_at(deadline.into(), request));
     timed
         .await
         .unwrap_or_else(|_| Err(Problem::too_slow("the request")))
 }
 
-async fn read<Q: Message + Default>(messages: &mut Deframer) -> Result<Q, Problem> {
-    let first = next(messages).await?;
-    let first = first.ok_or_else(|| Problem::malformed("the request message is missing"))?;
-    let request = decode(first)?;
-    match next(messages).await? {
-        None => Ok(request),
-        Some(_) => Err(Problem::malformed("more than one request message")),
-    }
-}
-
-async fn next(messages: &mut Deframer) -> Result<Option<Bytes>, Problem> {
-    messages.next().await.map_err(|broken| match broken {
+/// What is not whole is not decoded: small bytes may make many values.
+async fn read<Q: Message + Default>(messages: &mut Deframer, due: &Due<'_>) -> Result<Q, Problem> {
+    let message = messages.only(due).await;
+    decode(message.map_err(|broken| match broken {
         Broken::Problem(problem) => problem,
         Broken::Gone => Problem::malformed("the request was cut short"),
-    })
+    })?)
 }
 
 /// Reads a protobuf message.

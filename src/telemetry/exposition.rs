@@ -140,6 +140,7 @@ impl Collector for Metrics {
                 names::MEMORY_HELD => gauge(p.memory_held),
                 names::PAGES_HELD => gauge(p.pages_held),
                 names::ANSWERS_HELD => gauge(p.answers_held),
+                names::REQUESTS_HELD => gauge(p.requests_held),
                 names::RINGS_CUT => count(p.rings_cut),
                 names::MAILBOX_DEPTH => Shown::Gauge(depths.mailbox as f64),
                 names::LANE_DEPTH => gauge(p.lane_depth),

@@ -75,6 +75,7 @@ pub(super) struct Places {
     pub memory_held: Sum,
     pub pages_held: Sum,
     pub answers_held: Sum,
+    pub requests_held: Sum,
     pub rings_cut: Sum,
     pub lane_depth: Sum,
     pub stored: Sum,
@@ -112,6 +113,7 @@ impl Metrics {
             memory_held: l.counter(),
             pages_held: l.counter(),
             answers_held: l.counter(),
+            requests_held: l.counter(),
             rings_cut: l.counter(),
             lane_depth: l.counter(),
             stored: l.counter(),
@@ -256,6 +258,11 @@ impl Metrics {
     /// An answer that is not taken holds so many bytes now, where it had `before`.
     pub fn answer_held(&self, before: usize, now: usize) {
         self.change(self.places.answers_held, before, now);
+    }
+
+    /// A request that is not whole holds so many bytes now, where it had `before`.
+    pub fn request_held(&self, before: usize, now: usize) {
+        self.change(self.places.requests_held, before, now);
     }
 
     pub(super) fn change(&self, gauge: Sum, before: usize, now: usize) {

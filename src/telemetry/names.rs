@@ -41,10 +41,11 @@ metrics! {
     LOG_LINES_DROPPED: Counter "chat_log_lines_dropped" "Lines of the log that were dropped because nobody read those before them";
     RESUMES: Counter "chat_stream_resumes" "Streams that went on behind a message their client had seen";
     CHATS_ACTIVE: Gauge "chat_chats_active" "Chats in memory";
-    MEMORY_BUDGET: Gauge "chat_memory_budget_bytes" "What --memory allows for chats, posts and pages of history";
+    MEMORY_BUDGET: Gauge "chat_memory_budget_bytes" "What --memory allows for chats, posts, pages of history, answers and requests";
     MEMORY_HELD: Gauge "chat_memory_held_bytes" "What chats hold of it, about";
     PAGES_HELD: Gauge "chat_memory_pages_bytes" "What readers hold of it in pages of history, and connections of users with many streams, about";
     ANSWERS_HELD: Gauge "chat_memory_answers_bytes" "What answers hold of it that clients have asked for and not read, or may hold when they are there";
+    REQUESTS_HELD: Gauge "chat_memory_requests_bytes" "What requests and posts hold of it, or may hold when they are there, whose rest is waited for";
     RINGS_CUT: Counter "chat_rings_cut" "Times that a chat's newest messages were dropped from memory to keep to the budget; its readers are fed from the store";
     MAILBOX_DEPTH: Gauge "chat_mailbox_depth" "Sends that wait for their shard, all shards together";
     LANE_DEPTH: Gauge "chat_lane_depth" "Batches that wait for their writer lane or are with it, all lanes together";

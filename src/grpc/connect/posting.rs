@@ -1,16 +1,17 @@
 //! The half of a stream that posts.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{future::poll_fn, sync::Arc, time::Instant};
 
 use super::Why;
 use crate::{
     chats::{End, Slot},
     domain::{ChatId, Refusal},
     grpc::{
+        begun::{Sender, Sends, Terms},
         calls::Calls,
         deframe::{Broken, Deframer},
-        gate::Gate,
         pass::Pass,
+        peer::Peer,
         status::Problem,
         unary::decode,
         validate,
@@ -24,16 +25,28 @@ pub(super) struct PostingHalf {
     pub chat: ChatId,
     pub slot: Arc<Slot>,
     pub calls: Arc<Calls>,
-    pub gate: Arc<Gate>,
+    pub peer: Arc<Peer>,
     pub pass: Option<Pass>,
     pub span: Option<SpanRef>,
     pub why: Why,
 }
 
+/// A frame that has begun is to be whole within the time that a call may take.
+impl Sends for PostingHalf {
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            begun: &self.peer.gate.begun,
+            sender: Sender::User(self.slot.user()),
+            waiting: &self.peer.short_of_room,
+            until: Instant::now() + self.calls.limits().timeout,
+        }
+    }
+}
+
 impl PostingHalf {
     pub async fn run(mut self, mut frames: Deframer) {
         loop {
-            let frame = match frames.next().await {
+            let frame = match frames.next(&self).await {
                 Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
                 Ok(None) | Err(Broken::Gone) => return,
                 Err(Broken::Problem(problem)) => Err(problem),
@@ -56,7 +69,7 @@ impl PostingHalf {
 
     async fn post(&self, frame: proto::ConnectChatRequest) {
         let (id, refusal) = match validate::post(frame, self.calls.limits()) {
-            Ok(draft) => match self.gate.send(self.slot.user()) {
+            Ok(draft) => match self.peer.gate.send(self.slot.user()) {
                 Ok(()) => {
                     return self
                         .calls
