@@ -1,7 +1,7 @@
 //! Several nodes over one database and one NATS: any client on any node, and nothing lost
 //! when one dies.
 
-mod nodes;
+pub mod nodes;
 mod work;
 
 use std::time::{Duration, Instant};

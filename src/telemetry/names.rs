@@ -86,7 +86,7 @@ metrics! {
 }
 
 /// The calls, and `other` for what is none. A method's number is its place.
-pub const METHODS: [&str; 10] = [
+pub const METHODS: [&str; 13] = [
     "SendMessage",
     "ConnectChat",
     "Create",
@@ -96,6 +96,9 @@ pub const METHODS: [&str; 10] = [
     "ListChats",
     "AddMembers",
     "RemoveMembers",
+    "EditMessage",
+    "DeleteMessage",
+    "React",
     "other",
 ];
 
