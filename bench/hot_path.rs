@@ -9,8 +9,8 @@ use std::{
 
 use chat_service::{
     domain::{ChatId, ClientMessageId, Draft, Seq, Timestamp, UserName},
-    feed::{Entry, Read, Ring, RingBound},
-    shard::{Chat, Effect, Post, Room},
+    feed::{Entry, Read, Ring, RingBound, Takes},
+    shard::{Chat, Effect, Post, Room, Rules},
     store::ChatRecord,
     writer::Landed,
 };
@@ -18,6 +18,10 @@ use chat_service::{
 const TEXT: usize = 100;
 /// Messages of one commit.
 const BATCH: usize = 20;
+const RULES: Rules = Rules {
+    edit_window: Duration::ZERO,
+    max_reactions: 1,
+};
 const RING: RingBound = RingBound {
     messages: 256,
     bytes: 256 * 1024,
@@ -78,10 +82,7 @@ impl Core {
             let id = ClientMessageId::from_wire(&format!("{:012}", self.posted));
             let post = Post {
                 from: self.alice.clone(),
-                draft: Draft {
-                    text: "x".repeat(TEXT).into(),
-                    client_message_id: id.expect("an id"),
-                },
+                draft: Draft::message("x".repeat(TEXT), id.expect("an id")),
                 id: None,
                 span: None,
                 deadline: self.deadline,
@@ -94,7 +95,8 @@ impl Core {
             rows: BATCH,
             bytes: 1 << 20,
         };
-        self.chat.take(&mut rows, &mut room, Timestamp(1));
+        self.chat
+            .take(&mut rows, &mut room, Timestamp(1), &RULES, &mut effects);
         for row in rows {
             self.chat.landed(Landed::Stored(row), &mut effects);
         }
@@ -110,7 +112,7 @@ impl Core {
         }));
         for reader in &self.readers {
             let mut cursor = before;
-            while let Read::Chunk(chunk) = self.ring.read(cursor, reader, false) {
+            while let Read::Chunk(chunk) = self.ring.read(cursor, reader, Takes::default()) {
                 cursor = chunk.through;
                 black_box(chunk);
             }

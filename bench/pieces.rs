@@ -10,8 +10,8 @@ use chat_service::{
     domain::{
         ChatId, ClientMessageId, Draft, Frame, MessageId, Row, Seq, Timestamp, UserName, packed,
     },
-    feed::{Entry, Read, Ring, RingBound},
-    shard::{Chat, Effect, Post, Room},
+    feed::{Entry, Read, Ring, RingBound, Takes},
+    shard::{Chat, Effect, Post, Room, Rules},
     store::ChatRecord,
     writer::Landed,
 };
@@ -23,6 +23,10 @@ criterion_main!(pieces);
 const TEXT: usize = 100;
 const READERS: usize = 1_000;
 const POSTS: u64 = 1_000;
+const RULES: Rules = Rules {
+    edit_window: Duration::ZERO,
+    max_reactions: 1,
+};
 const RING: RingBound = RingBound {
     messages: 256,
     bytes: 256 * 1024,
@@ -45,6 +49,8 @@ fn row(seq: Seq) -> Row {
         text: "x".repeat(TEXT).into(),
         client_message_id: key(seq),
         created_at: Timestamp(1_700_000_000_000_000 + seq),
+        number: seq,
+        change: None,
     }
 }
 
@@ -96,7 +102,7 @@ fn ring(c: &mut Criterion) {
                 last += burst;
                 ring.append((after + 1..=last).map(|seq| Entry::new(&row(seq))));
                 for reader in &readers {
-                    let Read::Chunk(chunk) = ring.read(after, reader, false) else {
+                    let Read::Chunk(chunk) = ring.read(after, reader, Takes::default()) else {
                         panic!("nothing to read");
                     };
                     black_box(chunk);
@@ -128,10 +134,7 @@ fn chat(c: &mut Criterion) {
                 number += 1;
                 Post {
                     from: user("alice"),
-                    draft: Draft {
-                        text: "x".repeat(TEXT).into(),
-                        client_message_id: key(number),
-                    },
+                    draft: Draft::message("x".repeat(TEXT), key(number)),
                     id: None,
                     span: None,
                     deadline,
@@ -152,7 +155,7 @@ fn chat(c: &mut Criterion) {
                     rows: POSTS as usize,
                     bytes: 1 << 30,
                 };
-                chat.take(&mut rows, &mut room, Timestamp(1));
+                chat.take(&mut rows, &mut room, Timestamp(1), &RULES, &mut effects);
                 for row in rows.drain(..) {
                     chat.landed(Landed::Stored(row), &mut effects);
                 }

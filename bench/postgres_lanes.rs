@@ -265,6 +265,8 @@ fn row(chat: i64, seq: i64) -> Row {
         text: "a message of about the length that messages have, and a little more".into(),
         client_message_id: None,
         created_at: Timestamp(1_700_000_000_000_000),
+        number: seq,
+        change: None,
     }
 }
 

@@ -158,6 +158,7 @@ pub fn history(config: HistoryConfig) -> Result<(), ClientError> {
                 before_seq,
                 after_seq,
                 page_size: left.min(PAGE) as i32,
+                ..Default::default()
             });
             let reply = peer.client.list_messages(request).await;
             let reply = reply.map_err(|s| peer.explain(s))?.into_inner();

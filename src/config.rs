@@ -112,6 +112,10 @@ pub struct ServeConfig {
     pub max_text: usize,
     /// Per chat.
     pub max_members: usize,
+    /// Zero: nobody may edit a message.
+    pub edit_window: Duration,
+    /// Per message.
+    pub max_reactions: usize,
     pub send_timeout: Duration,
     pub drain_timeout: Duration,
     /// Posts of one stream under way.

@@ -1,6 +1,6 @@
 //! The values that the rooms hand to each other: validated ids and names, a
-//! message before ([`Draft`]) and after ([`Row`]) it has its place in a chat,
-//! its wire form ([`Frame`]), how what is asked of a chat ends ([`PostResult`],
+//! message before ([`Draft`]) and after ([`Row`]) it has its place in a chat, what
+//! happens to messages ([`Change`]), the wire form ([`Frame`]), how what is asked of a chat ends ([`PostResult`],
 //! [`ChatError`]), and digests that stand for values ([`Digests`]).
 //!
 //! Invariants:
@@ -8,6 +8,7 @@
 //! 2. No I/O, no clock, no runtime: time is an argument ([`Timestamp`]).
 
 mod call;
+mod change;
 mod clock;
 mod digest;
 mod frame;
@@ -18,7 +19,10 @@ mod packed;
 mod partition;
 mod visible;
 
-pub use call::{Caller, ChatError, PostResult, Receipt, Refusal};
+pub use call::{Caller, ChatError, PostResult, Receipt, Refusal, Unfit};
+pub use change::{
+    Change, Current, MAX_EMOJI_BYTES, MAX_EMOJIS, Reaction, ReactionCount, Target, check_emoji,
+};
 pub use clock::Clock;
 pub use digest::Digests;
 pub use frame::{Frame, PREFIX_LEN};

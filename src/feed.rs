@@ -19,10 +19,17 @@
 //!    a ring has no hole.
 //! 4. No wake-up is lost: a reader that waits is woken after each commit.
 //! 5. A reader that is dropped leaves nothing behind.
+//! 6. Once the deletion of a message is in a feed, no reader of the feed is given the
+//!    message's text any more, wherever it has it from (P12).
+//! 7. A reader of messages alone is led past the seqs of other entries, and sees the
+//!    messages in their order.
 
 mod cursor;
+mod erased;
 mod history;
+mod item;
 mod packed;
+mod page;
 mod ring;
 mod share;
 mod shared;
@@ -32,8 +39,9 @@ mod wake;
 
 pub use cursor::{Delivery, Reader};
 pub use history::{History, Pages};
+pub use item::{About, Item};
 pub use packed::Packed;
-pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound};
+pub use ring::{CHUNK_BYTES, Chunk, Entry, Read, Ring, RingBound, Takes};
 pub use share::{Share, Unwritten, counted};
 pub use shared::Feed;
 pub use slot::{End, PostAnswer, Slot};

@@ -37,7 +37,7 @@ pub use callers::{Callers, Places};
 pub use chat::Chat;
 pub use elsewhere::{Elsewhere, Watched};
 pub use handle::{Reply, ShardHandle};
-pub use post::{Effect, Load, Post, Room};
+pub use post::{Effect, Load, Post, Room, Rules};
 pub use shards::Shards;
 pub use task::ShardSettings;
 

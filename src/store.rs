@@ -3,9 +3,12 @@
 //! Invariants:
 //! 1. [`Store::append`] is all or nothing, and `Ok` means committed and synced
 //!    (P1).
-//! 2. A chat's rows are dense in `seq`; no row is ever overwritten (P2).
-//! 3. Every queue in front of a backend is bounded (P6).
+//! 2. A chat's rows are dense in `seq`; none takes the place of another (P2).
+//! 3. An edit, and a deletion, changes the message that it is about in the transaction
+//!    in which it is stored itself. No text of a deleted message is left (P12).
+//! 4. Every queue in front of a backend is bounded (P6).
 
+mod entries;
 pub mod memory;
 pub mod postgres;
 mod retry;
@@ -16,7 +19,7 @@ use std::{fmt, sync::Arc, time::Instant};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::domain::{ChatId, Row, Seq, Timestamp, UserName};
+use crate::domain::{ChatId, Current, Row, Seq, Target, Timestamp, UserName};
 
 pub use retry::retry_delays;
 
@@ -98,7 +101,7 @@ pub enum Walk {
     Up(Activity),
 }
 
-/// Which messages of a chat a page holds. Pages are in ascending order of seq.
+/// Which entries of a chat a page holds. Pages are in ascending order of seq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
     /// The first `limit` messages with a greater seq.
@@ -209,7 +212,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Ok(true)
     }
 
-    /// At most `limit` messages of a chat; none if there is no such chat.
+    /// At most `limit` entries of a chat, as they happened but for texts that were
+    /// deleted since; none if there is no such chat.
     async fn page(
         &self,
         chat: ChatId,
@@ -217,6 +221,26 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         limit: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<Row>>;
+
+    /// At most `limit` messages of a chat as they are now, with the reactions to them as
+    /// `viewer` sees them; none if there is no such chat.
+    async fn current(
+        &self,
+        chat: ChatId,
+        viewer: &UserName,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Current>>;
+
+    /// What is to be known of entries before they may be changed: those of the chat that
+    /// have these seqs, as far as there are any.
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>>;
 
     /// The newest seq of each chat, 0 where there is none, in the given order.
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>>;

@@ -17,7 +17,9 @@ use async_trait::async_trait;
 use fastrand::Rng;
 
 use crate::{
-    domain::{ChatId, ClientMessageId, Clock, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{
+        ChatId, ClientMessageId, Clock, Current, MessageId, Row, Seq, Target, Timestamp, UserName,
+    },
     store::{
         Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk,
         memory::MemoryStore,
@@ -74,6 +76,8 @@ pub fn row(chat: ChatId, seq: Seq, from: &str, text: &str) -> Row {
         text: text.into(),
         client_message_id: None,
         created_at: Timestamp(seq),
+        number: seq,
+        change: None,
     }
 }
 
@@ -98,6 +102,7 @@ pub enum Op<'a> {
     Load,
     Append(&'a [Row]),
     Page(ChatId),
+    Targets,
     Delete,
     Members,
 }
@@ -259,6 +264,29 @@ impl Store for ScriptStore {
             _ => limit,
         };
         act(fault, self.memory.page(chat, page, limit, deadline)).await
+    }
+
+    async fn current(
+        &self,
+        chat: ChatId,
+        viewer: &UserName,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Current>> {
+        let fault = (self.script)(Op::Page(chat)).await;
+        let current = self.memory.current(chat, viewer, page, limit, deadline);
+        act(fault, current).await
+    }
+
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>> {
+        let fault = (self.script)(Op::Targets).await;
+        act(fault, self.memory.targets(chat, seqs, deadline)).await
     }
 
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {

@@ -35,6 +35,8 @@ fn row(chat: ChatId, seq: i64) -> Row {
         text: "hello".into(),
         client_message_id: None,
         created_at: now(),
+        number: seq,
+        change: None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod backends;
 mod chats;
 mod durability;
+mod entries;
 mod lists;
 mod messages;
 
@@ -66,6 +67,14 @@ macro_rules! conformance {
                 a_deadline_in_the_past_is_unavailable,
                 a_closed_store_is_unavailable,
             );
+            conformance!(@store $backend, entries:
+                entries_come_back_as_they_were,
+                the_last_edit_of_a_message_is_current,
+                p12_a_deletion_leaves_no_text,
+                reactions_are_counted,
+                pages_of_messages_pass_over_other_entries,
+                what_is_to_be_changed_is_found_or_not,
+            );
             conformance!(@store $backend, lists:
                 the_newest_activity_comes_first,
                 a_list_is_read_in_pages,
@@ -97,6 +106,9 @@ macro_rules! durable_conformance {
                 a_restart_changes_nothing,
                 ids_are_not_given_twice_over_a_restart,
                 a_deleted_chat_stays_deleted,
+            );
+            durable_conformance!(@reopen $backend, entries:
+                p12_a_restart_brings_no_text_back,
             );
         }
     };
@@ -146,6 +158,8 @@ fn row(chat: ChatId, seq: Seq) -> Row {
         text: format!("message {seq}").into(),
         client_message_id: None,
         created_at: Timestamp(seq * 1_000),
+        number: seq,
+        change: None,
     }
 }
 

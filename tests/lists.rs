@@ -76,6 +76,7 @@ async fn messages_come_in_pages_both_ways() {
             before_seq: before,
             after_seq: after,
             page_size: size,
+            ..Default::default()
         };
         let page = alice.page(request).await?;
         let seqs: Vec<_> = page.messages.iter().map(|m| m.seq).collect();

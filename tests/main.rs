@@ -20,6 +20,7 @@ mod crash;
 mod delivery;
 mod deploy;
 mod drain;
+mod entries;
 mod examples;
 mod fairness;
 mod faults;

@@ -31,6 +31,8 @@ fn row(chat: ChatId, seq: i64, text: &str) -> Row {
         text: text.into(),
         client_message_id: ClientMessageId::from_wire("k").unwrap(),
         created_at: Timestamp(1_700_000_000_000_000 + seq),
+        number: seq,
+        change: None,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     feed::RingBound,
     grpc::{Gate, GateSettings, Guards, Limits, Origins, ServerSettings},
     runtime::{self, Cores, Spawner, Tls, TlsFiles},
-    shard::{Load, Room, ShardSettings},
+    shard::{Load, Room, Rules, ShardSettings},
     store::{
         Store,
         memory::MemoryStore,
@@ -307,6 +307,10 @@ pub fn shard(config: &ServeConfig, memory: Budget) -> ShardSettings {
         idle: config.chat_idle,
         patience: config.send_timeout,
         max_members: config.max_members,
+        rules: Rules {
+            edit_window: config.edit_window,
+            max_reactions: config.max_reactions,
+        },
         stream_posts: config.stream_posts,
     }
 }

@@ -294,12 +294,16 @@ pub(super) async fn pause_after(
     Ok(())
 }
 
-/// The seq of a chat's newest message.
+/// The seq of a chat's newest message: behind it there may be entries that a stream of
+/// messages does not yield.
 pub(super) async fn newest_seq(peer: &mut Peer, chat: i64) -> Result<i64, Status> {
-    let request = peer.request(proto::GetRequest { id: chat });
-    let reply = peer.client.get(request).await?.into_inner();
-    let chat = reply.chat.ok_or_else(|| Status::internal("no chat"))?;
-    Ok(chat.last_seq)
+    let request = peer.request(proto::ListMessagesRequest {
+        chat_id: chat,
+        page_size: 1,
+        ..Default::default()
+    });
+    let page = peer.client.list_messages(request).await?.into_inner();
+    Ok(page.messages.last().map_or(0, |message| message.seq))
 }
 
 async fn sleep_until(time: Option<Instant>) {

@@ -1,19 +1,23 @@
 //! Between what nodes say to each other ([`crate::proto::cluster`]) and what it means.
 
+mod changes;
+
 use crate::{
     domain::{
         Caller, ChatError, ChatId, ClientMessageId, Frame, Invalid, PostResult, Receipt, Refusal,
         Timestamp, UserName,
     },
-    feed::{End, Entry},
-    proto::cluster::{self as wire, Reason, item::Item},
+    feed::{End, Entry, Item},
+    proto::cluster::{self as wire, Reason, item::Item as Said},
     store::ChatRecord,
 };
+
+pub use changes::{change, read_change};
 
 /// What a queue on another node is called here, whichever it is.
 const QUEUE: &str = "queue of the chat's node";
 
-pub fn item(item: Item) -> wire::Item {
+pub fn item(item: Said) -> wire::Item {
     wire::Item { item: Some(item) }
 }
 
@@ -25,7 +29,7 @@ fn reason(reason: Reason) -> wire::Refused {
 }
 
 /// What became of a post.
-pub fn outcome(ask: u64, result: PostResult) -> Item {
+pub fn outcome(ask: u64, result: PostResult) -> Said {
     use wire::outcome::Outcome;
     let outcome = match result {
         Ok(receipt) => Outcome::Stored(wire::Receipt {
@@ -35,7 +39,7 @@ pub fn outcome(ask: u64, result: PostResult) -> Item {
         }),
         Err(refusal) => Outcome::Refused(refused(refusal)),
     };
-    Item::Outcome(wire::Outcome {
+    Said::Outcome(wire::Outcome {
         ask,
         outcome: Some(outcome),
     })
@@ -71,6 +75,7 @@ fn refused(refusal: Refusal) -> wire::Refused {
         Refusal::Draining => reason(Reason::Moved),
         Refusal::Unavailable => reason(Reason::Unavailable),
         Refusal::Lost => reason(Reason::Lost),
+        Refusal::Unfit(why) => changes::unfit(why),
     }
 }
 
@@ -90,6 +95,7 @@ fn read_refusal(refused: wire::Refused) -> Option<Refusal> {
             },
             why: Invalid::new(refused.why),
         },
+        Reason::Unfit => changes::read_unfit(&refused),
         Reason::Unknown | Reason::OutcomeUnknown => Refusal::OutcomeUnknown,
     })
 }
@@ -171,33 +177,38 @@ pub fn caller(user: &str, admin: bool) -> Result<Caller, Invalid> {
     Ok(Caller { user, admin })
 }
 
-pub fn entry(entry: &Entry) -> wire::Entry {
-    let (frame, from, id) = entry.parts();
+pub fn entry(item: &Item) -> wire::Entry {
+    let (frame, from, id) = item.entry.parts();
+    let (kind, target) = changes::about(item.about);
     wire::Entry {
         frame: frame.clone(),
         from: from.to_string(),
         client_message_id: id.map(|id| id.to_string()),
+        kind: kind.into(),
+        target,
     }
 }
 
-pub fn read_entry(entry: wire::Entry) -> Result<Entry, Invalid> {
+pub fn read_entry(entry: wire::Entry) -> Result<Item, Invalid> {
     let id = entry.client_message_id.as_deref().unwrap_or_default();
-    Ok(Entry::from_parts(
+    let about = changes::read_about(entry.kind(), entry.target);
+    let entry = Entry::from_parts(
         Frame::from_bytes(entry.frame)?,
         UserName::new(&entry.from)?,
         ClientMessageId::from_wire(id)?,
-    ))
+    );
+    Ok(Item { entry, about })
 }
 
 /// An end that is to be told to nodes that follow the chat. A drain is not: the chat
 /// goes on elsewhere.
-pub fn ended(chat: ChatId, end: End) -> Option<Item> {
+pub fn ended(chat: ChatId, end: End) -> Option<Said> {
     let end = match end {
         End::Deleted => wire::ended::End::Deleted,
         End::Lost => wire::ended::End::Lost,
         End::Removed | End::Draining | End::Misused => return None,
     };
-    Some(Item::Ended(wire::Ended {
+    Some(Said::Ended(wire::Ended {
         chat: chat.get(),
         end: end.into(),
     }))
@@ -215,6 +226,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::Unfit;
     use crate::testing::{chat_id, row, user};
 
     #[test]
@@ -235,21 +247,23 @@ mod tests {
             Err(Refusal::Refused),
             Err(Refusal::Unavailable),
             Err(Refusal::Lost),
+            Err(Refusal::Unfit(Unfit::Deleted)),
+            Err(Refusal::Unfit(Unfit::TooManyReactions { max: 7 })),
         ];
         for result in told {
-            let Item::Outcome(sent) = outcome(3, result.clone()) else {
+            let Said::Outcome(sent) = outcome(3, result.clone()) else {
                 panic!("another item");
             };
             assert_eq!(sent.ask, 3);
             assert_eq!(read_outcome(sent), Some(result));
         }
         // A node that stops has not stored it: it is to be asked elsewhere.
-        let Item::Outcome(sent) = outcome(3, Err(Refusal::Draining)) else {
+        let Said::Outcome(sent) = outcome(3, Err(Refusal::Draining)) else {
             panic!("another item");
         };
         assert_eq!(read_outcome(sent), None);
         let retry = Duration::from_secs(1);
-        let Item::Outcome(sent) = outcome(3, Err(Refusal::TooFast { retry })) else {
+        let Said::Outcome(sent) = outcome(3, Err(Refusal::TooFast { retry })) else {
             panic!("another item");
         };
         let busy = Refusal::Busy { queue: QUEUE };
@@ -286,9 +300,10 @@ mod tests {
     fn a_message_is_the_same_on_another_node() {
         let mut row = row(chat_id(5), 9, "alice", "hello");
         row.client_message_id = ClientMessageId::from_wire("k").unwrap();
-        let ours = Entry::new(&row);
+        let ours = Item::new(&row);
         let theirs = read_entry(entry(&ours)).unwrap();
         for viewer in [user("alice"), user("bob")] {
+            let (ours, theirs) = (&ours.entry, &theirs.entry);
             assert_eq!(theirs.frame_for(&viewer), ours.frame_for(&viewer));
         }
         let mut broken = entry(&ours);

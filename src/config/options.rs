@@ -46,6 +46,8 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "chat_idle" => Time(100, 24 * HOUR),
         "max_text" => Count(1, 65_536),
         "max_members" => Count(1, 100_000),
+        "edit_window" => Time(0, 87_600 * HOUR),
+        "max_reactions" => Count(1, 100_000),
         "send_timeout" => Time(10, 600 * SECOND),
         "drain_timeout" => Time(100, HOUR),
         "stream_posts" => Count(1, 65_536),
@@ -290,6 +292,14 @@ struct Serve {
     /// Most members, per chat
     #[arg(long, value_name = "N", default_value = "1000")]
     max_members: String,
+
+    /// How long after it was posted its sender may edit a message; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    edit_window: String,
+
+    /// Most reactions to a message, those that were taken back included
+    #[arg(long, value_name = "N", default_value = "1000")]
+    max_reactions: String,
 
     /// Longest a send waits for its commit if its caller set no nearer
     /// deadline; then UNAVAILABLE. Also the longest that a request, or the rest of

@@ -130,6 +130,8 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         chat_idle: sources.need_time("chat_idle")?,
         max_text: sources.need_number("max_text")?,
         max_members: sources.need_number("max_members")?,
+        edit_window: sources.need_time("edit_window")?,
+        max_reactions: sources.need_number("max_reactions")?,
         send_timeout: sources.need_time("send_timeout")?,
         drain_timeout: sources.need_time("drain_timeout")?,
         stream_posts: sources.need_number("stream_posts")?,

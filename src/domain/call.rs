@@ -51,6 +51,36 @@ pub enum Refusal {
     /// The store has lost the messages before it, and it was not stored.
     #[error("the store has lost the chat's newest messages")]
     Lost,
+    /// The message that it was to change is not one that it may change.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+}
+
+/// Why a message cannot be changed as somebody wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("the chat has no message with this seq")]
+    Missing,
+    #[error("the entry with this seq is no message")]
+    NoMessage,
+    #[error("the message was deleted")]
+    Deleted,
+    #[error("only its sender may edit a message")]
+    NotTheSender,
+    #[error("only its sender, the chat's creator or an admin may delete a message")]
+    NotYours,
+    #[error("the time in which the message could be edited is over")]
+    TooLate,
+    #[error("the message was edited {max} times, which is as often as it may be")]
+    TooManyEdits { max: usize },
+    #[error("the message has {max} reactions, as many as it may have, those taken back included")]
+    TooManyReactions { max: usize },
+    #[error("the message has {max} different reactions, as many as it may have")]
+    TooManyEmojis { max: usize },
+    #[error("you have reacted to the message {max} times, which is as often as one user may")]
+    TooManyOfYours { max: usize },
+    #[error("you have not reacted to the message so")]
+    NoReaction,
 }
 
 pub type PostResult = Result<Receipt, Refusal>;

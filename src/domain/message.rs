@@ -1,6 +1,6 @@
-use super::{ChatId, ClientMessageId, Invalid, UserName, visible::has_visible};
+use super::{Change, ChatId, ClientMessageId, Invalid, UserName, visible::has_visible};
 
-/// A message's place in its chat: 1, 2, 3 … without holes. 0 stands for "before
+/// An entry's place in its chat: 1, 2, 3 … without holes. 0 stands for "before
 /// the first".
 pub type Seq = i64;
 
@@ -22,14 +22,34 @@ impl Timestamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId(pub i64);
 
-/// What a client wants to say, validated.
+/// What a client wants to say, or to change in what was said, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     pub text: Box<str>,
     pub client_message_id: Option<ClientMessageId>,
+    /// `None`: a message.
+    pub change: Option<Box<Change>>,
+    /// Whoever wants it is an admin, and may do so in every chat. Messages are posted by
+    /// members alone, so of a message this is never said.
+    pub admin: bool,
 }
 
 impl Draft {
+    /// A message.
+    pub fn message(text: impl Into<Box<str>>, id: Option<ClientMessageId>) -> Self {
+        Self {
+            text: text.into(),
+            client_message_id: id,
+            change: None,
+            admin: false,
+        }
+    }
+
+    /// The message that it changes.
+    pub fn target(&self) -> Option<Seq> {
+        self.change.as_ref()?.target()
+    }
+
     /// Checks a text: 1 to `max_chars` Unicode scalar values, no NUL, which
     /// PostgreSQL cannot hold.
     ///
@@ -56,11 +76,11 @@ impl Draft {
 
     /// What the row made of it will weigh.
     pub fn weight(&self) -> usize {
-        size_of::<Row>() + self.text.len()
+        size_of::<Row>() + self.text.len() + extra(self.change.as_deref())
     }
 }
 
-/// A message in its place: what the store keeps and what readers see.
+/// An entry in its place, a message mostly: what the store keeps and what readers see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub chat: ChatId,
@@ -71,13 +91,57 @@ pub struct Row {
     pub client_message_id: Option<ClientMessageId>,
     /// Never running back within a chat.
     pub created_at: Timestamp,
+    /// How many messages there are in the chat up to here. Of a database from before
+    /// there was anything but messages it is the seq.
+    pub number: Seq,
+    /// `None`: a message that is as it was posted.
+    pub change: Option<Box<Change>>,
 }
 
 impl Row {
     /// About what the row weighs in a queue or a batch, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.text.len()
+        size_of::<Self>() + self.text.len() + extra(self.change.as_deref())
     }
+
+    /// Whether it is a message, and not what happens to one.
+    pub fn is_message(&self) -> bool {
+        self.target().is_none()
+    }
+
+    /// The message that it changes.
+    pub fn target(&self) -> Option<Seq> {
+        self.change.as_ref()?.target()
+    }
+
+    /// The message whose text is gone by it.
+    pub fn deleted(&self) -> Option<Seq> {
+        self.change.as_ref()?.deleted()
+    }
+
+    /// Whether the other, which was to be stored, is of the same post as this one, which
+    /// is.
+    pub fn is_same_post(&self, other: &Self) -> bool {
+        let change = |row: &Self| {
+            row.change
+                .clone()
+                .filter(|change| change.target().is_some())
+        };
+        self.is_erased() || (&self.text, change(self)) == (&other.text, change(other))
+    }
+
+    /// Whether its text was erased: it is a message or an edit of one that was deleted.
+    pub fn is_erased(&self) -> bool {
+        match self.change.as_deref() {
+            Some(Change::Deleted) => true,
+            Some(Change::Edit { .. }) => self.text.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+fn extra(change: Option<&Change>) -> usize {
+    change.map_or(0, Change::weight)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{Fault, is_on, strikes, switched_on};
 use crate::{
-    domain::{ChatId, Row, Seq, UserName},
+    domain::{ChatId, Current, Row, Seq, Target, UserName},
     store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk},
 };
 
@@ -140,6 +140,30 @@ impl Store for FaultyStore {
     ) -> StoreResult<Vec<Row>> {
         self.let_go().await?;
         self.inner.page(chat, page, limit, deadline).await
+    }
+
+    async fn current(
+        &self,
+        chat: ChatId,
+        viewer: &UserName,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Current>> {
+        self.let_go().await?;
+        self.inner
+            .current(chat, viewer, page, limit, deadline)
+            .await
+    }
+
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>> {
+        self.let_go().await?;
+        self.inner.targets(chat, seqs, deadline).await
     }
 
     async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {

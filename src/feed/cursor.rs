@@ -1,5 +1,4 @@
 use std::{
-    collections::VecDeque,
     fmt,
     future::Future,
     pin::Pin,
@@ -7,18 +6,19 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     history::{History, HistoryPage},
     packed::Packed,
-    ring::{CHUNK_BYTES, Entry, Read},
+    page::Page,
+    ring::{Read, Takes},
     share::{Share, Unwritten, counted},
     shared::{Feed, Look},
     slot::{End, Note, PostAnswer, Slot},
 };
 use crate::{
-    domain::{Frame, Row, Seq, UserName},
+    domain::{Row, Seq},
     fault::{self, Fault},
     telemetry::log_limited,
 };
@@ -36,7 +36,8 @@ const PAGE_BYTES: usize = 128 * 1024;
 /// One stream's place in a chat: a seq, not a queue. It yields what is behind
 /// it, from the ring if the ring has it and from history if not, and changes
 /// between the two without gap or duplicate (P4): whatever a source gives, the
-/// cursor only moves from n to n + 1.
+/// cursor only moves from n to n + 1. An entry that is no message it moves past without
+/// a word, unless it takes them.
 ///
 /// Dropping it ends the subscription.
 pub struct Reader {
@@ -55,8 +56,9 @@ pub struct Reader {
     core: u32,
     key: usize,
     registered: Option<Waker>,
-    /// The client takes messages in gzip.
-    packs: bool,
+    takes: Takes,
+    /// The number of the last deletion that what is read of history shows.
+    erased: u64,
     history: Arc<History>,
     /// What many streams of one user hold together, if this is one of them.
     share: Option<Arc<Share>>,
@@ -76,7 +78,7 @@ enum Source {
     Ring,
     /// `None` if there is no such chat any more.
     Asked(Pin<Box<dyn Future<Output = Option<HistoryPage>> + Send>>),
-    Page(VecDeque<Frame>),
+    Page(Page),
 }
 
 /// What a stream is to do next.
@@ -114,7 +116,8 @@ impl Reader {
             core: core as u32,
             key,
             registered: None,
-            packs: false,
+            takes: Takes::default(),
+            erased: 0,
             history,
             share: None,
             unwritten: None,
@@ -128,7 +131,12 @@ impl Reader {
 
     /// Whether long messages may come in gzip. Those of history come as they are.
     pub fn pack(&mut self, packs: bool) {
-        self.packs = packs;
+        self.takes.packs = packs;
+    }
+
+    /// Whether entries that are no messages are yielded too.
+    pub fn take_entries(&mut self, entries: bool) {
+        self.takes.entries = entries;
     }
 
     /// Messages that were yielded so far.
@@ -162,7 +170,7 @@ impl Reader {
                 }
             }
             match &mut self.source {
-                Source::Ring => match self.feed.look(self.cursor, &self.slot, self.packs) {
+                Source::Ring => match self.feed.look(self.cursor, &self.slot, self.takes) {
                     Look::Ring(Read::Chunk(chunk)) => {
                         debug_assert!(chunk.through > self.cursor, "P4");
                         let count = (chunk.through - self.cursor) as u64;
@@ -176,6 +184,7 @@ impl Reader {
                             None => Delivery::Frames(counted(counts, chunk.bytes)),
                         });
                     }
+                    Look::Ring(Read::Passed(through)) => self.cursor = through,
                     Look::Ring(Read::Behind { newest }) => {
                         let lag = (newest - self.cursor) as u64;
                         self.history.metrics.history_read(lag);
@@ -195,7 +204,7 @@ impl Reader {
                     Poll::Ready(None) => return Poll::Ready(Delivery::End(End::Deleted)),
                     Poll::Ready(Some(page)) => {
                         self.pass_to(page.first);
-                        self.source = self.open_page(page.rows);
+                        self.source = self.open_page(&page.rows);
                     }
                     Poll::Pending => match self.feed.end_or_wait(&self.slot) {
                         Some(end) => return Poll::Ready(Delivery::End(end)),
@@ -203,20 +212,42 @@ impl Reader {
                         None => return Poll::Pending,
                     },
                 },
-                Source::Page(frames) => match take_chunk(frames, most_of(self.share.as_ref())) {
-                    Some((count, bytes)) => {
-                        self.cursor += count as Seq;
-                        self.delivered += count as u64;
-                        self.history.metrics.delivered_from_history(count as u64);
-                        return Poll::Ready(Delivery::Frames(counted(self.counts(), bytes)));
+                Source::Page(_) if self.feed.erased() != self.erased => self.erase(),
+                Source::Page(page) => match page.take(most_of(self.share.as_ref())) {
+                    Some(taken) => {
+                        let count = taken.count as u64;
+                        self.cursor = taken.through;
+                        self.delivered += count;
+                        self.history.metrics.delivered_from_history(count);
+                        let counts = self.counts();
+                        return Poll::Ready(Delivery::Frames(counted(counts, taken.bytes)));
                     }
                     None => {
+                        self.cursor = page.through;
                         self.source = Source::Ring;
                         self.hold(0);
                     }
                 },
             }
         }
+    }
+
+    /// Some messages were deleted since the page was asked for, which may be in it (P12).
+    fn erase(&mut self) {
+        let (deleted, number) = self.feed.erased_since(self.erased);
+        self.erased = number;
+        let bytes = match (&mut self.source, deleted) {
+            (Source::Page(page), Some(deleted)) => {
+                page.erase(&deleted);
+                page.bytes()
+            }
+            // Nobody knows which: it is read again.
+            _ => {
+                self.source = Source::Ring;
+                0
+            }
+        };
+        self.hold(bytes);
     }
 
     /// Accounts for a page of so many bytes.
@@ -242,7 +273,8 @@ impl Reader {
         }
     }
 
-    fn ask_history(&self, newest: Seq) -> Source {
+    fn ask_history(&mut self, newest: Seq) -> Source {
+        self.erased = self.feed.erased();
         let page = match most_of(self.share.as_ref()) {
             0 => 1,
             _ => self.history.room(self.page),
@@ -273,59 +305,22 @@ impl Reader {
     /// Takes from a page what continues this cursor without a hole, as far as
     /// there is room. The next page is as large as this one had room for, or
     /// twice that.
-    fn open_page(&mut self, rows: Vec<Row>) -> Source {
-        let asked = rows.len();
-        let dense = rows
-            .iter()
-            .zip(self.cursor + 1..)
-            .take_while(|(row, seq)| row.seq == *seq);
-        let viewer: &UserName = self.slot.user();
+    fn open_page(&mut self, rows: &[Row]) -> Source {
         let most = most_of(self.share.as_ref()).min(PAGE_BYTES);
-        let mut bytes = 0;
-        let frames = dense
-            .map(|(row, _)| Entry::new(row).frame_for(viewer))
-            .take_while(|frame| {
-                let first = bytes == 0;
-                bytes += frame.len();
-                first || bytes <= most
-            });
-        let frames: VecDeque<Frame> = frames.collect();
-        self.hold(frames.iter().map(Frame::len).sum());
-        self.page = match frames.len() {
-            all if all == asked => (2 * self.page).min(PAGE),
+        let viewer = self.slot.user();
+        let page = Page::new(self.cursor, rows, viewer, self.takes.entries, most);
+        self.page = match (page.through - self.cursor) as usize {
+            all if all == rows.len() => (2 * self.page).min(PAGE),
             some => some.max(1) as u32,
         };
-        Source::Page(frames)
+        self.hold(page.bytes());
+        Source::Page(page)
     }
 }
 
 /// Bytes that a stream may hold with HTTP/2, and as a page.
 fn most_of(share: Option<&Arc<Share>>) -> usize {
     share.map_or(usize::MAX, |share| share.of_stream())
-}
-
-/// Frames from the front, in one chunk of `most` bytes; how many they were.
-fn take_chunk(frames: &mut VecDeque<Frame>, most: usize) -> Option<(usize, Bytes)> {
-    let first = frames.pop_front()?;
-    let most = most.min(CHUNK_BYTES);
-    let next_fits = |bytes: usize, frames: &VecDeque<Frame>| {
-        frames
-            .front()
-            .is_some_and(|frame| bytes + frame.len() <= most)
-    };
-    if !next_fits(first.len(), frames) {
-        return Some((1, first.into_bytes()));
-    }
-    let mut count = 1;
-    let mut chunk = BytesMut::with_capacity(most);
-    chunk.extend_from_slice(first.as_bytes());
-    while next_fits(chunk.len(), frames)
-        && let Some(frame) = frames.pop_front()
-    {
-        chunk.extend_from_slice(frame.as_bytes());
-        count += 1;
-    }
-    Some((count, chunk.freeze()))
 }
 
 impl Drop for Reader {

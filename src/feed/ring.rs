@@ -1,8 +1,14 @@
+mod chunks;
+mod others;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use super::packed::{Packed, WORTH};
+use super::{
+    item::{About, Item},
+    packed::Packed,
+};
 use crate::domain::{ClientMessageId, Frame, Row, Seq, UserName};
 
 /// Most bytes of several messages that are put together into one chunk: the
@@ -17,7 +23,10 @@ const KEPT: usize = 1024;
 /// shared with it is counted, and the sender's name and id.
 const OWNED: usize = 64;
 
-/// The newest committed messages of a chat, framed, bounded in number and in
+/// … and of one that is no message, beside that.
+const OTHER: usize = 48;
+
+/// The newest committed entries of a chat, framed, bounded in number and in
 /// bytes. The newest message always stays, whatever its size.
 #[derive(Debug)]
 pub struct Ring {
@@ -30,6 +39,8 @@ pub struct Ring {
     /// Of long messages that somebody has asked for in gzip. That may take as much again
     /// as the frame, and counts so. Apart from the entries, which all readers walk over.
     packed: BTreeMap<Seq, Packed>,
+    /// Those of the entries that are no messages. Mostly there are none.
+    others: BTreeMap<Seq, About>,
     /// What the last reader of several messages got. Readers move together, so
     /// the next one mostly wants the same.
     shared: Option<Chunk>,
@@ -66,10 +77,21 @@ pub struct Chunk {
     pub packed: Option<Packed>,
 }
 
+/// What a reader takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Takes {
+    /// Long messages in gzip.
+    pub packs: bool,
+    /// Entries that are no messages.
+    pub entries: bool,
+}
+
 /// What a cursor finds.
 #[derive(Debug)]
 pub enum Read {
     Chunk(Chunk),
+    /// Nothing up to and with this one is for this reader.
+    Passed(Seq),
     /// There is nothing newer.
     CaughtUp,
     /// The next message has fallen off the tail: history has it.
@@ -131,6 +153,7 @@ impl Ring {
             bytes: 0,
             bound,
             packed: BTreeMap::new(),
+            others: BTreeMap::new(),
             shared: None,
         }
     }
@@ -152,7 +175,7 @@ impl Ring {
 
     /// What comes behind `after`, up to about so many bytes, and one entry at least;
     /// `None` if the ring does not have the first of it.
-    pub fn entries(&self, after: Seq, most: usize) -> Option<impl Iterator<Item = &Entry>> {
+    pub fn entries(&self, after: Seq, most: usize) -> Option<impl Iterator<Item = Item>> {
         let start = usize::try_from(after + 1 - self.first()).ok()?;
         let start = start.min(self.entries.len());
         let mut bytes = 0;
@@ -161,18 +184,26 @@ impl Ring {
             bytes += entry.frame.len();
             first || bytes <= most
         });
-        Some(fitting)
+        let items = fitting.zip(self.first() + start as Seq..);
+        Some(items.map(|(entry, seq)| Item {
+            entry: entry.clone(),
+            about: self.about(seq),
+        }))
     }
 
-    /// Appends the messages of one commit, which follow the last. Until the next
+    /// Appends the entries of one commit, which follow the last. Until the next
     /// commit they all stay, however many, as far as their bytes allow: every
     /// reader who was there is to find them without asking the store.
-    pub fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    pub fn append(&mut self, items: impl IntoIterator<Item = impl Into<Item>>) {
         let mut most = 0;
-        for entry in entries {
+        for item in items {
+            let Item { entry, about } = item.into();
             self.bytes += entry.frame.len();
             self.entries.push_back(entry);
             self.last += 1;
+            if about != About::Message {
+                self.others.insert(self.last, about);
+            }
             most += 1;
             self.trim(most.max(self.bound.messages));
         }
@@ -186,6 +217,7 @@ impl Ring {
         self.entries = newest.into_iter().collect();
         self.bytes = self.entries.iter().map(|entry| entry.frame.len()).sum();
         self.packed.clear();
+        self.others = self.others.split_off(&self.first());
         self.shared = None;
     }
 
@@ -193,7 +225,7 @@ impl Ring {
     pub fn weight(&self) -> usize {
         let shared = self.shared.as_ref().map_or(0, |chunk| chunk.bytes.len());
         let entries = self.entries.capacity() * size_of::<Entry>() + self.entries.len() * OWNED;
-        self.bytes + shared + entries
+        self.bytes + shared + entries + self.others.len() * OTHER
     }
 
     fn trim(&mut self, most: usize) {
@@ -204,21 +236,33 @@ impl Ring {
             let bytes = oldest.map_or(0, |entry| entry.frame.len());
             let packed = self.packed.remove(&seq).is_some();
             self.bytes -= bytes * (1 + usize::from(packed));
+            if !self.others.is_empty() {
+                self.others.remove(&seq);
+            }
         }
     }
 
-    /// What comes behind `after` for `viewer`: one message of any size, or
-    /// several in one chunk of at most [`CHUNK_BYTES`]. For a viewer that `packs`, a
-    /// message that is worth it comes alone.
-    pub fn read(&mut self, after: Seq, viewer: &UserName, packs: bool) -> Read {
+    /// What comes behind `after` for `viewer`: one entry of any size, or
+    /// several in one chunk of at most [`CHUNK_BYTES`]. For a viewer that packs, an
+    /// entry that is worth it comes alone.
+    pub fn read(&mut self, after: Seq, viewer: &UserName, takes: Takes) -> Read {
         if after >= self.last {
             return Read::CaughtUp;
         }
         if after + 1 < self.first() {
             return Read::Behind { newest: self.last };
         }
+        let packs = takes.packs;
+        let mut most = usize::MAX;
+        if !takes.entries && !self.others.is_empty() {
+            let messages = self.messages_behind(after);
+            if messages == 0 {
+                return Read::Passed(self.others_behind(after));
+            }
+            most = messages;
+        }
         let start = (after + 1 - self.first()) as usize;
-        let (count, bytes) = self.fitting(start, packs);
+        let (count, bytes) = self.fitting(start, packs, most);
         let through = after + count as Seq;
         let entries = self.entries.range(start..start + count);
 
@@ -272,54 +316,6 @@ impl Ring {
         self.shared = Some(chunk.clone());
         Read::Chunk(chunk)
     }
-
-    /// The place of an entry in gzip, if it is worth it.
-    fn pack(&mut self, at: usize, seq: Seq) -> Option<Packed> {
-        let bytes = self.entries[at].frame.len();
-        if !WORTH.contains(&bytes) {
-            return None;
-        }
-        let packed = self.packed.entry(seq).or_insert_with(|| {
-            self.bytes += bytes;
-            Packed::default()
-        });
-        Some(packed.clone())
-    }
-
-    /// How many entries from `start` fit into a chunk, at least one, and their
-    /// bytes.
-    fn fitting(&self, start: usize, packs: bool) -> (usize, usize) {
-        if packs {
-            return self.fitting_packed(start);
-        }
-        let mut bytes = self.entries[start].frame.len();
-        let mut count = 1;
-        for entry in self.entries.range(start + 1..) {
-            if bytes + entry.frame.len() > CHUNK_BYTES {
-                break;
-            }
-            bytes += entry.frame.len();
-            count += 1;
-        }
-        (count, bytes)
-    }
-
-    /// The same where long messages come alone.
-    fn fitting_packed(&self, start: usize) -> (usize, usize) {
-        let (mut count, mut bytes) = (0, 0);
-        for entry in self.entries.range(start..) {
-            let length = entry.frame.len();
-            if count > 0 && (bytes + length > CHUNK_BYTES || WORTH.contains(&length)) {
-                break;
-            }
-            bytes += length;
-            count += 1;
-            if WORTH.contains(&length) {
-                break;
-            }
-        }
-        (count, bytes)
-    }
 }
 
 fn concat<'a>(frames: impl Iterator<Item = &'a Frame>, bytes: usize) -> Bytes {
@@ -333,10 +329,23 @@ fn concat<'a>(frames: impl Iterator<Item = &'a Frame>, bytes: usize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ChatId, MessageId, Timestamp};
+    use crate::domain::{Change, ChatId, MessageId, Timestamp};
+
+    const PLAIN: Takes = Takes {
+        packs: false,
+        entries: false,
+    };
+    const PACKS: Takes = Takes {
+        packs: true,
+        entries: false,
+    };
 
     fn entry(seq: Seq, text_len: usize, id: &str) -> Entry {
-        Entry::new(&Row {
+        Entry::new(&row(seq, text_len, id))
+    }
+
+    fn row(seq: Seq, text_len: usize, id: &str) -> Row {
+        Row {
             chat: ChatId::new(1).unwrap(),
             seq,
             id: MessageId(seq),
@@ -344,7 +353,9 @@ mod tests {
             text: "x".repeat(text_len).into(),
             client_message_id: ClientMessageId::from_wire(id).unwrap(),
             created_at: Timestamp(seq),
-        })
+            number: seq,
+            change: None,
+        }
     }
 
     fn ring(messages: usize, bytes: usize) -> Ring {
@@ -374,13 +385,13 @@ mod tests {
             assert_eq!((ring.first(), ring.last), (first, 8));
             assert!(ring.weight() < before / 4, "{} of {before}", ring.weight());
             let bob = name("bob");
-            assert!(matches!(ring.read(8, &bob, false), Read::CaughtUp));
+            assert!(matches!(ring.read(8, &bob, PLAIN), Read::CaughtUp));
             assert!(matches!(
-                ring.read(6, &bob, false),
+                ring.read(6, &bob, PLAIN),
                 Read::Behind { newest: 8 }
             ));
             ring.append([entry(9, size, "")]);
-            assert_eq!(chunk(ring.read(8, &bob, false)).through, 9);
+            assert_eq!(chunk(ring.read(8, &bob, PLAIN)).through, 9);
         }
     }
 
@@ -394,10 +405,10 @@ mod tests {
         ring.append([entry(11, 5_000, "")]);
         assert_eq!((ring.first(), ring.last), (11, 11), "the newest stays");
         assert!(matches!(
-            ring.read(9, &name("bob"), false),
+            ring.read(9, &name("bob"), PLAIN),
             Read::Behind { newest: 11 }
         ));
-        assert!(matches!(ring.read(11, &name("bob"), false), Read::CaughtUp));
+        assert!(matches!(ring.read(11, &name("bob"), PLAIN), Read::CaughtUp));
     }
 
     #[test]
@@ -417,9 +428,9 @@ mod tests {
     fn several_messages_share_one_chunk() {
         let mut ring = ring(100, 1 << 20);
         ring.append((1..=100).map(|seq| entry(seq, 300, "")));
-        let first = chunk(ring.read(0, &name("bob"), false));
+        let first = chunk(ring.read(0, &name("bob"), PLAIN));
         assert!(first.bytes.len() <= CHUNK_BYTES && first.through > 40);
-        let again = chunk(ring.read(0, &name("carol"), false));
+        let again = chunk(ring.read(0, &name("carol"), PLAIN));
         assert_eq!(
             first.bytes.as_ptr(),
             again.bytes.as_ptr(),
@@ -431,12 +442,12 @@ mod tests {
     fn only_the_sender_gets_the_client_message_id() {
         let mut ring = ring(100, 1 << 20);
         ring.append((1..=3).map(|seq| entry(seq, 10, "key")));
-        let others = chunk(ring.read(0, &name("bob"), false)).bytes;
-        let own = chunk(ring.read(0, &name("alice"), false)).bytes;
+        let others = chunk(ring.read(0, &name("bob"), PLAIN)).bytes;
+        let own = chunk(ring.read(0, &name("alice"), PLAIN)).bytes;
         assert_eq!(own.len(), others.len() + 3 * (2 + "key".len()));
         let frames = ring.entries.iter().map(|e| e.frame_for(&name("alice")));
         assert_eq!(own, concat(frames.collect::<Vec<_>>().iter(), own.len()));
-        let others_again = chunk(ring.read(0, &name("bob"), false)).bytes;
+        let others_again = chunk(ring.read(0, &name("bob"), PLAIN)).bytes;
         assert_eq!(others, others_again);
     }
     #[test]
@@ -450,29 +461,108 @@ mod tests {
                 continue;
             }
             let before = ring.bytes;
-            let alone = chunk(ring.read(seq - 1, &name("bob"), true));
+            let alone = chunk(ring.read(seq - 1, &name("bob"), PACKS));
             assert_eq!(alone.packed.is_some(), size == 3_000);
             let held = if size == 3_000 { alone.bytes.len() } else { 0 };
             assert_eq!(ring.bytes - before, held);
             assert!(
-                chunk(ring.read(seq - 1, &name("bob"), false))
+                chunk(ring.read(seq - 1, &name("bob"), PLAIN))
                     .packed
                     .is_none()
             );
             assert!(
-                chunk(ring.read(seq - 1, &name("alice"), true))
+                chunk(ring.read(seq - 1, &name("alice"), PACKS))
                     .packed
                     .is_none()
             );
             let steps = [2, 3, 4, 5];
             let mut at = 0;
             for step in steps.into_iter().take_while(|step| *step <= seq) {
-                let chunk = chunk(ring.read(at, &name("bob"), true));
+                let chunk = chunk(ring.read(at, &name("bob"), PACKS));
                 assert_eq!(chunk.through, step.min(seq));
                 at = chunk.through;
             }
         }
         assert!(ring.bytes > 100_000 && ring.bytes < 101_000);
-        assert!(chunk(ring.read(5, &name("bob"), true)).packed.is_none());
+        assert!(chunk(ring.read(5, &name("bob"), PACKS)).packed.is_none());
+    }
+
+    fn other(seq: Seq, change: Change) -> Item {
+        let entry = entry(seq, 10, "");
+        let row = Row {
+            change: Some(Box::new(change)),
+            ..row(seq, 10, "")
+        };
+        Item {
+            entry,
+            about: About::of(&row),
+        }
+    }
+
+    #[test]
+    fn a_reader_of_messages_is_led_past_other_entries() {
+        let mut ring = ring(100, 1 << 20);
+        let reaction = || Change::Reaction {
+            target: 1,
+            removed: false,
+        };
+        ring.append((1..=3).map(|seq| entry(seq, 10, "")));
+        ring.append([4, 5].map(|seq| other(seq, reaction())));
+        ring.append([entry(6, 10, "")]);
+        ring.append([other(7, reaction())]);
+        let bob = name("bob");
+        let all = Takes {
+            entries: true,
+            ..PLAIN
+        };
+        assert_eq!(chunk(ring.read(0, &bob, all)).through, 7);
+        for takes in [PLAIN, PACKS] {
+            assert_eq!(chunk(ring.read(0, &bob, takes)).through, 3);
+            assert!(matches!(ring.read(3, &bob, takes), Read::Passed(5)));
+            assert!(matches!(ring.read(4, &bob, takes), Read::Passed(5)));
+            assert_eq!(chunk(ring.read(5, &bob, takes)).through, 6);
+            assert!(matches!(ring.read(6, &bob, takes), Read::Passed(7)));
+            assert!(matches!(ring.read(7, &bob, takes), Read::CaughtUp));
+        }
+        ring.cut();
+        assert!(matches!(ring.read(6, &bob, PLAIN), Read::Passed(7)));
+        ring.begin(9);
+        assert!(ring.others.is_empty());
+    }
+
+    #[test]
+    fn p12_an_erased_message_is_nowhere_in_the_ring() {
+        let mut ring = ring(100, 1 << 20);
+        let secret = "x".repeat(100);
+        ring.append([entry(1, 10, ""), entry(2, 3_000, "")]);
+        ring.append([other(3, Change::Edit { target: 2 })]);
+        let bob = name("bob");
+        let all = Takes {
+            packs: true,
+            entries: true,
+        };
+        let packed = chunk(ring.read(1, &bob, all));
+        assert!(packed.packed.is_some());
+        _ = ring.read(0, &bob, Takes::default());
+        ring.erase(2);
+        for takes in [PLAIN, PACKS, all] {
+            let mut at = 0;
+            while at < ring.last {
+                at = match ring.read(at, &bob, takes) {
+                    Read::Chunk(chunk) => {
+                        let text = String::from_utf8_lossy(&chunk.bytes).into_owned();
+                        assert!(!text.contains(&secret) && chunk.packed.is_none());
+                        chunk.through
+                    }
+                    Read::Passed(seq) => seq,
+                    other => panic!("{other:?}"),
+                };
+            }
+        }
+        let frames: usize = ring.entries.iter().map(|entry| entry.frame.len()).sum();
+        assert_eq!(ring.bytes, frames);
+        ring.erase(2);
+        ring.erase(77);
+        assert_eq!(ring.bytes, frames);
     }
 }

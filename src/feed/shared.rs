@@ -3,14 +3,16 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use slab::Slab;
 
 use super::{
-    ring::{Entry, Read, Ring, RingBound},
+    erased::Erased,
+    item::{About, Item},
+    ring::{Read, Ring, RingBound, Takes},
     slot::{End, Slot},
     tap::Taps,
 };
@@ -33,6 +35,9 @@ pub struct Feed {
     state: Mutex<State>,
     cores: Box<[CoreReaders]>,
     readers: AtomicUsize,
+    /// The number of the last deletion, so that a reader need not take the lock to see
+    /// that there is none.
+    erased: AtomicU64,
     pub(super) taps: Taps,
     /// Looked at under the lock of a core's readers: see [`Feed::follow`].
     left: RwLock<Option<OnLeave>>,
@@ -51,6 +56,7 @@ impl fmt::Debug for OnLeave {
 #[derive(Debug)]
 struct State {
     ring: Ring,
+    erased: Erased,
     end: Option<End>,
 }
 
@@ -74,10 +80,12 @@ impl Feed {
             chat,
             state: Mutex::new(State {
                 ring: Ring::new(last, bound),
+                erased: Erased::default(),
                 end: None,
             }),
             cores: (0..cores).map(|_| CoreReaders::default()).collect(),
             readers: AtomicUsize::new(0),
+            erased: AtomicU64::new(0),
             taps: Taps::default(),
             left: RwLock::default(),
         }
@@ -137,15 +145,19 @@ impl Feed {
     /// Goes on behind the message `last`: what is before it, and what the ring has,
     /// readers find in history.
     pub fn begin(&self, last: Seq) {
-        lock(&self.state).ring.begin(last);
+        let mut state = lock(&self.state);
+        state.ring.begin(last);
+        // There may be deletions among what is passed over.
+        state.erased.lose_track();
+        self.tell_erased(&state);
     }
 
     /// What the ring has behind `after`, up to about so many bytes; `None` if it does
     /// not have the first of it.
-    pub fn entries(&self, after: Seq, most: usize) -> Option<Vec<Entry>> {
+    pub fn entries(&self, after: Seq, most: usize) -> Option<Vec<Item>> {
         let state = lock(&self.state);
         let found = state.ring.entries(after, most)?;
-        Some(found.cloned().collect())
+        Some(found.collect())
     }
 
     /// Whether it ended, and why.
@@ -160,12 +172,49 @@ impl Feed {
 
     /// Bytes that the ring takes in memory, about.
     pub fn weight(&self) -> usize {
-        lock(&self.state).ring.weight()
+        let state = lock(&self.state);
+        state.ring.weight() + state.erased.weight()
     }
 
-    /// Appends the messages of a commit (P3), which follow the ring's last.
-    pub fn append(&self, entries: impl Iterator<Item = Entry>) {
-        lock(&self.state).ring.append(entries);
+    /// Appends the entries of a commit (P3), which follow the ring's last. Texts that are
+    /// gone by them are so from now on.
+    pub fn append(&self, items: impl Iterator<Item = impl Into<Item>>) {
+        let mut deleted = Vec::new();
+        let items = items.map(Into::into).inspect(|item: &Item| {
+            if let About::Deletion(message) = item.about {
+                deleted.push(message);
+            }
+        });
+        let mut state = lock(&self.state);
+        state.ring.append(items);
+        for message in deleted {
+            state.erase(message);
+            self.tell_erased(&state);
+        }
+    }
+
+    /// Gives the text of a message, and of its edits, to nobody any more (P12). The
+    /// deletion itself may come later.
+    pub fn erase(&self, message: Seq) {
+        let mut state = lock(&self.state);
+        state.erase(message);
+        self.tell_erased(&state);
+    }
+
+    fn tell_erased(&self, state: &State) {
+        self.erased.store(state.erased.number(), Ordering::Release);
+    }
+
+    /// The number of the last deletion.
+    pub(super) fn erased(&self) -> u64 {
+        self.erased.load(Ordering::Acquire)
+    }
+
+    /// What was deleted behind this number, `None` if that is not known, and the number
+    /// of the last deletion.
+    pub(super) fn erased_since(&self, number: u64) -> (Option<Vec<Seq>>, u64) {
+        let state = lock(&self.state);
+        (state.erased.since(number), state.erased.number())
     }
 
     /// Ends every stream; a wake-up has to follow. A drain lets a reader have
@@ -182,13 +231,13 @@ impl Feed {
         }
     }
 
-    /// What is there behind `after`, if it `packs` in gzip where that is worth it; if
-    /// nothing, the slot is marked as waiting.
-    pub(super) fn look(&self, after: Seq, slot: &Slot, packs: bool) -> Look {
+    /// What is there behind `after` for a reader who takes this; if nothing, the slot is
+    /// marked as waiting.
+    pub(super) fn look(&self, after: Seq, slot: &Slot, takes: Takes) -> Look {
         let mut state = lock(&self.state);
-        let found = state.ring.read(after, slot.user(), packs);
+        let found = state.ring.read(after, slot.user(), takes);
         match (&state.end, found) {
-            (Some(End::Draining), found @ Read::Chunk(_)) => Look::Ring(found),
+            (Some(End::Draining), found @ (Read::Chunk(_) | Read::Passed(_))) => Look::Ring(found),
             (Some(end), _) => Look::End(*end),
             (None, found) => {
                 if matches!(found, Read::CaughtUp) {
@@ -259,6 +308,13 @@ impl Feed {
         lock(&readers.slots)
             .iter()
             .for_each(|(_, slot)| slot.wake());
+    }
+}
+
+impl State {
+    fn erase(&mut self, message: Seq) {
+        self.ring.erase(message);
+        self.erased.add(message);
     }
 }
 

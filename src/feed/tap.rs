@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{ring::Entry, shared::Feed, slot::End};
+use super::{item::Item, shared::Feed, slot::End};
 use crate::domain::{Seq, UserName};
 
 /// The taps of one feed.
@@ -43,7 +43,7 @@ pub struct Tap {
 #[derive(Debug)]
 pub enum Tapped {
     /// These follow what it has yielded before.
-    Entries(Vec<Entry>),
+    Entries(Vec<Item>),
     /// What follows is in the store up to this message, where the tap goes on.
     Behind(Seq),
     /// These users read the chat no more.
@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        feed::RingBound,
+        feed::{Entry, RingBound},
         testing::{chat_id, row, user},
     };
 

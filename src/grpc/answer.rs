@@ -5,6 +5,8 @@
 //! with all of it: hundreds of calls are under way at a time, and their size is
 //! what they cost the caches.
 
+mod changes;
+
 use std::{future::ready, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
@@ -153,6 +155,9 @@ impl Shared {
                 }),
                 Err(retry) => admitted.refuse(&Problem::over(Limit::UserSends, retry)),
             };
+        }
+        if let Method::EDIT_MESSAGE | Method::DELETE_MESSAGE | Method::REACT = method {
+            return self.answer_change(admitted, identity, caller);
         }
         if method == Method::CONNECT {
             return match self.entry(shown, caller, identity, id.span) {

@@ -1,6 +1,8 @@
 mod adding;
+mod changes;
 mod create;
 mod lists;
+mod messages;
 
 use std::{
     future::Future,
@@ -16,7 +18,7 @@ use crate::{
     auth::{Identity, Role},
     chats::{Callers, Chats, Slot},
     config::WhoMayAdd,
-    domain::{Caller, ChatId, Clock, Draft, Timestamp, UserName},
+    domain::{Caller, ChatId, Clock, Draft, MAX_EMOJI_BYTES, MAX_EMOJIS, Timestamp, UserName},
     proto,
     runtime::Spawner,
     store::{ChatRecord, Store, StoreError, StoreResult},
@@ -48,9 +50,10 @@ impl Limits {
     }
 
     pub fn largest(&self) -> Largest {
+        let reactions = MAX_EMOJIS * (MAX_EMOJI_BYTES + lists::REACTION);
         Largest {
             chat: self.max_list_bytes(),
-            message: self.max_bytes(),
+            message: self.max_bytes() + reactions,
         }
     }
 

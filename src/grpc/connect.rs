@@ -32,10 +32,10 @@ use super::{
     seat::Seat,
     status::{Problem, duplicate},
     unary::{decode, encode, ok},
-    validate::{self, Join},
+    validate::{self, Join, Poster},
 };
 use crate::{
-    auth::Identity,
+    auth::{Identity, Role},
     chats::{Delivery, End, PostAnswer, Reader, Share, Slot, counted},
     domain::{ChatId, Seq},
     proto,
@@ -142,14 +142,20 @@ impl ChatStream {
                 .await
                 .unwrap_or_else(|_| Err(Problem::too_slow("the first frame")))?;
             reader.pack(packs);
+            reader.take_entries(join.entries);
             reader.share(share);
             let peer = caller.peer;
             let spawner = peer.spawner.clone();
             let chat = join.chat;
+            let poster = Poster {
+                chat,
+                entries: join.entries,
+                admin: identity.role == Role::Admin,
+            };
             let (slot, why) = (reader.slot().clone(), Why::default());
             let posting = (!frames.is_finished()).then(|| {
                 let posting = PostingHalf {
-                    chat,
+                    poster,
                     slot: slot.clone(),
                     calls,
                     peer,

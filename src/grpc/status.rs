@@ -8,7 +8,7 @@ use super::{limit::Limit, measure::Ended};
 use crate::{
     auth::AuthError,
     chats::End,
-    domain::{ChatError, Invalid, Refusal},
+    domain::{ChatError, Invalid, Refusal, Unfit},
     proto,
     store::StoreError,
 };
@@ -259,7 +259,27 @@ impl From<Refusal> for Problem {
             Refusal::Draining => Self::draining(),
             Refusal::Unavailable => no_store(),
             Refusal::Lost => lost(),
+            Refusal::Unfit(why) => why.into(),
         }
+    }
+}
+
+impl From<Unfit> for Problem {
+    fn from(unfit: Unfit) -> Self {
+        let (code, reason) = match unfit {
+            Unfit::Missing => (Code::NotFound, "MESSAGE_NOT_FOUND"),
+            Unfit::NoMessage => (Code::FailedPrecondition, "NOT_A_MESSAGE"),
+            Unfit::Deleted => (Code::FailedPrecondition, "MESSAGE_DELETED"),
+            Unfit::NotTheSender => (Code::PermissionDenied, "NOT_THE_SENDER"),
+            Unfit::NotYours => (Code::PermissionDenied, "MAY_NOT_DELETE"),
+            Unfit::TooLate => (Code::FailedPrecondition, "EDIT_WINDOW_OVER"),
+            Unfit::TooManyEdits { .. } => (Code::FailedPrecondition, "TOO_MANY_EDITS"),
+            Unfit::TooManyReactions { .. }
+            | Unfit::TooManyOfYours { .. }
+            | Unfit::TooManyEmojis { .. } => (Code::FailedPrecondition, "TOO_MANY_REACTIONS"),
+            Unfit::NoReaction => (Code::NotFound, "NO_SUCH_REACTION"),
+        };
+        Self::new(code, reason, format!("seq: {unfit}")).on("seq")
     }
 }
 

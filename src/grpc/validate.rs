@@ -1,5 +1,7 @@
 //! From the wire's fields to the domain's values. Each refusal names its field.
 
+mod posts;
+
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
@@ -11,6 +13,8 @@ use crate::{
     store::Page,
 };
 
+pub use posts::{Poster, delete, edit, post, react};
+
 /// Names in one request are bounded before they are looked at one by one.
 const MAX_PAGE: i32 = 1_000;
 const DEFAULT_PAGE: i32 = 100;
@@ -20,6 +24,8 @@ const DEFAULT_PAGE: i32 = 100;
 pub struct Join {
     pub chat: ChatId,
     pub after_seq: Option<Seq>,
+    /// Every entry is to come, and not messages alone.
+    pub entries: bool,
 }
 
 pub fn chat_id(field: &'static str, id: i64) -> Result<ChatId, Problem> {
@@ -43,14 +49,7 @@ pub fn send(
         .map_err(|why| Problem::invalid("message.text", &why))?;
     let client_message_id = ClientMessageId::from_wire(&request.client_message_id)
         .map_err(|why| Problem::invalid("client_message_id", &why))?;
-    let text = message.text.into();
-    Ok((
-        chat,
-        Draft {
-            text,
-            client_message_id,
-        },
-    ))
+    Ok((chat, Draft::message(message.text, client_message_id)))
 }
 
 pub fn join(first: proto::ConnectChatRequest, user: &UserName) -> Result<Join, Problem> {
@@ -62,41 +61,15 @@ pub fn join(first: proto::ConnectChatRequest, user: &UserName) -> Result<Join, P
         let why = Invalid("must not be negative".into());
         return Err(Problem::invalid("after_seq", &why));
     }
-    if first.send.is_some() {
+    if let Some(field) = posts::first_posted(&first) {
         let why = Invalid("the first frame joins, only later ones post".into());
-        return Err(Problem::invalid("send", &why));
+        return Err(Problem::invalid(field, &why));
     }
     Ok(Join {
         chat,
         after_seq: first.after_seq,
+        entries: first.entries,
     })
-}
-
-type Refused = (Option<ClientMessageId>, &'static str, Invalid);
-
-/// A stream's later frame. A refusal goes with the post's id, if that is good.
-pub fn post(frame: proto::ConnectChatRequest, limits: &Limits) -> Result<Draft, Refused> {
-    let joins = [
-        ("chat_id", !frame.chat_id.is_empty()),
-        ("username", !frame.username.is_empty()),
-        ("after_seq", frame.after_seq.is_some()),
-    ];
-    let Some(send) = frame.send else {
-        return Err((None, "send", Invalid("is missing".into())));
-    };
-    let client_message_id = ClientMessageId::from_wire(&send.client_message_id)
-        .map_err(|why| (None, "send.client_message_id", why))?;
-    if let Some((field, _)) = joins.into_iter().find(|(_, set)| *set) {
-        let why = Invalid("belongs to the first frame only".into());
-        return Err((client_message_id, field, why));
-    }
-    match Draft::check_text(&send.text, limits.max_text) {
-        Err(why) => Err((client_message_id, "send.text", why)),
-        Ok(()) => Ok(Draft {
-            text: send.text.into(),
-            client_message_id,
-        }),
-    }
 }
 
 /// User names, each once, in the order given.

@@ -5,6 +5,7 @@ use super::{
     callers::Answer,
     chat::Chat,
     handle::{ChatCommand, Reply},
+    post::Load,
     queue::Queue,
 };
 use crate::{
@@ -90,10 +91,7 @@ impl Active {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.feed.readers() == 0
-            && self.change.is_none()
-            && !self.chat.has_queued()
-            && !self.chat.has_in_flight()
+        self.feed.readers() == 0 && self.change.is_none() && self.chat.load() == Load::default()
     }
 
     /// Being deleted: what comes now is to be answered when that is settled.

@@ -53,7 +53,7 @@ impl Waiting {
     /// they came; none if an admin is among them.
     pub fn users(&self) -> Option<Vec<UserName>> {
         let commands = self.commands.iter().map(ChatCommand::asker);
-        let posts = self.posts.iter().map(|post| Some(&post.from));
+        let posts = self.posts.iter().map(Post::asker);
         let mut seen = AHashSet::new();
         let mut users = Vec::new();
         for user in commands.chain(posts) {
@@ -92,7 +92,7 @@ impl Waiting {
     /// Takes out what those wait for whom `goes` says, admins being nobody in
     /// particular.
     pub fn split_off(&mut self, goes: impl Fn(Option<&UserName>) -> bool) -> Self {
-        let gone = self.posts.extract_if(.., |post| goes(Some(&post.from)));
+        let gone = self.posts.extract_if(.., |post| goes(post.asker()));
         let mut rest = Self {
             posts: gone.collect(),
             ..Self::default()

@@ -1,17 +1,20 @@
+mod changes;
 mod outcomes;
+mod taking;
+mod targets;
 
 use std::{collections::VecDeque, time::Instant};
 
 use smallvec::SmallVec;
 
+use self::targets::Targets;
 use super::{
     members::Members,
-    post::{Effect, Load, Post, Room},
+    post::{Effect, Load, Post},
     window::{Key, Known, TextDigest, Window},
 };
 use crate::{
     domain::{ChatId, Draft, Invalid, MessageId, Receipt, Refusal, Row, Seq, Timestamp, UserName},
-    fault::{self, Fault},
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -30,6 +33,7 @@ const MEMBER: usize = 96;
 /// 2. Effects that show a message follow the writer's word that it is committed
 ///    (P1, P3).
 /// 3. Every post gets exactly one answer.
+/// 4. What changes a message is held against all that has a seq before it.
 #[derive(Debug)]
 pub struct Chat<R> {
     id: ChatId,
@@ -40,13 +44,18 @@ pub struct Chat<R> {
     /// Of the newest message, if there is one.
     last_id: Option<MessageId>,
     last_time: Timestamp,
+    /// Messages up to and with the newest entry.
+    number: Seq,
     /// Accepted, without a seq yet; in the order of their tickets.
     queued: VecDeque<Queued<R>>,
+    /// The same of what waits for the message that it changes to be read.
+    aside: VecDeque<Queued<R>>,
     /// With the writer; in the order of their tickets and seqs.
     in_flight: VecDeque<InFlight<R>>,
     next_ticket: u64,
     bytes: usize,
     window: Window,
+    targets: Targets,
     /// Spans of the sampled posts that [`Chat::take`] gave out last.
     sampled: Vec<SpanRef>,
 }
@@ -78,6 +87,10 @@ struct InFlight<R> {
     id: MessageId,
     weight: usize,
     key: Option<Key>,
+    /// The message that it changes.
+    target: Option<Seq>,
+    /// As its draft had it.
+    admin: bool,
     waiters: Waiters<R>,
 }
 
@@ -90,7 +103,8 @@ impl<R> Chat<R> {
         for row in newest {
             let id = || by_id.then(|| Key::of_id(row.id));
             let key = Key::of(row).or_else(id);
-            known.store(row.seq, row.created_at, key, &row.text);
+            let post = key.map(|key| (key, TextDigest::of_row(row)));
+            known.store(row.seq, row.created_at, post);
         }
         let last_time = newest
             .last()
@@ -103,11 +117,14 @@ impl<R> Chat<R> {
             last_seq: record.last_seq,
             last_id: newest.last().map(|row| row.id),
             last_time,
+            number: newest.last().map_or(0, |row| row.number),
             queued: VecDeque::new(),
+            aside: VecDeque::new(),
             in_flight: VecDeque::new(),
             next_ticket: 0,
             bytes: 0,
             window: known,
+            targets: Targets::default(),
             sampled: Vec::new(),
         }
     }
@@ -167,12 +184,13 @@ impl<R> Chat<R> {
 
     /// Bytes that it takes in memory besides this struct, about, less its posts'.
     pub fn weight(&self) -> usize {
-        self.window.weight() + self.members.in_order().len() * MEMBER
+        let members = self.members.in_order().len() * MEMBER;
+        self.window.weight() + self.targets.weight() + members
     }
 
     pub fn load(&self) -> Load {
         Load {
-            posts: self.queued.len() + self.in_flight.len(),
+            posts: self.queued.len() + self.aside.len() + self.in_flight.len(),
             bytes: self.bytes,
         }
     }
@@ -208,7 +226,7 @@ impl<R> Chat<R> {
             deadline,
             reply,
         } = post;
-        if !self.members.contains(&from) {
+        if !draft.admin && !self.members.contains(&from) {
             effects.push(Effect::Answer(reply, Err(Refusal::NotMember)));
             return;
         }
@@ -216,10 +234,10 @@ impl<R> Chat<R> {
         let own = Key::new(&from, draft.client_message_id.as_ref());
         let key = own.or_else(|| id.map(Key::of_id));
         let ticket = self.next_ticket;
-        let text = key.map(|_| TextDigest::of(&draft.text));
+        let text = key.map(|_| TextDigest::of(&draft.text, draft.change.as_deref()));
         let both = key.zip(text);
         match both.and_then(|(key, text)| self.window.begin(key, ticket, text)) {
-            Some(known) if Some(known.text()) != text => {
+            Some(known) if text.is_some_and(|text| !known.text().is_same(text)) => {
                 effects.push(Effect::Answer(waiter.reply, Err(another_text())));
             }
             Some(Known::Stored(seq, created_at, _)) => {
@@ -239,7 +257,7 @@ impl<R> Chat<R> {
             None => {
                 self.next_ticket += 1;
                 self.bytes += draft.weight();
-                self.queued.push_back(Queued {
+                self.enqueue(Queued {
                     ticket,
                     from,
                     draft,
@@ -256,75 +274,26 @@ impl<R> Chat<R> {
         let in_flight = self
             .in_flight
             .binary_search_by_key(&ticket, |post| post.ticket);
-        let queued = self
-            .queued
-            .binary_search_by_key(&ticket, |post| post.ticket);
-        let waiters = match (in_flight, queued) {
-            (Ok(at), _) => &mut self.in_flight[at].waiters,
-            (_, Ok(at)) => &mut self.queued[at].waiters,
-            // The window names only posts that one of the two holds.
-            (Err(_), Err(_)) => return Err(waiter),
+        let place =
+            |posts: &VecDeque<Queued<R>>| posts.binary_search_by_key(&ticket, |post| post.ticket);
+        let waiters = match (in_flight, place(&self.queued), place(&self.aside)) {
+            (Ok(at), ..) => &mut self.in_flight[at].waiters,
+            (_, Ok(at), _) => &mut self.queued[at].waiters,
+            (.., Ok(at)) => &mut self.aside[at].waiters,
+            // The window names only posts that one of the three holds.
+            (Err(_), Err(_), Err(_)) => return Err(waiter),
         };
-        if waiters.len() >= MAX_WAITERS {
-            return Err(waiter);
-        }
-        waiters.push(waiter);
-        Ok(())
+        join(waiters, waiter)
     }
+}
 
-    /// Moves queued posts into `batch` as far as there is room, and gives them
-    /// their seq and time. Does nothing while earlier ones are with the writer.
-    pub fn take(&mut self, batch: &mut Vec<Row>, room: &mut Room, wall: Timestamp) {
-        if self.has_in_flight() {
-            return;
-        }
-        // The wall clock may have been set back; a chat's time never runs so.
-        self.last_time = match fault::is_on(Fault::TimeRunsBack) {
-            true => wall,
-            false => self.last_time.max(wall),
-        };
-        let mut seq = self.last_seq;
-        while room.is_left()
-            && let Some(post) = self.queued.pop_front()
-        {
-            let Queued {
-                ticket,
-                from,
-                draft,
-                id,
-                key,
-                span,
-                waiters,
-            } = post;
-            let weight = draft.weight();
-            seq += 1;
-            self.sampled.extend(span.map(|span| *span));
-            let id = id.unwrap_or_else(|| MessageId(fastrand::i64(..)));
-            self.in_flight.push_back(InFlight {
-                ticket,
-                id,
-                weight,
-                key,
-                waiters,
-            });
-            let row = Row {
-                chat: self.id,
-                seq,
-                id,
-                from,
-                text: draft.text,
-                client_message_id: draft.client_message_id,
-                created_at: self.last_time,
-            };
-            room.use_up(&row);
-            batch.push(row);
-        }
+/// Another call that waits for the same outcome, unless there are many.
+fn join<R>(waiters: &mut Waiters<R>, waiter: Waiter<R>) -> Result<(), Waiter<R>> {
+    if waiters.len() >= MAX_WAITERS {
+        return Err(waiter);
     }
-
-    /// The spans of the sampled posts that [`Chat::take`] has given out.
-    pub fn sampled(&mut self) -> impl Iterator<Item = SpanRef> {
-        self.sampled.drain(..)
-    }
+    waiters.push(waiter);
+    Ok(())
 }
 
 /// An id that names another message already: to answer "stored" would lose this

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     domain::{Draft, MessageId, PostResult, Row, UserName},
@@ -17,6 +17,22 @@ pub struct Post<R> {
     pub span: Option<Box<SpanRef>>,
     pub deadline: Instant,
     pub reply: R,
+}
+
+impl<R> Post<R> {
+    /// The user who has to be a member of the chat; none for an admin.
+    pub fn asker(&self) -> Option<&UserName> {
+        (!self.draft.admin).then_some(&self.from)
+    }
+}
+
+/// What holds for those who change messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How long a message may be edited; zero: not at all.
+    pub edit_window: Duration,
+    /// Reactions to a message, those that were taken back included.
+    pub max_reactions: usize,
 }
 
 /// What a command to a chat leads to.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    domain::{ChatId, Clock, MessageId, Row, Seq, UserName},
+    domain::{ChatId, Clock, MessageId, Row, Seq, Target, UserName},
     store::{ChatRecord, Page, Store, StoreError, StoreResult, retry_delays},
     telemetry::{chain, log_limited},
 };
@@ -25,6 +25,8 @@ pub(super) enum StoreAnswer {
     /// Whether one of those who asked is a member.
     LookedUp(ChatId, StoreResult<bool>),
     Changed(ChatId, StoreResult<()>),
+    /// Messages that are to be changed, under the number of the question.
+    Targets(ChatId, u64, StoreResult<Vec<Target>>),
 }
 
 pub(super) type StoreCall = Pin<Box<dyn Future<Output = StoreAnswer> + Send>>;
@@ -94,6 +96,23 @@ pub(super) fn look_up(
     };
     let found = until_read(chat, Some(patience), clock, read);
     Box::pin(async move { StoreAnswer::LookedUp(chat, found.await) })
+}
+
+/// Reads messages that are to be changed.
+pub(super) fn targets(
+    chat: ChatId,
+    (number, seqs): (u64, Vec<Seq>),
+    patience: Duration,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+) -> StoreCall {
+    let seqs: Arc<[Seq]> = seqs.into();
+    let read = move |deadline| {
+        let (store, seqs) = (store.clone(), seqs.clone());
+        async move { store.targets(chat, &seqs, deadline).await }
+    };
+    let found = until_read(chat, Some(patience), clock, read);
+    Box::pin(async move { StoreAnswer::Targets(chat, number, found.await) })
 }
 
 /// Reads again and again while the store is away, for as long as `patience` says

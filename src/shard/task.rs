@@ -5,11 +5,12 @@ mod commands;
 mod memory;
 mod moving;
 mod takeover;
+mod targets;
 mod time;
 
 use std::{
     collections::VecDeque,
-    future::{pending, poll_fn},
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -19,13 +20,13 @@ use ahash::{AHashMap, AHashSet};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use self::{memory::Memory, moving::Leaving};
+use self::{memory::Memory, moving::Leaving, time::sleep_until};
 use super::{
     active::{IdleList, Place},
     askers::{Askers, Waiting},
     elsewhere::{Elsewhere, Partitions},
     handle::{Command, Reply},
-    post::{Effect, Load, Post, Room},
+    post::{Effect, Load, Post, Room, Rules},
     reads::StoreCall,
 };
 use crate::{
@@ -64,6 +65,7 @@ pub struct ShardSettings {
     /// How long a call waits for a chat that the store cannot give.
     pub patience: Duration,
     pub max_members: usize,
+    pub rules: Rules,
     /// Posts that a stream may have under way.
     pub stream_posts: u32,
 }
@@ -293,7 +295,7 @@ impl Shard {
         }
         self.expect_expiry(post.deadline);
         match self.state.chats.get(&id) {
-            Some(Place::Active(active)) if active.knows(Some(&post.from)) => {
+            Some(Place::Active(active)) if active.knows(post.asker()) => {
                 self.accept(id, post, now);
             }
             _ => self.ask_post(id, post),
@@ -316,6 +318,9 @@ impl Shard {
             active.listed = true;
             self.state.listed.push(id);
         }
+        if active.chat.wants_targets() {
+            self.read_targets(id);
+        }
         self.answer_effects();
     }
 
@@ -337,13 +342,6 @@ fn refuse_posts(posts: impl IntoIterator<Item = Post<Reply>>, refusal: &Refusal)
 fn adjust(total: &mut Load, before: Load, after: Load) {
     total.posts = total.posts + after.posts - before.posts;
     total.bytes = total.bytes + after.bytes - before.bytes;
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
 use ahash::{AHashMap, RandomState};
 
 use crate::{
-    domain::{ClientMessageId, Digests, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{Change, ClientMessageId, Digests, MessageId, Row, Seq, Timestamp, UserName},
     fault::{self, Fault},
 };
 
@@ -34,16 +34,37 @@ impl Key {
     }
 }
 
-/// What is posted under a [`Key`]: the same text again is the same post, another
-/// text is a mistake of the client's. A short digest tells them apart but for one
-/// pair in four billion, which then counts as the same.
+/// What is posted under a [`Key`]: the same text again, and the same change of the same
+/// message, is the same post, another text is a mistake of the client's. A short digest
+/// tells them apart but for one pair in four billion, which then counts as the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextDigest(u32);
 
 impl TextDigest {
-    pub fn of(text: &str) -> Self {
+    /// Of a text that was erased since: nobody can tell what it was.
+    const ERASED: Self = Self(0);
+
+    pub fn of(text: &str, change: Option<&Change>) -> Self {
         static SEEDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        Self(SEEDS.hash_one(text) as u32)
+        let digest = match change {
+            None => SEEDS.hash_one(text),
+            Some(change) => SEEDS.hash_one((text, change)),
+        };
+        Self((digest as u32).max(1))
+    }
+
+    /// Of the post that the row was made of.
+    pub fn of_row(row: &Row) -> Self {
+        let change = row.change.as_deref();
+        match change.filter(|_| row.is_erased()) {
+            Some(_) => Self::ERASED,
+            None => Self::of(&row.text, change.filter(|change| change.target().is_some())),
+        }
+    }
+
+    /// Whether the two may be of one post.
+    pub fn is_same(self, other: Self) -> bool {
+        self == other || self == Self::ERASED || other == Self::ERASED
     }
 }
 
@@ -117,9 +138,8 @@ impl Window {
     }
 
     /// Takes in the chat's next message, and lets go of what is too old.
-    pub fn store(&mut self, seq: Seq, created_at: Timestamp, key: Option<Key>, text: &str) {
-        if let Some(key) = key {
-            let text = TextDigest::of(text);
+    pub fn store(&mut self, seq: Seq, created_at: Timestamp, post: Option<(Key, TextDigest)>) {
+        if let Some((key, text)) = post {
             self.known.insert(key, Known::Stored(seq, created_at, text));
             self.stored.push_back((seq, key));
         }
@@ -142,7 +162,7 @@ mod tests {
     fn store(window: &mut Window, seq: Seq, id: &str) {
         let id = ClientMessageId::from_wire(id).unwrap();
         let key = Key::new(&UserName::new("alice").unwrap(), id.as_ref());
-        window.store(seq, Timestamp(seq), key, "x");
+        window.store(seq, Timestamp(seq), key.map(|key| (key, x())));
     }
 
     fn key(key: &str) -> Key {
@@ -151,7 +171,7 @@ mod tests {
     }
 
     fn x() -> TextDigest {
-        TextDigest::of("x")
+        TextDigest::of("x", None)
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A store without a disk, for tests and benchmarks (`--store memory`). It keeps
 //! every rule of [`Store`] but survival.
 
+mod entries;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -14,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk};
-use crate::domain::{ChatId, Row, Seq, UserName};
+use crate::domain::{ChatId, Current, Row, Seq, Target, UserName};
 
 #[derive(Default)]
 pub struct MemoryStore {
@@ -34,6 +36,8 @@ struct Chat {
     /// `last_seq` is not kept here but taken from `messages`.
     record: ChatRecord,
     messages: BTreeMap<Seq, Row>,
+    /// What has happened to each message.
+    about: BTreeMap<Seq, Vec<Seq>>,
 }
 
 impl Chat {
@@ -119,8 +123,12 @@ impl Store for MemoryStore {
             members: chat.members,
             last_seq: 0,
         };
-        let messages = BTreeMap::new();
-        state.chats.insert(id, Chat { record, messages });
+        let made = Chat {
+            record,
+            messages: BTreeMap::new(),
+            about: BTreeMap::new(),
+        };
+        state.chats.insert(id, made);
         Ok(id)
     }
 
@@ -259,7 +267,7 @@ impl Store for MemoryStore {
         for row in rows.iter() {
             // What a deleted chat still gets goes where its messages went.
             if let Some(chat) = state.chats.get_mut(&row.chat) {
-                chat.messages.insert(row.seq, row.clone());
+                chat.insert(row.clone());
             }
         }
         Ok(())
@@ -284,6 +292,34 @@ impl Store for MemoryStore {
             }
             Page::Before(seq) => chat.before(seq, limit),
         })
+    }
+
+    async fn current(
+        &self,
+        chat: ChatId,
+        viewer: &UserName,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Current>> {
+        let state = self.state_by(deadline)?;
+        let Some(chat) = state.chats.get(&chat) else {
+            return Ok(Vec::new());
+        };
+        Ok(chat.current(viewer, page, limit))
+    }
+
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>> {
+        let state = self.state_by(deadline)?;
+        let Some(chat) = state.chats.get(&chat) else {
+            return Ok(Vec::new());
+        };
+        Ok(seqs.iter().filter_map(|seq| chat.target(*seq)).collect())
     }
 
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {

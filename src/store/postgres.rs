@@ -21,6 +21,7 @@ mod activity;
 mod cancel;
 mod connect;
 mod copy;
+mod current;
 mod dsn;
 mod error;
 mod lane;
@@ -56,7 +57,7 @@ use self::{
 use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk};
 use crate::{
     cluster::NodeId,
-    domain::{ChatId, Row, Seq, UserName},
+    domain::{ChatId, Current, Row, Seq, Target, UserName},
     telemetry::chain,
 };
 
@@ -289,6 +290,26 @@ impl Store for PostgresStore {
         deadline: Instant,
     ) -> StoreResult<Vec<Row>> {
         self.pool.page(chat, page, limit, deadline).await
+    }
+
+    async fn current(
+        &self,
+        chat: ChatId,
+        viewer: &UserName,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Current>> {
+        self.pool.current(chat, viewer, page, limit, deadline).await
+    }
+
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>> {
+        self.pool.targets(chat, seqs, deadline).await
     }
 
     async fn last_seqs(&self, chats: &[ChatId], deadline: Instant) -> StoreResult<Vec<Seq>> {

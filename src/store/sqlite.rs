@@ -12,10 +12,11 @@
 //!    query asks whether the chat exists.
 //! 5. What is made here only the server's own user can read.
 //! 6. Once a deleted chat's messages are removed and the store is closed, no file of
-//!    it has their texts.
+//!    it has their texts, nor that of a message that was deleted.
 
 mod activity;
 mod changes;
+mod current;
 mod error;
 mod files;
 mod lists;
@@ -49,7 +50,7 @@ use self::{
     writer::{Change, Job, Writer},
 };
 use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk};
-use crate::domain::{ChatId, Row, Seq, UserName};
+use crate::domain::{ChatId, Current, Row, Seq, Target, UserName};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -270,6 +271,34 @@ impl Store for SqliteStore {
     ) -> StoreResult<Vec<Row>> {
         read(&self.reads, deadline, move |conn| {
             queries::page(conn, chat, page, limit)
+        })
+        .await
+    }
+
+    async fn current(
+        &self,
+        chat: ChatId,
+        viewer: &UserName,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Current>> {
+        let viewer = viewer.clone();
+        read(&self.reads, deadline, move |conn| {
+            current::current(conn, chat, &viewer, page, limit)
+        })
+        .await
+    }
+
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>> {
+        let seqs = seqs.to_vec();
+        read(&self.reads, deadline, move |conn| {
+            current::targets(conn, chat, &seqs)
         })
         .await
     }

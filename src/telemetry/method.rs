@@ -14,6 +14,9 @@ impl Method {
     pub const LIST_CHATS: Self = Self(6);
     pub const ADD_MEMBERS: Self = Self(7);
     pub const REMOVE_MEMBERS: Self = Self(8);
+    pub const EDIT_MESSAGE: Self = Self(9);
+    pub const DELETE_MESSAGE: Self = Self(10);
+    pub const REACT: Self = Self(11);
     /// None of the service's.
     pub const OTHER: Self = Self(METHODS.len() as u8 - 1);
 

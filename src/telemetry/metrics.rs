@@ -318,6 +318,9 @@ mod tests {
             (Method::LIST_CHATS, "ListChats"),
             (Method::ADD_MEMBERS, "AddMembers"),
             (Method::REMOVE_MEMBERS, "RemoveMembers"),
+            (Method::EDIT_MESSAGE, "EditMessage"),
+            (Method::DELETE_MESSAGE, "DeleteMessage"),
+            (Method::REACT, "React"),
         ];
         assert_eq!(names.len() + 1, METHODS.len());
         for (method, name) in names {

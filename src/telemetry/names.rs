@@ -87,7 +87,7 @@ metrics! {
 }
 
 /// The calls, and `other` for what is none. A method's number is its place.
-pub const METHODS: [&str; 10] = [
+pub const METHODS: [&str; 13] = [
     "SendMessage",
     "ConnectChat",
     "Create",
@@ -97,6 +97,9 @@ pub const METHODS: [&str; 10] = [
     "ListChats",
     "AddMembers",
     "RemoveMembers",
+    "EditMessage",
+    "DeleteMessage",
+    "React",
     "other",
 ];
 

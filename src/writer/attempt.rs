@@ -278,7 +278,11 @@ impl<'a> Attempt<'a> {
                 chat: row.chat,
                 id: row.id,
             });
-            renumber(self.todo.iter_mut().flatten(), row.chat, -1);
+            let later = self.todo.iter_mut().flatten();
+            for other in later.filter(|other| other.chat == row.chat) {
+                other.seq -= 1;
+                other.number -= Seq::from(row.is_message());
+            }
         }
     }
 
@@ -308,11 +312,6 @@ impl<'a> Attempt<'a> {
 
 fn same(found: &Row, ours: &Row) -> bool {
     found.seq == ours.seq && found.id == ours.id
-}
-
-fn renumber<'r>(rows: impl Iterator<Item = &'r mut Row>, chat: ChatId, shift: Seq) {
-    rows.filter(|row| row.chat == chat)
-        .for_each(|row| row.seq += shift);
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use std::{
 
 use chat_service::proto::{
     self, AddMembersRequest, AddMembersResponse, ConnectChatRequest, CreateRequest, CreateResponse,
-    DeleteRequest, GetRequest, GetResponse, ListChatsRequest, ListChatsResponse,
-    ListMessagesRequest, ListMessagesResponse, Message, Post, Rejected, RemoveMembersRequest,
-    RemoveMembersResponse, SendMessageRequest, SendMessageResponse,
+    DeleteMessageRequest, DeleteMessageResponse, DeleteRequest, EditMessageRequest,
+    EditMessageResponse, GetRequest, GetResponse, ListChatsRequest, ListChatsResponse,
+    ListMessagesRequest, ListMessagesResponse, Message, Post, ReactRequest, ReactResponse,
+    Rejected, RemoveMembersRequest, RemoveMembersResponse, SendMessageRequest, SendMessageResponse,
     chat_v1_server::{ChatV1, ChatV1Server},
 };
 use futures_util::{Stream, stream};
@@ -247,6 +248,24 @@ impl ChatV1 for Fake {
         &self,
         _: Request<RemoveMembersRequest>,
     ) -> Result<Response<RemoveMembersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn edit_message(
+        &self,
+        _: Request<EditMessageRequest>,
+    ) -> Result<Response<EditMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn delete_message(
+        &self,
+        _: Request<DeleteMessageRequest>,
+    ) -> Result<Response<DeleteMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn react(&self, _: Request<ReactRequest>) -> Result<Response<ReactResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

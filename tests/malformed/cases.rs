@@ -222,6 +222,7 @@ pub fn bad_fields() -> Vec<BadField> {
             before_seq,
             after_seq,
             page_size: 0,
+            ..Default::default()
         };
         bad.push(("ListMessages", field, list.encode_to_vec()));
     }

@@ -128,6 +128,8 @@ async fn the_doctor_looks_into_the_file() {
         text: "hello ".repeat(100).into(),
         client_message_id: None,
         created_at: Timestamp(now.as_micros() as i64 + DAY),
+        number: seq,
+        change: None,
     };
     let rows = (1..=200).map(row).collect();
     store.append(0, Arc::new(rows)).await.unwrap();

@@ -1,10 +1,11 @@
 //! A user of the service, and what it reads and posts.
 
 use chat_service::proto::{
-    AddMembersRequest, Chat, ChatInfo, ConnectChatRequest, CreateRequest, DeleteRequest,
-    GetRequest, ListChatsRequest, ListChatsResponse, ListMessagesRequest, ListMessagesResponse,
-    Message, Post, RemoveMembersRequest, SendMessageRequest, SendMessageResponse,
-    chat_v1_client::ChatV1Client,
+    AddMembersRequest, Chat, ChatInfo, ConnectChatRequest, CreateRequest, DeleteMessageRequest,
+    DeleteRequest, EditMessageRequest, GetRequest, ListChatsRequest, ListChatsResponse,
+    ListMessagesRequest, ListMessagesResponse, Message, Post, ReactRequest, ReactResponse,
+    RemoveMembersRequest, SendMessageRequest, SendMessageResponse, chat_v1_client::ChatV1Client,
+    list_messages_request::View,
 };
 use futures_util::stream;
 use tokio::sync::mpsc;
@@ -83,19 +84,65 @@ impl Client {
         Ok(sent.into_inner())
     }
 
+    /// Gives a message another text; the edit's seq.
+    pub async fn edit(&self, chat: i64, seq: i64, text: &str) -> Result<i64, Status> {
+        let request = EditMessageRequest {
+            chat_id: chat,
+            seq,
+            text: text.to_owned(),
+            ..Default::default()
+        };
+        let edited = self.grpc.clone().edit_message(request).await?;
+        Ok(edited.into_inner().seq)
+    }
+
+    /// Deletes a message; the deletion's seq.
+    pub async fn delete_message(&self, chat: i64, seq: i64) -> Result<i64, Status> {
+        let request = DeleteMessageRequest {
+            chat_id: chat,
+            seq,
+            ..Default::default()
+        };
+        let deleted = self.grpc.clone().delete_message(request).await?;
+        Ok(deleted.into_inner().seq)
+    }
+
+    /// Reacts to a message, or takes that back if the emoji has a minus before it.
+    pub async fn react(&self, chat: i64, seq: i64, emoji: &str) -> Result<ReactResponse, Status> {
+        let request = ReactRequest {
+            chat_id: chat,
+            seq,
+            emoji: emoji.trim_start_matches('-').to_owned(),
+            remove: emoji.starts_with('-'),
+            ..Default::default()
+        };
+        let reacted = self.grpc.clone().react(request).await?;
+        Ok(reacted.into_inner())
+    }
+
     pub async fn page(&self, request: ListMessagesRequest) -> Result<ListMessagesResponse, Status> {
         let page = self.grpc.clone().list_messages(request).await?;
         Ok(page.into_inner())
     }
 
-    /// All messages of a chat, by ListMessages.
+    /// All messages of a chat as they are now, by ListMessages.
     pub async fn history(&self, chat: i64) -> Vec<Message> {
+        self.history_in(chat, View::Current).await
+    }
+
+    /// All entries of a chat as they happened.
+    pub async fn log(&self, chat: i64) -> Vec<Message> {
+        self.history_in(chat, View::Log).await
+    }
+
+    async fn history_in(&self, chat: i64, view: View) -> Vec<Message> {
         let mut all: Vec<Message> = Vec::new();
         loop {
             let request = ListMessagesRequest {
                 chat_id: chat,
                 after_seq: Some(all.last().map_or(0, |message| message.seq)),
                 page_size: 1000,
+                view: view.into(),
                 ..Default::default()
             };
             let page = self.page(request).await.unwrap();

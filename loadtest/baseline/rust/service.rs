@@ -48,6 +48,7 @@ impl Service {
             chat_id,
             client_message_id,
             rejected: None,
+            ..Default::default()
         };
         chat.lock().await.publish(message.clone()).await;
         Ok(message)
@@ -174,6 +175,27 @@ impl ChatV1 for Service {
         &self,
         _: Request<proto::RemoveMembersRequest>,
     ) -> Result<Response<proto::RemoveMembersResponse>, Status> {
+        Err(not_measured())
+    }
+
+    async fn edit_message(
+        &self,
+        _: Request<proto::EditMessageRequest>,
+    ) -> Result<Response<proto::EditMessageResponse>, Status> {
+        Err(not_measured())
+    }
+
+    async fn delete_message(
+        &self,
+        _: Request<proto::DeleteMessageRequest>,
+    ) -> Result<Response<proto::DeleteMessageResponse>, Status> {
+        Err(not_measured())
+    }
+
+    async fn react(
+        &self,
+        _: Request<proto::ReactRequest>,
+    ) -> Result<Response<proto::ReactResponse>, Status> {
         Err(not_measured())
     }
 }

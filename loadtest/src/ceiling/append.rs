@@ -257,6 +257,8 @@ impl Source {
                     text: self.text.clone(),
                     client_message_id: ClientMessageId::from_wire(&id).ok().flatten(),
                     created_at,
+                    number: *seq,
+                    change: None,
                 });
             }
             self.next = (self.next + 1) % self.chats.len();

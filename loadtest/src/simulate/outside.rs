@@ -224,12 +224,7 @@ pub async fn second_server(sim: Sim) {
                 Some(twin) => twin,
                 None => {
                     let id = format!("foreign {:x}", state.rng.u64(..));
-                    let text = id.into();
-                    let draft = chat_service::domain::Draft {
-                        text,
-                        client_message_id: None,
-                    };
-                    (owner(), draft)
+                    (owner(), chat_service::domain::Draft::message(id, None))
                 }
             };
             let row = Row {
@@ -240,6 +235,8 @@ pub async fn second_server(sim: Sim) {
                 text: draft.text,
                 client_message_id: draft.client_message_id,
                 created_at: before,
+                number: seq,
+                change: None,
             };
             state.disk.commit(&[row], true);
             state.settle();

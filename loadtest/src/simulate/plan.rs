@@ -5,7 +5,7 @@ use std::time::Duration;
 use chat_service::{
     domain::UserName,
     feed::RingBound,
-    shard::{Load, Room, ShardSettings},
+    shard::{Load, Room, Rules, ShardSettings},
     writer::LaneSettings,
 };
 use fastrand::Rng;
@@ -64,6 +64,10 @@ impl Plan {
                 idle: Duration::from_millis(rng.u64(50..5_000)),
                 patience: Duration::from_millis(rng.u64(500..5_000)),
                 max_members: 6,
+                rules: Rules {
+                    edit_window: Duration::from_secs(3_600),
+                    max_reactions: 10,
+                },
                 stream_posts: rng.usize(1..=4) as u32,
             },
             lane: LaneSettings {

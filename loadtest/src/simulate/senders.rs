@@ -38,10 +38,7 @@ pub fn new_draft(sim: &Sim, keyed: bool) -> Draft {
     let id = format!("m{number}-{salt:x}");
     let text = format!("{refused}{id} {:x<padding$}", "");
     let key = ClientMessageId::from_wire(&id).expect("an id by the rules");
-    Draft {
-        text: text.into(),
-        client_message_id: key.filter(|_| keyed),
-    }
+    Draft::message(text, key.filter(|_| keyed))
 }
 
 pub async fn run(sim: Sim, user: UserName) {

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use chat_service::{
-    domain::{ChatId, Row, Seq, UserName},
+    domain::{ChatId, Current, Row, Seq, Target, UserName},
     store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk},
 };
 
@@ -438,6 +438,38 @@ impl Store for SimStore {
                 _ => {}
             }
             rows
+        })
+        .await
+    }
+
+    async fn current(
+        &self,
+        _chat: ChatId,
+        _viewer: &UserName,
+        _page: Page,
+        _limit: usize,
+        _deadline: Instant,
+    ) -> StoreResult<Vec<Current>> {
+        // Nor for this.
+        Err(unavailable())
+    }
+
+    /// Nobody here changes a message, so that each is as it was posted.
+    async fn targets(
+        &self,
+        chat: ChatId,
+        seqs: &[Seq],
+        deadline: Instant,
+    ) -> StoreResult<Vec<Target>> {
+        self.read(&format!("targets {chat}"), deadline, |state| {
+            let chat = state.disk.chat(chat);
+            let rows = seqs.iter().filter_map(|seq| chat?.row(*seq));
+            let target = |row: &Row| Target {
+                row: row.clone(),
+                edits: 0,
+                reactions: Vec::new(),
+            };
+            rows.map(target).collect()
         })
         .await
     }

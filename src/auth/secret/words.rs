@@ -26,17 +26,13 @@ pub static WORDS: LazyLock<Vec<&str>> = LazyLock::new(|| LIST.split_whitespace()
 /// Digits that stand alone and are no more are a number, a year or a size.
 pub const MOST_DIGITS: usize = 4;
 
-/// Words with something between them, or with capitals: six in ten characters are in
-/// parts that can be pronounced, or are short numbers between such parts.
+/// Words with something between them, or with capitals.
 pub fn is_of_words(text: &str) -> bool {
-    let is_number =
-        |part: &str| part.len() <= MOST_DIGITS && part.bytes().all(|b| b.is_ascii_digit());
-    // Where nothing is between them, short parts come by chance.
-    are_words(text, |part| is_word(part) || is_number(part))
-        || are_words(&apart(text), |part| part.len() > 2 && is_word(part))
+    are_apart(text) || are_joined(text)
 }
 
-fn are_words(text: &str, is_told: impl Fn(&str) -> bool) -> bool {
+/// Six in ten characters are in parts that can be pronounced, or are short numbers.
+fn are_apart(text: &str) -> bool {
     let is_between = |c: char| "-_. :@+/,!?".contains(c);
     let parts: Vec<&str> = text
         .split(is_between)
@@ -47,27 +43,38 @@ fn are_words(text: &str, is_told: impl Fn(&str) -> bool) -> bool {
         return false;
     }
     let all: usize = parts.iter().map(|part| part.len()).sum();
-    let told = parts.iter().filter(|part| is_told(part));
-    10 * told.map(|part| part.len()).sum::<usize>() >= 6 * all
+    let is_number =
+        |part: &str| part.len() <= MOST_DIGITS && part.bytes().all(|b| b.is_ascii_digit());
+    let told = parts
+        .iter()
+        .filter(|part| is_word(part) || is_number(part))
+        .map(|part| part.len());
+    10 * told.sum::<usize>() >= 6 * all
 }
 
-/// A text with something between words that begin with capitals, and around numbers.
-fn apart(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = String::with_capacity(2 * text.len());
-    for (at, c) in text.char_indices() {
-        let before = at.checked_sub(1).map(|at| bytes[at]);
-        let begins = |before: u8| {
-            let ends = bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
-            (c.is_ascii_uppercase() && (ends || !before.is_ascii_uppercase()))
-                || c.is_ascii_digit() != before.is_ascii_digit()
-        };
-        if before.is_some_and(begins) {
-            out.push('-');
-        }
-        out.push(c);
+/// Nothing but words that begin with capitals, most of them of three letters and more,
+/// perhaps with digits and signs around them.
+fn are_joined(text: &str) -> bool {
+    let core = text.trim_matches(|c: char| !c.is_ascii_alphabetic());
+    if 10 * core.len() < 7 * text.len() || !core.bytes().all(|b| b.is_ascii_alphabetic()) {
+        return false;
     }
-    out
+    let bytes = core.as_bytes();
+    let capitals = |pair: &&[u8]| pair.iter().all(u8::is_ascii_uppercase);
+    // Two side by side are a word of one letter; where letters are drawn there are many.
+    if bytes.windows(2).filter(capitals).count() > 1 {
+        return false;
+    }
+    let mut told = 0;
+    let parts = bytes.chunk_by(|_, next| !next.is_ascii_uppercase());
+    for part in parts.map(|part| std::str::from_utf8(part).unwrap_or_default()) {
+        match part.len() {
+            0..=2 => {}
+            len if is_word(part) => told += len,
+            _ => return false,
+        }
+    }
+    10 * told >= 6 * core.len()
 }
 
 /// Letters that can be pronounced: of one case but for the first, with vowels.

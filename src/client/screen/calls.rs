@@ -122,6 +122,7 @@ async fn page(
         before_seq,
         after_seq,
         page_size: PAGE,
+        ..Default::default()
     });
     let reply = peer.client.list_messages(request).await?;
     Ok(reply.into_inner().messages)

@@ -125,11 +125,12 @@ impl History {
 
     /// A new message.
     pub(super) fn live(&mut self, message: Message) {
-        self.newest = self.newest.max(message.seq);
+        // Between two messages there may be entries that are none.
         let is_next = match self.last() {
-            Some(last) => last + 1 == message.seq,
+            Some(last) => last == self.newest,
             None => message.seq == 1,
         };
+        self.newest = self.newest.max(message.seq);
         // A reader far up keeps what is there; the rest is loaded on the way down.
         if is_next && (self.bottom.is_none() || self.messages.len() < MOST) {
             self.messages.push_back(message);

@@ -13,7 +13,7 @@ use crate::{
         wire as read,
     },
     domain::{ChatId, NodeId, Partition, Seq, UserName},
-    feed::{End, Entry, Feed},
+    feed::{self, End, Feed},
     proto::cluster::{self as wire, item::Item},
     telemetry::log_limited,
 };
@@ -99,7 +99,7 @@ impl Node {
     }
 
     /// … or these, from `first` on.
-    fn follow_with(&mut self, effects: Vec<Effect>, first: Seq, entries: &[Entry]) {
+    fn follow_with(&mut self, effects: Vec<Effect>, first: Seq, entries: &[feed::Item]) {
         for effect in effects {
             match effect {
                 Effect::Ask(owner, ask) => self.ask_watch(owner, ask),
@@ -179,7 +179,7 @@ impl Node {
             // A question may have come behind the word that nobody reads it here any more.
             return self.tell(from, Item::Unwatch(entries.chat));
         }
-        let read: Result<Vec<Entry>, _> =
+        let read: Result<Vec<feed::Item>, _> =
             entries.entries.into_iter().map(read::read_entry).collect();
         match read {
             Ok(read) if !read.is_empty() => {

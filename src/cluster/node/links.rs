@@ -139,7 +139,7 @@ impl Node {
 
     fn take(&mut self, from: NodeId, item: Item) {
         match item {
-            Item::Post(post) => self.take_post(from, post),
+            Item::Post(post) | Item::Change(post) => self.take_post(from, post),
             Item::Call(call) => self.take_call(from, call),
             Item::Watch(watch) => self.take_watch(from, watch),
             Item::Unwatch(chat) => self.take_unwatch(from, chat),

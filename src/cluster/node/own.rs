@@ -56,8 +56,10 @@ impl Node {
     fn read_post(&self, from: NodeId, post: wire::Post) -> Result<(ChatId, Post<Reply>), Invalid> {
         let id = post.client_message_id.as_deref().unwrap_or_default();
         let draft = Draft {
-            text: post.text.into(),
             client_message_id: ClientMessageId::from_wire(id)?,
+            change: read::read_change(post.kind(), post.target)?,
+            text: post.text.into(),
+            admin: post.admin,
         };
         let read = Post {
             from: UserName::new(&post.from)?,

@@ -175,12 +175,12 @@ fn p6_of_a_page_of_large_messages_little_is_kept() {
             let text = "x".repeat(size);
             let seqs = 1..=reader.page as Seq;
             let rows = seqs.map(|seq| row(world.chat, seq, "alice", &text));
-            let Source::Page(frames) = reader.open_page(rows.collect()) else {
+            let rows: Vec<Row> = rows.collect();
+            let Source::Page(page) = reader.open_page(&rows) else {
                 panic!("no page");
             };
-            let bytes: usize = frames.iter().map(|frame| frame.len()).sum();
-            assert!(bytes <= PAGE_BYTES, "{bytes}");
-            pages.push(frames.len());
+            assert!(page.bytes() <= PAGE_BYTES, "{}", page.bytes());
+            pages.push(page.through - reader.cursor);
         }
         assert_eq!(pages, [8, 8, 16, 32]);
     });

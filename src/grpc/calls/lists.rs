@@ -1,23 +1,30 @@
 //! Pages: of a chat's messages, and of a user's chats.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
-use super::{Call, Calls, to_chat, to_timestamp};
+use super::{
+    Call, Calls,
+    messages::{to_current, to_entry},
+    to_chat,
+};
 use crate::{
     chats::Places,
-    domain::{ChatId, Row, UserName},
+    domain::{ChatId, Current, Invalid, Row, Seq, UserName},
     grpc::{
         place::Place,
         status::Problem,
         validate::{self, page_size},
     },
-    proto,
-    store::{Activity, ChatRecord, Page, Walk},
+    proto::{self, list_messages_request::View},
+    store::{Activity, ChatRecord, Page, StoreResult, Walk},
 };
 
 /// Most bytes of messages in one page of history: gRPC clients refuse answers
 /// above 4 MiB unless told otherwise.
 pub const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+
+/// What a count of reactions takes besides its emoji, about.
+pub(super) const REACTION: usize = 16;
 
 /// The same of a list of chats, whose names most clients have no use for.
 pub const MAX_LIST_BYTES: usize = 1024 * 1024;
@@ -40,71 +47,87 @@ impl Calls {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
         let page = validate::page(&request)?;
         let size = page_size(request.page_size)?;
+        let view = View::try_from(request.view).map_err(|_| {
+            let why = Invalid("must be CURRENT or LOG".into());
+            Problem::invalid("view", &why)
+        })?;
         let turn = self.turn_to_read(&call, 1 + size as u32 / 100).await?;
+        let (store, deadline, viewer) = (&self.store, call.deadline, call.user());
         // One more than is wanted tells whether there is more.
-        let mut rows = self.page(&call, &turn, chat, page, size + 1).await?;
-        let fitting = fitting(&rows, page, size);
-        let has_more = rows.len() > fitting;
-        match page {
-            Page::After(_) => rows.truncate(fitting),
-            Page::Before(_) => drop(rows.drain(..rows.len() - fitting)),
-        }
-        let messages = rows.into_iter();
-        Ok(proto::ListMessagesResponse {
-            messages: messages.map(|row| to_message(row, call.user())).collect(),
-            has_more,
-        })
-    }
-
-    /// A page of a chat of which the caller is a member. Another server of the database
-    /// may take over in between, and have another chat by this id.
-    async fn page(
-        &self,
-        call: &Call,
-        turn: &Arc<Places>,
-        chat: ChatId,
-        page: Page,
-        limit: usize,
-    ) -> Result<Vec<Row>, Problem> {
-        loop {
-            let lineage = self.store.lineage_number();
-            let rows = self.page_of_member(call, turn, chat, page, limit).await?;
-            if self.store.lineage_number() == lineage {
-                return Ok(rows);
+        let more = size + 1;
+        match view {
+            View::Current => {
+                let read = |page| {
+                    let (store, viewer) = (store.clone(), viewer.clone());
+                    async move { store.current(chat, &viewer, page, more, deadline).await }
+                };
+                let found = self.page(&call, &turn, chat, page, read).await?;
+                Ok(answer(found, page, size, to_current, viewer))
+            }
+            View::Log => {
+                let read = |page| {
+                    let store = store.clone();
+                    async move { store.page(chat, page, more, deadline).await }
+                };
+                let found = self.page(&call, &turn, chat, page, read).await?;
+                Ok(answer(found, page, size, to_entry, viewer))
             }
         }
     }
 
-    /// A page as the store has it, without messages that are still with the writer:
-    /// the store may show these already, and a failover of the database may undo
-    /// them (P3).
-    async fn page_of_member(
+    /// A page of a chat of which the caller is a member. Another server of the database
+    /// may take over in between, and have another chat by this id.
+    async fn page<T: Paged, F>(
         &self,
         call: &Call,
         turn: &Arc<Places>,
         chat: ChatId,
         page: Page,
-        limit: usize,
-    ) -> Result<Vec<Row>, Problem> {
-        let read = |page| {
-            let (store, deadline) = (self.store.clone(), call.deadline);
-            let read = async move { store.page(chat, page, limit, deadline).await };
-            call.in_turn(turn.clone(), read)
-        };
+        read: impl Fn(Page) -> F,
+    ) -> Result<Vec<T>, Problem>
+    where
+        F: Future<Output = StoreResult<Vec<T>>> + Send + 'static,
+    {
+        loop {
+            let lineage = self.store.lineage_number();
+            let found = self.page_of_member(call, turn, chat, page, &read).await?;
+            if self.store.lineage_number() == lineage {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// A page as the store has it, without entries that are still with the writer:
+    /// the store may show these already, and a failover of the database may undo
+    /// them (P3).
+    async fn page_of_member<T: Paged, F>(
+        &self,
+        call: &Call,
+        turn: &Arc<Places>,
+        chat: ChatId,
+        page: Page,
+        read: impl Fn(Page) -> F,
+    ) -> Result<Vec<T>, Problem>
+    where
+        F: Future<Output = StoreResult<Vec<T>>> + Send + 'static,
+    {
         let (seen, _) = call.within(self.chats.get(chat, call.caller())).await?;
-        let mut rows = read(page).await?;
-        if rows.last().is_none_or(|row| row.seq <= seen.last_seq) {
-            return Ok(rows);
+        let mut found = call.in_turn(turn.clone(), read(page)).await?;
+        if found.last().is_none_or(|one| one.seq() <= seen.last_seq) {
+            return Ok(found);
         }
         let (seen, in_flight) = call.within(self.chats.get(chat, call.caller())).await?;
         let newest = seen.last_seq;
         match page {
             // What is behind has been written by another server.
             _ if in_flight == 0 => {}
-            Page::After(_) => rows.retain(|row| row.seq <= newest),
-            Page::Before(seq) => rows = read(Page::Before(seq.min(newest + 1))).await?,
+            Page::After(_) => found.retain(|one| one.seq() <= newest),
+            Page::Before(seq) => {
+                let before = read(Page::Before(seq.min(newest + 1)));
+                found = call.in_turn(turn.clone(), before).await?;
+            }
         }
-        Ok(rows)
+        Ok(found)
     }
 
     pub async fn list_chats(
@@ -188,31 +211,67 @@ fn fitting_chats(chats: &[(Activity, ChatRecord)], size: usize) -> usize {
     count.clamp(1, size).min(chats.len())
 }
 
-/// How many of the rows that a page asked for fit into one answer, counted from
+/// What stands in a page.
+trait Paged: Send + 'static {
+    fn seq(&self) -> Seq;
+    /// About what it takes in an answer, in bytes.
+    fn weight(&self) -> usize;
+}
+
+impl Paged for Row {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+}
+
+impl Paged for Current {
+    fn seq(&self) -> Seq {
+        self.row.seq
+    }
+
+    fn weight(&self) -> usize {
+        let reactions = self.reactions.iter();
+        let reactions = reactions.map(|one| one.emoji.len() + REACTION);
+        self.row.weight() + reactions.sum::<usize>()
+    }
+}
+
+/// As much of what was found as was asked for, and fits.
+fn answer<T: Paged>(
+    mut found: Vec<T>,
+    page: Page,
+    size: usize,
+    to_message: impl Fn(T, &UserName) -> proto::Message,
+    viewer: &UserName,
+) -> proto::ListMessagesResponse {
+    let fitting = fitting(&found, page, size);
+    let has_more = found.len() > fitting;
+    match page {
+        Page::After(_) => found.truncate(fitting),
+        Page::Before(_) => drop(found.drain(..found.len() - fitting)),
+    }
+    let messages = found.into_iter().map(|one| to_message(one, viewer));
+    proto::ListMessagesResponse {
+        messages: messages.collect(),
+        has_more,
+    }
+}
+
+/// How many of those that a page asked for fit into one answer, counted from
 /// where the page begins. At least one.
-fn fitting(rows: &[Row], page: Page, size: usize) -> usize {
+fn fitting<T: Paged>(found: &[T], page: Page, size: usize) -> usize {
     let mut room = MAX_PAGE_BYTES;
-    let mut fits = |row: &&Row| {
-        room = room.saturating_sub(row.weight());
+    let mut fits = |one: &&T| {
+        room = room.saturating_sub(one.weight());
         room > 0
     };
     let count = match page {
-        Page::After(_) => rows.iter().take_while(&mut fits).count(),
-        Page::Before(_) => rows.iter().rev().take_while(&mut fits).count(),
+        Page::After(_) => found.iter().take_while(&mut fits).count(),
+        Page::Before(_) => found.iter().rev().take_while(&mut fits).count(),
     };
-    count.clamp(1, size).min(rows.len())
-}
-
-/// A message of history, as `viewer` is to see it.
-fn to_message(row: Row, viewer: &UserName) -> proto::Message {
-    let own = row.client_message_id.filter(|_| row.from == *viewer);
-    proto::Message {
-        from: row.from.to_string(),
-        text: row.text.into(),
-        created_at: Some(to_timestamp(row.created_at)),
-        seq: row.seq,
-        chat_id: row.chat.get(),
-        client_message_id: own.map_or_else(String::new, |id| id.to_string()),
-        rejected: None,
-    }
+    count.clamp(1, size).min(found.len())
 }

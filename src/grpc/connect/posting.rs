@@ -5,7 +5,7 @@ use std::{future::poll_fn, sync::Arc, time::Instant};
 use super::Why;
 use crate::{
     chats::{End, Slot},
-    domain::{ChatId, Refusal},
+    domain::Refusal,
     grpc::{
         begun::{Sender, Sends, Terms},
         calls::Calls,
@@ -14,7 +14,7 @@ use crate::{
         peer::Peer,
         status::Problem,
         unary::decode,
-        validate,
+        validate::{self, Poster},
     },
     proto,
     telemetry::SpanRef,
@@ -22,7 +22,7 @@ use crate::{
 
 /// The posting half: posts each frame in turn, until the client has no more.
 pub(super) struct PostingHalf {
-    pub chat: ChatId,
+    pub poster: Poster,
     pub slot: Arc<Slot>,
     pub calls: Arc<Calls>,
     pub peer: Arc<Peer>,
@@ -68,12 +68,12 @@ impl PostingHalf {
     }
 
     async fn post(&self, frame: proto::ConnectChatRequest) {
-        let (id, refusal) = match validate::post(frame, self.calls.limits()) {
+        let (id, refusal) = match validate::post(frame, self.calls.limits(), self.poster) {
             Ok(draft) => match self.peer.gate.send(self.slot.user()) {
                 Ok(()) => {
                     return self
                         .calls
-                        .post_on_stream(self.chat, &self.slot, draft, self.span)
+                        .post_on_stream(self.poster.chat, &self.slot, draft, self.span)
                         .await;
                 }
                 Err(retry) => (draft.client_message_id, Refusal::TooFast { retry }),

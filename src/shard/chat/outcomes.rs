@@ -8,7 +8,7 @@ use crate::{
     domain::{Draft, MessageId, Receipt, Refusal, Row, Seq, Timestamp},
     shard::{
         post::{Effect, Post},
-        window::{Key, Known},
+        window::{Key, Known, TextDigest},
     },
     writer::Landed,
 };
@@ -17,6 +17,9 @@ impl<R> Chat<R> {
     /// What became of a message that [`Chat::take`] gave out, or which message
     /// another writer has put into this chat. In order of seq.
     pub fn landed(&mut self, landed: Landed, effects: &mut Vec<Effect<R>>) {
+        if !matches!(landed, Landed::Stored(_)) {
+            self.targets.forget();
+        }
         match landed {
             Landed::Stored(row) => {
                 let key = match self.settle(row.id) {
@@ -76,6 +79,8 @@ impl<R> Chat<R> {
             draft: Draft {
                 text: row.text,
                 client_message_id: row.client_message_id,
+                change: row.change,
+                admin: post.admin,
             },
             id: Some(row.id),
             key: post.key,
@@ -88,18 +93,25 @@ impl<R> Chat<R> {
     /// Another writer has stored a post that is queued here.
     fn settle_queued(&mut self, row: &Row, key: Option<Key>, effects: &mut Vec<Effect<R>>) {
         let known = key.and_then(|key| self.window.get(key));
-        if let Some(Known::UnderWay(ticket, _)) = known
-            && let Ok(at) = self
-                .queued
-                .binary_search_by_key(&ticket, |post| post.ticket)
-            && let Some(post) = self.queued.remove(at)
+        if let Some(Known::UnderWay(ticket, text)) = known
+            && let Some(post) = self.take_out(ticket)
         {
             self.bytes -= post.draft.weight();
-            if post.draft.text != row.text {
+            if !text.is_same(TextDigest::of_row(row)) {
                 return answer_refused(post.waiters, another_text(), effects);
             }
             answer_stored(post.waiters, row.seq, row.created_at, true, effects);
         }
+    }
+
+    /// Takes out a post that has not left for the writer.
+    fn take_out(&mut self, ticket: u64) -> Option<Queued<R>> {
+        for posts in [&mut self.queued, &mut self.aside] {
+            if let Ok(at) = posts.binary_search_by_key(&ticket, |post| post.ticket) {
+                return posts.remove(at);
+            }
+        }
+        None
     }
 
     /// Mostly the first; a duplicate may be settled before those ahead of it.
@@ -116,21 +128,33 @@ impl<R> Chat<R> {
         self.last_seq = row.seq;
         self.last_id = Some(row.id);
         self.last_time = self.last_time.max(row.created_at);
-        self.window.store(row.seq, row.created_at, key, &row.text);
+        self.number = row.number;
+        let text = key.map(|key| (key, TextDigest::of_row(&row)));
+        self.window.store(row.seq, row.created_at, text);
+        if row.change.is_some() {
+            self.sweep_targets();
+        }
         effects.push(Effect::Publish(row));
     }
 
     /// Answers whoever waits past a deadline. A queued post that nobody waits
     /// for any more is dropped: it will not be stored.
     pub fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<R>>) {
+        let is_late = |post: &Queued<R>| post.waiters.iter().all(|waiter| waiter.deadline <= now);
         for post in std::mem::take(&mut self.queued) {
-            if post.waiters.iter().all(|waiter| waiter.deadline <= now) {
-                self.drop_queued(post, Refusal::Expired, effects);
-            } else {
-                self.queued.push_back(post);
+            match is_late(&post) {
+                true => self.drop_queued(post, Refusal::Expired, effects),
+                false => self.queued.push_back(post),
             }
         }
-        let queued = self.queued.iter_mut().map(|post| &mut post.waiters);
+        for post in std::mem::take(&mut self.aside) {
+            match is_late(&post) {
+                true => self.drop_queued(post, Refusal::Expired, effects),
+                false => self.aside.push_back(post),
+            }
+        }
+        let queued = self.queued.iter_mut().chain(&mut self.aside);
+        let queued = queued.map(|post| &mut post.waiters);
         let in_flight = self.in_flight.iter_mut().map(|post| &mut post.waiters);
         for waiters in queued.chain(in_flight) {
             if waiters.iter().any(|waiter| waiter.deadline <= now) {
@@ -144,7 +168,7 @@ impl<R> Chat<R> {
 
     /// Answers every post that has not left for the writer.
     pub fn refuse_queued(&mut self, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
-        for post in std::mem::take(&mut self.queued) {
+        for post in self.take_all() {
             self.drop_queued(post, refusal.clone(), effects);
         }
     }
@@ -152,8 +176,8 @@ impl<R> Chat<R> {
     /// Takes out every post that has not left for the writer, one for each who waits
     /// for its outcome: the chat goes on elsewhere.
     pub fn take_queued(&mut self) -> Vec<Post<R>> {
-        let mut posts = Vec::with_capacity(self.queued.len());
-        for post in std::mem::take(&mut self.queued) {
+        let mut posts = Vec::with_capacity(self.queued.len() + self.aside.len());
+        for post in self.take_all() {
             self.bytes -= post.draft.weight();
             if let Some(key) = post.key {
                 self.window.forget(key);
@@ -175,14 +199,29 @@ impl<R> Chat<R> {
         posts
     }
 
+    /// In the order of their tickets.
+    fn take_all(&mut self) -> Vec<Queued<R>> {
+        let queued = std::mem::take(&mut self.queued);
+        let aside = std::mem::take(&mut self.aside);
+        let mut all: Vec<Queued<R>> = queued.into_iter().chain(aside).collect();
+        all.sort_by_key(|post| post.ticket);
+        all
+    }
+
     /// The earliest deadline of anyone who waits.
     pub fn earliest_deadline(&self) -> Option<Instant> {
-        let queued = self.queued.iter().flat_map(|post| &post.waiters);
+        let queued = self.queued.iter().chain(&self.aside);
+        let queued = queued.flat_map(|post| &post.waiters);
         let in_flight = self.in_flight.iter().flat_map(|post| &post.waiters);
         queued.chain(in_flight).map(|waiter| waiter.deadline).min()
     }
 
-    fn drop_queued(&mut self, post: Queued<R>, refusal: Refusal, effects: &mut Vec<Effect<R>>) {
+    pub(super) fn drop_queued(
+        &mut self,
+        post: Queued<R>,
+        refusal: Refusal,
+        effects: &mut Vec<Effect<R>>,
+    ) {
         self.bytes -= post.draft.weight();
         self.drop_post(post.key, post.waiters, refusal, effects);
     }
@@ -202,7 +241,7 @@ impl<R> Chat<R> {
 }
 
 /// The first who waited stored it; the others are its retries.
-fn answer_stored<R>(
+pub(super) fn answer_stored<R>(
     waiters: Waiters<R>,
     seq: Seq,
     created_at: Timestamp,

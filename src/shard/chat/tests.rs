@@ -9,8 +9,14 @@ use fastrand::Rng;
 
 use super::*;
 use crate::{
+    shard::post::{Room, Rules},
     testing::{chat_id, for_seeds, key, row, user},
     writer::Landed,
+};
+
+const RULES: Rules = Rules {
+    edit_window: Duration::from_secs(1),
+    max_reactions: 3,
 };
 
 /// Small, so that keys fall out of it.
@@ -88,10 +94,8 @@ impl Model {
                 (post.from.clone(), post.draft.clone())
             }
             _ => {
-                let draft = Draft {
-                    text: format!("text {reply}").into(),
-                    client_message_id: key(["", "a", "b", "c", "d"][rng.usize(..5)]),
-                };
+                let id = key(["", "a", "b", "c", "d"][rng.usize(..5)]);
+                let draft = Draft::message(format!("text {reply}"), id);
                 (from, draft)
             }
         };
@@ -122,7 +126,9 @@ impl Model {
             bytes: rng.usize(..2_000),
         };
         let mut rows = Vec::new();
-        self.chat.take(&mut rows, &mut room, Timestamp(self.wall));
+        let wall = Timestamp(self.wall);
+        self.chat
+            .take(&mut rows, &mut room, wall, &RULES, &mut self.effects);
         if rows.is_empty() {
             return;
         }
@@ -387,10 +393,7 @@ fn p5_a_queued_post_that_another_writer_stored_is_answered_with_its_message() {
     let mut model = Model::new(Instant::now());
     let post = |reply, text: &str, id| Post {
         from: user("bob"),
-        draft: Draft {
-            text: text.into(),
-            client_message_id: key(id),
-        },
+        draft: Draft::message(text, key(id)),
         id: None,
         span: None,
         deadline: model.start + Duration::from_secs(1),
@@ -420,6 +423,7 @@ impl Model {
             bytes: 1 << 20,
         };
         let wall = Timestamp(self.wall);
-        self.chat.take(&mut self.out, &mut room, wall);
+        self.chat
+            .take(&mut self.out, &mut room, wall, &RULES, &mut self.effects);
     }
 }

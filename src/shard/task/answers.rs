@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Shard, adjust};
 use crate::{
     domain::{ChatId, Refusal, Row, Seq},
-    feed::{End, Entry, Feed, History},
+    feed::{End, Feed, History, Item},
     shard::{
         active::{Active, Place, Trust},
         change::Next,
@@ -35,6 +35,9 @@ impl Shard {
                 _ => return,
             },
             StoreAnswer::LookedUp(id, found) => return self.looked_up(id, found),
+            StoreAnswer::Targets(id, number, found) => {
+                return self.targets_read(id, number, found);
+            }
         };
         self.go_on(id, next);
         self.take_new_members(id);
@@ -99,18 +102,18 @@ impl Shard {
         let dense = self.dense_end(id, newest);
         let before = record.last_seq - dense.len() as Seq;
         let cores = self.wakes.cores();
-        let entries = dense.iter().map(Entry::new);
+        let items = dense.iter().map(Item::new);
         let feed = match self.adopted(id) {
             Some(feed) => {
                 feed.begin(before);
-                feed.append(entries);
+                feed.append(items);
                 Self::end_strangers(&feed, &record);
                 self.wakes.wake(self.core, std::iter::once(&feed));
                 feed
             }
             None => {
                 let feed = Feed::new(id, before, self.settings.ring, cores);
-                feed.append(entries);
+                feed.append(items);
                 Arc::new(feed)
             }
         };

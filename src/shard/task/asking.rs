@@ -32,15 +32,16 @@ impl Shard {
     }
 
     pub(super) fn ask_post(&mut self, id: ChatId, post: Post<Reply>) {
-        if self.state.askers.is_full(&post.from) {
+        let asker = post.asker().cloned();
+        let full = |asker: &UserName| self.state.askers.is_full(asker);
+        if asker.as_ref().is_some_and(full) {
             let queue = CHATS_OF_ONE_USER;
             return post.reply.send(Err(Refusal::Busy { queue }));
         }
         self.state.load.posts += 1;
         self.state.load.bytes += post.draft.weight();
-        let from = post.from.clone();
         self.waiting(id).posts.push(post);
-        self.ask(id, Some(from));
+        self.ask(id, asker);
     }
 
     /// Where those wait who are not known to be members.

@@ -6,7 +6,7 @@ use super::{Reply, Shard, adjust};
 use crate::{
     domain::{ChatId, Row},
     fault::{self, Fault},
-    feed::{Entry, Feed, History},
+    feed::{Feed, History, Item},
     shard::{
         active::Place,
         post::{Effect, Load},
@@ -78,7 +78,7 @@ impl Shard {
         // that filled this batch.
         let (mut left_out, mut again) = (Vec::new(), Vec::new());
         let (mut sampled, mut fronts) = (Vec::new(), Vec::new());
-        let mut ahead = None;
+        let (mut ahead, mut wanting) = (None, Vec::new());
         for id in std::mem::take(&mut self.state.listed) {
             let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
                 continue;
@@ -90,7 +90,15 @@ impl Shard {
                 continue;
             }
             let (before, newest) = (rows.len(), active.chat.newest());
-            active.chat.take(&mut rows, &mut room, wall);
+            let load = active.chat.load();
+            let effects = &mut self.state.effects;
+            active
+                .chat
+                .take(&mut rows, &mut room, wall, &self.settings.rules, effects);
+            adjust(&mut self.state.load, load, active.chat.load());
+            if active.chat.wants_targets() {
+                wanting.push(id);
+            }
             if rows.len() > before {
                 ahead = ahead.max(active.chat.time_ahead(wall));
                 fronts.push(Front {
@@ -109,6 +117,8 @@ impl Shard {
         }
         left_out.append(&mut again);
         self.state.listed = left_out;
+        wanting.into_iter().for_each(|id| self.read_targets(id));
+        self.answer_effects();
         if let Some(time) = ahead {
             let seconds = (time.0 - wall.0) / 1_000_000;
             log_limited!(
@@ -169,6 +179,12 @@ impl Shard {
                 missing |= matches!(landed, Landed::NoChat { .. });
                 lost |= matches!(landed, Landed::Lost { .. });
                 held |= matches!(landed, Landed::Held(_));
+                // Before anybody is told that it is deleted (P12).
+                if let Landed::Stored(row) | Landed::Foreign(row) = &landed
+                    && let Some(message) = row.deleted()
+                {
+                    active.feed.erase(message);
+                }
                 active.chat.landed(landed, &mut effects);
             }
             adjust(&mut self.state.load, before, active.chat.load());
@@ -199,7 +215,7 @@ impl Shard {
     /// Answers the senders of a batch, and wakes the readers.
     fn tell(&mut self, told: Vec<Told>, effects: Vec<Effect<Reply>>) {
         let mut feeds: Vec<Arc<Feed>> = Vec::with_capacity(told.len());
-        let mut entries = Vec::new();
+        let mut items = Vec::new();
         let mut effects = effects.into_iter().enumerate().peekable();
         for Told {
             id,
@@ -212,14 +228,14 @@ impl Shard {
                 match effect {
                     Effect::Answer(reply, result) => reply.send(result),
                     Effect::Publish(_) if fault::is_on(Fault::DeliverBeforeCommit) => {}
-                    Effect::Publish(row) => entries.push(Entry::new(&row)),
+                    Effect::Publish(row) => items.push(Item::new(&row)),
                 }
             }
             let Some(Place::Active(active)) = self.state.chats.get_mut(&id) else {
-                entries.clear();
+                items.clear();
                 continue;
             };
-            active.feed.append(entries.drain(..));
+            active.feed.append(items.drain(..));
             feeds.push(active.feed.clone());
             self.state.memory.hold(active);
             let History { store, clock, .. } = &*self.history;
@@ -240,7 +256,7 @@ impl Shard {
     fn deliver(&self, rows: &[Row]) {
         for rows in rows.chunk_by(|a, b| a.chat == b.chat) {
             if let Some(Place::Active(active)) = self.state.chats.get(&rows[0].chat) {
-                active.feed.append(rows.iter().map(Entry::new));
+                active.feed.append(rows.iter().map(Item::new));
                 self.wakes.wake(self.core, std::iter::once(&active.feed));
             }
         }

@@ -474,10 +474,7 @@ async fn a_small_batch_waits_until_all_that_is_ready_has_run() {
     let early = world.post("early", SECOND);
     let ready = async {
         tokio::task::yield_now().await;
-        let draft = crate::domain::Draft {
-            text: "ready".into(),
-            client_message_id: None,
-        };
+        let draft = crate::domain::Draft::message("ready", None);
         let deadline = tokio::time::Instant::now().into_std() + SECOND;
         let (chat, bob) = (chat_id(CHAT), user("bob"));
         world.shard.post(chat, bob, draft, deadline, None).await

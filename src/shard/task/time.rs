@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    future::pending,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -171,6 +172,13 @@ impl Shard {
         for drained in self.state.drained.drain(..) {
             _ = drained.send(());
         }
+    }
+}
+
+pub(super) async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
     }
 }
 

@@ -1,11 +1,11 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::domain::Row;
+use crate::{domain::Row, store::entries::Columns};
 
 /// The statement that [`Encoder`] encodes for.
-pub(super) const COPY: &str = "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at) FROM STDIN BINARY";
+pub(super) const COPY: &str = "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at, number, kind, target) FROM STDIN BINARY";
 
-const COLUMNS: i16 = 7;
+const COLUMNS: i16 = 10;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 const NULL: i32 = -1;
@@ -80,7 +80,7 @@ impl Iterator for Encoder<'_> {
 fn put_row(out: &mut BytesMut, row: &Row) {
     let client_message_id = row.client_message_id.as_deref();
     let texts = row.from.len() + row.text.len() + client_message_id.map_or(0, str::len);
-    out.reserve(2 + 7 * 4 + 4 * 8 + texts);
+    out.reserve(2 + 10 * 4 + 6 * 8 + 2 + texts);
     out.put_i16(COLUMNS);
     put_i64(out, row.chat.get());
     put_i64(out, row.seq);
@@ -92,6 +92,27 @@ fn put_row(out: &mut BytesMut, row: &Row) {
         None => out.put_i32(NULL),
     }
     put_i64(out, row.created_at.0);
+    let Columns {
+        number,
+        kind,
+        target,
+    } = Columns::of(row);
+    put_i64_or_null(out, number);
+    match kind {
+        Some(kind) => {
+            out.put_i32(2);
+            out.put_i16(kind);
+        }
+        None => out.put_i32(NULL),
+    }
+    put_i64_or_null(out, target);
+}
+
+fn put_i64_or_null(out: &mut BytesMut, value: Option<i64>) {
+    match value {
+        Some(value) => put_i64(out, value),
+        None => out.put_i32(NULL),
+    }
 }
 
 fn put_i64(out: &mut BytesMut, value: i64) {
@@ -107,7 +128,7 @@ fn put_text(out: &mut BytesMut, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ChatId, MessageId, Seq, Timestamp, UserName};
+    use crate::domain::{Change, ChatId, MessageId, Seq, Timestamp, UserName};
 
     fn row(chat: i64, seq: Seq) -> Row {
         Row {
@@ -118,6 +139,8 @@ mod tests {
             text: "é".into(),
             client_message_id: None,
             created_at: Timestamp(4),
+            number: seq,
+            change: None,
         }
     }
 
@@ -126,15 +149,32 @@ mod tests {
         let row = row(1, 2);
         let chunks: Vec<Bytes> = Encoder::new(std::slice::from_ref(&row)).collect();
         let bytes = chunks.concat();
-        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\x00\x07".to_vec();
+        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\x00\x0a".to_vec();
         for int in [1i64, 2, -3] {
             expected.extend([0, 0, 0, 8]);
             expected.extend(int.to_be_bytes());
         }
         expected.extend(b"\0\0\0\x02bo\0\0\0\x02\xc3\xa9\xff\xff\xff\xff\0\0\0\x08");
         expected.extend(4i64.to_be_bytes());
+        expected.extend([0xff; 3 * 4]);
         expected.extend([0xff, 0xff]);
         assert_eq!(bytes, expected);
+
+        let reaction = Row {
+            number: 1,
+            change: Some(Box::new(Change::Reaction {
+                target: 7,
+                removed: false,
+            })),
+            ..row.clone()
+        };
+        let chunks: Vec<Bytes> = Encoder::new(std::slice::from_ref(&reaction)).collect();
+        let mut columns = b"\0\0\0\x08".to_vec();
+        columns.extend(1i64.to_be_bytes());
+        columns.extend(b"\0\0\0\x02\0\x03\0\0\0\x08");
+        columns.extend(7i64.to_be_bytes());
+        columns.extend([0xff, 0xff]);
+        assert!(chunks.concat().ends_with(&columns));
 
         let many = vec![row; 5_000];
         let chunks: Vec<Bytes> = Encoder::new(&many).collect();

@@ -1,3 +1,4 @@
+mod changes;
 mod direct;
 mod epoch;
 mod link;

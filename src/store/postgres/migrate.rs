@@ -61,6 +61,7 @@ const MIGRATIONS: &[Migration] = migrations![
     2 "0002_chats_by_creator",
     3 "0003_activity",
     4 "0004_nodes",
+    5 "0005_entries",
 ];
 
 /// A commit that takes longer is said to.

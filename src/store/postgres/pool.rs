@@ -56,6 +56,11 @@ pub(super) struct Pool {
 pub(super) enum Query {
     PageAfter,
     PageBefore,
+    MessagesAfter,
+    MessagesBefore,
+    Reactions,
+    Targets,
+    About,
     Chat,
     HasMember,
     ShareAChat,
@@ -70,12 +75,21 @@ pub(super) enum Query {
     DeleteChat,
 }
 
+const PAGE: &[Type] = &[Type::INT8, Type::INT8, Type::INT8];
 const LISTED: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 /// Each [`Query`], and the types of what it is asked with.
-const STATEMENTS: [(&str, &[Type]); 14] = [
-    (sql::PAGE_AFTER, &[Type::INT8, Type::INT8, Type::INT8]),
-    (sql::PAGE_BEFORE, &[Type::INT8, Type::INT8, Type::INT8]),
+const STATEMENTS: [(&str, &[Type]); 19] = [
+    (sql::PAGE_AFTER, PAGE),
+    (sql::PAGE_BEFORE, PAGE),
+    (sql::MESSAGES_AFTER, PAGE),
+    (sql::MESSAGES_BEFORE, PAGE),
+    (
+        sql::REACTIONS,
+        &[Type::INT8, Type::INT8, Type::INT8, Type::TEXT],
+    ),
+    (sql::TARGETS, &[Type::INT8, Type::INT8_ARRAY]),
+    (sql::ABOUT, &[Type::INT8, Type::INT8_ARRAY]),
     (sql::CHAT, &[Type::INT8]),
     (sql::HAS_MEMBER, &[Type::INT8, Type::TEXT_ARRAY]),
     (sql::SHARE_A_CHAT, &[Type::TEXT, Type::TEXT]),

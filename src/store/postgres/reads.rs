@@ -5,7 +5,10 @@ use tokio_postgres::Row as PgRow;
 use super::pool::{Params, Pool, Query};
 use crate::{
     domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
-    store::{Activity, ChatRecord, Page, StoreError, StoreResult, Walk},
+    store::{
+        Activity, ChatRecord, Page, StoreError, StoreResult, Walk,
+        entries::{Columns, Since, change},
+    },
 };
 
 impl Pool {
@@ -151,7 +154,7 @@ impl Pool {
     }
 }
 
-fn count(limit: usize) -> i64 {
+pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -173,17 +176,33 @@ fn chat_record(row: &PgRow) -> StoreResult<ChatRecord> {
     read().map_err(unreadable)
 }
 
-fn messages<'a>(chat: ChatId, rows: impl Iterator<Item = &'a PgRow>) -> StoreResult<Vec<Row>> {
+pub(super) fn messages<'a>(
+    chat: ChatId,
+    rows: impl Iterator<Item = &'a PgRow>,
+) -> StoreResult<Vec<Row>> {
     let read = |row: &PgRow| -> Result<Row, Unreadable> {
         let client_message_id: Option<&str> = row.try_get(4)?;
+        let seq = row.try_get(0)?;
+        let columns = Columns {
+            number: row.try_get(6)?,
+            kind: row.try_get(7)?,
+            target: row.try_get(8)?,
+        };
+        let since = Since {
+            edited_text: row.try_get::<_, Option<&str>>(9)?.map(Into::into),
+            edited_at: row.try_get(10)?,
+            deleted: row.try_get::<_, Option<bool>>(11)?.unwrap_or(false),
+        };
         Ok(Row {
             chat,
-            seq: row.try_get(0)?,
+            seq,
             id: MessageId(row.try_get(1)?),
             from: UserName::new(row.try_get(2)?)?,
             text: row.try_get::<_, &str>(3)?.into(),
             client_message_id: ClientMessageId::from_wire(client_message_id.unwrap_or(""))?,
             created_at: Timestamp(row.try_get(5)?),
+            number: columns.number.unwrap_or(seq),
+            change: change(columns, since)?,
         })
     };
     rows.map(|row| read(row).map_err(unreadable)).collect()
@@ -191,7 +210,7 @@ fn messages<'a>(chat: ChatId, rows: impl Iterator<Item = &'a PgRow>) -> StoreRes
 
 /// Somebody else has written to our tables.
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
+pub(super) enum Unreadable {
     #[error("a stored row cannot be read")]
     Column(#[from] tokio_postgres::Error),
     #[error("a stored row breaks its rules")]
@@ -199,6 +218,6 @@ enum Unreadable {
 }
 
 /// To ask again would give the same.
-fn unreadable(why: impl Into<Unreadable>) -> StoreError {
+pub(super) fn unreadable(why: impl Into<Unreadable>) -> StoreError {
     StoreError::Refused(Box::new(why.into()))
 }

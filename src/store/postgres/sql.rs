@@ -133,17 +133,54 @@ macro_rules! listed {
     };
 }
 
-/// `$1` chat, `$2` seq, `$3` limit.
-pub const PAGE_AFTER: &str = "
-    SELECT seq, id, sender, text, client_message_id, created_at FROM messages
-     WHERE chat_id = $1 AND seq > $2 AND EXISTS (SELECT FROM chats WHERE chats.id = $1)
-     ORDER BY seq LIMIT $3";
+/// Entries of a chat, `$1`, that are beyond a seq, `$2`, at most `$3`.
+macro_rules! page {
+    ($which:literal, $order:literal) => {
+        concat!(
+            "
+    SELECT seq, id, sender, text, client_message_id, created_at,
+           number, kind, target, edited_text, edited_at, deleted FROM messages
+     WHERE chat_id = $1 AND seq ",
+            $which,
+            " AND EXISTS (SELECT FROM chats WHERE chats.id = $1)
+     ORDER BY seq ",
+            $order,
+            " LIMIT $3"
+        )
+    };
+}
 
-/// `$1` chat, `$2` seq, `$3` limit. In descending order.
-pub const PAGE_BEFORE: &str = "
-    SELECT seq, id, sender, text, client_message_id, created_at FROM messages
-     WHERE chat_id = $1 AND seq < $2 AND EXISTS (SELECT FROM chats WHERE chats.id = $1)
-     ORDER BY seq DESC LIMIT $3";
+/// `$1` chat, `$2` seq, `$3` limit.
+pub const PAGE_AFTER: &str = page!("> $2", "ASC");
+
+/// The same before it, in descending order.
+pub const PAGE_BEFORE: &str = page!("< $2", "DESC");
+
+/// The same of messages alone.
+pub const MESSAGES_AFTER: &str = page!("> $2 AND kind IS NULL", "ASC");
+pub const MESSAGES_BEFORE: &str = page!("< $2 AND kind IS NULL", "DESC");
+
+/// `$1` chat, `$2` and `$3` the first and the last message, `$4` a user: with what emoji
+/// how many react to each, and whether the user is one of them. Of a user's reactions to
+/// a message with one emoji the last counts. That is one range of an index.
+pub const REACTIONS: &str = "
+    SELECT target, text, count(*), bool_or(sender = $4)
+      FROM (SELECT DISTINCT ON (target, sender, text) target, sender, text, kind, seq
+              FROM messages
+             WHERE chat_id = $1 AND target >= $2 AND target <= $3 AND kind IN (3, 4)
+             ORDER BY target, sender, text, seq DESC) AS last
+     WHERE kind = 3 GROUP BY target, text ORDER BY target, min(seq)";
+
+/// `$1` chat, `$2` seqs.
+pub const TARGETS: &str = "
+    SELECT seq, id, sender, text, client_message_id, created_at,
+           number, kind, target, edited_text, edited_at, deleted FROM messages
+     WHERE chat_id = $1 AND seq = ANY($2) AND EXISTS (SELECT FROM chats WHERE chats.id = $1)";
+
+/// The same of what has happened to them; of what is no reaction without its text.
+pub const ABOUT: &str = "
+    SELECT target, seq, sender, CASE WHEN kind IN (3, 4) THEN text END, kind, created_at
+      FROM messages WHERE chat_id = $1 AND target = ANY($2) ORDER BY seq";
 
 /// `$1` chat.
 pub const CHAT: &str = "
@@ -217,7 +254,7 @@ pub(super) const RIGHTS: &str = "
                    ('activity_epochs'), ('active_chats')) AS tables (name),
            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS what
      WHERE NOT has_table_privilege(name, what)
-       AND (what <> 'UPDATE' OR name IN ('chats', 'members', 'deleted_chats', 'active_chats'))
+       AND (what <> 'UPDATE' OR name <> 'activity_epochs')
     UNION ALL
     SELECT 'EXECUTE on ' || name
       FROM (VALUES ('pg_terminate_backend(integer, bigint)'),

@@ -206,6 +206,8 @@ mod tests {
             text: "hello".into(),
             client_message_id: None,
             created_at: Timestamp(at),
+            number: seq,
+            change: None,
         };
         let rows = [&row];
         changes::insert_rows(conn, &rows).unwrap();

@@ -7,10 +7,13 @@ use rusqlite::{Connection, Result, Statement};
 use super::lists::active_at;
 use crate::{
     domain::{ChatId, Row, UserName},
-    store::NewChat,
+    store::{
+        NewChat,
+        entries::{Columns, Effects},
+    },
 };
 
-const COLUMNS: usize = 7;
+const COLUMNS: usize = 10;
 
 /// Rows to a statement; 1 and 64 were slower by a tenth to a fifth.
 const WIDE: usize = 16;
@@ -22,7 +25,8 @@ fn insert_sql(rows: usize) -> String {
     let row = format!("({})", ["?"; COLUMNS].join(","));
     format!(
         "INSERT INTO messages \
-         (chat_id, seq, message_id, sender, body, client_message_id, created_at) VALUES {}",
+         (chat_id, seq, message_id, sender, body, client_message_id, created_at, \
+          number, kind, target) VALUES {}",
         vec![row; rows].join(",")
     )
 }
@@ -58,8 +62,42 @@ fn bind_rows(insert: &mut Statement<'_>, rows: &[&Row]) -> Result<()> {
         insert.raw_bind_parameter(first + 4, &*row.text)?;
         insert.raw_bind_parameter(first + 5, row.client_message_id.as_deref())?;
         insert.raw_bind_parameter(first + 6, row.created_at.0)?;
+        let columns = Columns::of(row);
+        insert.raw_bind_parameter(first + 7, columns.number)?;
+        insert.raw_bind_parameter(first + 8, columns.kind)?;
+        insert.raw_bind_parameter(first + 9, columns.target)?;
     }
     Ok(())
+}
+
+/// What the rows, which have been inserted, change in messages from before them. True if
+/// texts are gone by it.
+pub(super) fn change_messages(conn: &Connection, rows: &[&Row]) -> Result<bool> {
+    let Some(Effects { edits, deletions }) = Effects::of(rows.iter().copied()) else {
+        return Ok(false);
+    };
+    for ((chat, target), seq) in edits {
+        // A deletion stands.
+        conn.prepare_cached(
+            "UPDATE messages AS message SET edited_body = edit.body, edited_at = edit.created_at \
+             FROM messages AS edit \
+             WHERE message.chat_id = ?1 AND message.seq = ?2 AND message.deleted IS NULL \
+             AND edit.chat_id = ?1 AND edit.seq = ?3",
+        )?
+        .execute((chat.get(), target, seq))?;
+    }
+    for (chat, target) in &deletions {
+        conn.prepare_cached(
+            "UPDATE messages SET body = '', edited_body = NULL, edited_at = NULL, deleted = 1 \
+             WHERE chat_id = ?1 AND seq = ?2",
+        )?
+        .execute((chat.get(), target))?;
+        conn.prepare_cached(
+            "UPDATE messages SET body = '' WHERE chat_id = ?1 AND target = ?2 AND kind = 1",
+        )?
+        .execute((chat.get(), target))?;
+    }
+    Ok(!deletions.is_empty())
 }
 
 /// The new chat's id.

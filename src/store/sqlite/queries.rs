@@ -4,7 +4,10 @@ use rusqlite::{Connection, OptionalExtension, Result, Row as SqlRow, types::Type
 
 use crate::{
     domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
-    store::{ChatRecord, Page},
+    store::{
+        ChatRecord, Page,
+        entries::{Columns, Since, change},
+    },
 };
 
 pub(super) fn load_chat(
@@ -68,40 +71,86 @@ pub(super) fn made_by(conn: &Connection, user: &UserName, most: usize) -> Result
     Ok(made as usize)
 }
 
-/// Messages of a deleted chat may still be there, so all begins at the chat. The
-/// cross join keeps SQLite from beginning elsewhere.
+/// Entries of a deleted chat may still be there, so all begins at the chat. The cross
+/// join keeps SQLite from beginning elsewhere.
+macro_rules! page {
+    ($beyond:literal, $order:literal) => {
+        concat!(
+            "SELECT seq, message_id, sender, body, client_message_id, messages.created_at, \
+             number, kind, target, edited_body, edited_at, deleted \
+             FROM chats CROSS JOIN messages ON chat_id = id \
+             WHERE id = ?1 AND ",
+            $beyond,
+            " ORDER BY seq ",
+            $order,
+            " LIMIT ?3"
+        )
+    };
+}
+
 pub(super) fn page(conn: &Connection, chat: ChatId, page: Page, limit: usize) -> Result<Vec<Row>> {
     let (sql, bound) = match page {
-        Page::After(seq) => (
-            "SELECT seq, message_id, sender, body, client_message_id, messages.created_at \
-             FROM chats CROSS JOIN messages ON chat_id = id \
-             WHERE id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-            seq,
-        ),
-        Page::Before(seq) => (
-            "SELECT seq, message_id, sender, body, client_message_id, messages.created_at \
-             FROM chats CROSS JOIN messages ON chat_id = id \
-             WHERE id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
-            seq,
-        ),
+        Page::After(seq) => (page!("seq > ?2", "ASC"), seq),
+        Page::Before(seq) => (page!("seq < ?2", "DESC"), seq),
     };
+    let mut rows = rows(conn, sql, chat, bound, limit)?;
+    if matches!(page, Page::Before(_)) {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+/// The same of messages alone.
+pub(super) fn messages(
+    conn: &Connection,
+    chat: ChatId,
+    page: Page,
+    limit: usize,
+) -> Result<Vec<Row>> {
+    let (sql, bound) = match page {
+        Page::After(seq) => (page!("seq > ?2 AND kind IS NULL", "ASC"), seq),
+        Page::Before(seq) => (page!("seq < ?2 AND kind IS NULL", "DESC"), seq),
+    };
+    let mut rows = rows(conn, sql, chat, bound, limit)?;
+    if matches!(page, Page::Before(_)) {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+/// The entry with this seq.
+pub(super) fn entry(conn: &Connection, chat: ChatId, seq: Seq) -> Result<Option<Row>> {
+    let found = rows(conn, page!("seq = ?2", "ASC"), chat, seq, 1)?;
+    Ok(found.into_iter().next())
+}
+
+fn rows(conn: &Connection, sql: &str, chat: ChatId, bound: Seq, limit: usize) -> Result<Vec<Row>> {
     let mut select = conn.prepare_cached(sql)?;
     let rows = select.query_map((chat.get(), bound, sql_limit(limit)), |row| {
+        let seq = row.get(0)?;
+        let columns = Columns {
+            number: row.get(6)?,
+            kind: row.get(7)?,
+            target: row.get(8)?,
+        };
+        let since = Since {
+            edited_text: row.get(9)?,
+            edited_at: row.get(10)?,
+            deleted: row.get::<_, Option<bool>>(11)?.unwrap_or(false),
+        };
         Ok(Row {
             chat,
-            seq: row.get(0)?,
+            seq,
             id: MessageId(row.get(1)?),
             from: user_name(row, 2)?,
             text: row.get(3)?,
             client_message_id: client_message_id(row, 4)?,
             created_at: Timestamp(row.get(5)?),
+            number: columns.number.unwrap_or(seq),
+            change: change(columns, since).map_err(|e| not_ours(7, Type::Integer, e))?,
         })
     })?;
-    let mut rows = rows.collect::<Result<Vec<_>>>()?;
-    if matches!(page, Page::Before(_)) {
-        rows.reverse();
-    }
-    Ok(rows)
+    rows.collect()
 }
 
 pub(super) fn last_seqs(conn: &Connection, chats: &[ChatId]) -> Result<Vec<Seq>> {

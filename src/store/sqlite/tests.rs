@@ -39,6 +39,8 @@ fn row(chat: ChatId, seq: Seq) -> Row {
         text: "x".repeat(90).into(),
         client_message_id: None,
         created_at: Timestamp(seq),
+        number: seq,
+        change: None,
     }
 }
 

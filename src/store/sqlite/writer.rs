@@ -1,6 +1,7 @@
 //! The one thread that writes. It takes all that is queued into one
 //! transaction; while that commits, the next batch queues up.
 
+mod apply;
 mod purge;
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
@@ -9,6 +10,7 @@ use crossbeam_channel::RecvTimeoutError;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use self::apply::{Applied, apply};
 use super::{
     Settings,
     activity::Activity,
@@ -221,7 +223,11 @@ impl Writer {
             .map_err(store_error)?;
         let answers = apply(&self.conn, &self.activity, batch);
         let done = match answers {
-            Ok((answers, named)) => match self.conn.execute_batch("COMMIT") {
+            Ok(Applied {
+                answers,
+                named,
+                erased,
+            }) => match self.commit(erased) {
                 // It may have gone into a file that was on its way elsewhere.
                 Ok(()) => {
                     self.activity.keep(named);
@@ -235,6 +241,14 @@ impl Writer {
         };
         self.roll_back();
         Err(done)
+    }
+
+    /// `erased`: with texts of deleted messages gone.
+    fn commit(&mut self, erased: bool) -> rusqlite::Result<()> {
+        if erased {
+            self.has_erased();
+        }
+        self.conn.execute_batch("COMMIT")
     }
 
     /// Some errors have rolled back already. If this one fails, the next
@@ -303,29 +317,6 @@ impl Batch {
         self.jobs.push(job);
         None
     }
-}
-
-/// All jobs of a batch are under way at the same time, so that any order of
-/// them is right. Rows of many lanes go in together, sorted: a page of the
-/// index is then written once.
-fn apply(
-    conn: &Connection,
-    activity: &Activity,
-    batch: &[Job],
-) -> rusqlite::Result<(Vec<i64>, Vec<ChatId>)> {
-    let mut rows: Vec<&Row> = batch.iter().flat_map(|job| job.change.rows()).collect();
-    rows.sort_by_key(|row| row.chat);
-    changes::insert_rows(conn, &rows)?;
-    let named = activity.name(conn, &rows)?;
-    let answer = |job: &Job| match &job.change {
-        Change::Append(rows) => Ok(rows.len() as i64),
-        Change::Create(chat) => changes::create_chat(conn, chat),
-        Change::Delete(chat) => changes::delete_chat(conn, *chat),
-        Change::AddMembers(chat, users) => changes::add_members(conn, *chat, users),
-        Change::RemoveMembers(chat, users) => changes::remove_members(conn, *chat, users),
-    };
-    let answers = batch.iter().map(answer);
-    Ok((answers.collect::<rusqlite::Result<_>>()?, named))
 }
 
 /// A server without its writer would take messages and lose them in silence.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 
 use super::{Attempt, LOOKUP_PAGE, RETRY_MIN, UNEXPLAINED};
 use crate::{
@@ -188,24 +188,36 @@ impl Attempt<'_> {
                 posts.entry((&row.from, id)).or_insert(row);
             }
         }
+        let deleted: AHashSet<Seq> = foreign.iter().filter_map(Row::deleted).collect();
         let mut shift = foreign.len() as Seq;
+        let messages = foreign.iter().filter(|row| row.is_message());
+        let mut more = messages.count() as Seq;
         let mut duplicates = Vec::new();
         let mut keep = |row: &mut Row| {
+            let id = row.id;
+            // What would change a message that they have deleted has come too late.
+            if row.target().is_some_and(|target| deleted.contains(&target)) {
+                shift -= 1;
+                duplicates.push(Landed::Refused { chat, id });
+                return false;
+            }
             let post = row.client_message_id.as_ref().map(|id| (&row.from, id));
             if let Some(theirs) = post.and_then(|post| posts.get(&post)) {
                 shift -= 1;
-                duplicates.push(match theirs.text == row.text {
+                more -= Seq::from(row.is_message());
+                duplicates.push(match theirs.is_same_post(row) {
                     true => Landed::Duplicate {
                         chat,
-                        id: row.id,
+                        id,
                         seq: theirs.seq,
                         created_at: theirs.created_at,
                     },
-                    false => Landed::Refused { chat, id: row.id },
+                    false => Landed::Refused { chat, id },
                 });
                 return false;
             }
             row.seq += shift;
+            row.number += more;
             row.created_at = newest.map_or(row.created_at, |newest| newest.max(row.created_at));
             true
         };

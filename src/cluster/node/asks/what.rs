@@ -34,20 +34,28 @@ impl What {
             })
         };
         match self {
-            Self::Post(post, id) => Item::Post(wire::Post {
-                ask,
-                chat,
-                id: id.0,
-                from: post.from.to_string(),
-                text: post.draft.text.to_string(),
-                client_message_id: post
-                    .draft
-                    .client_message_id
-                    .as_ref()
-                    .map(|id| id.to_string()),
-                left_micros: post.deadline.saturating_duration_since(now).as_micros() as u64,
-                traceparent: post.span.as_ref().map(|span| span.traceparent()),
-            }),
+            Self::Post(post, id) => {
+                let draft = &post.draft;
+                let key = draft.client_message_id.as_ref();
+                let (kind, target) = read::change(draft.change.as_deref());
+                let sent = wire::Post {
+                    ask,
+                    chat,
+                    id: id.0,
+                    from: post.from.to_string(),
+                    text: draft.text.to_string(),
+                    client_message_id: key.map(|id| id.to_string()),
+                    left_micros: post.deadline.saturating_duration_since(now).as_micros() as u64,
+                    kind: kind.into(),
+                    target,
+                    admin: draft.admin,
+                    traceparent: post.span.as_ref().map(|span| span.traceparent()),
+                };
+                match draft.change {
+                    None => Item::Post(sent),
+                    Some(_) => Item::Change(sent),
+                }
+            }
             Self::Call(Asked::Get(caller), _) => call(caller, Call::Get(wire::Nothing {})),
             Self::Call(Asked::Add(caller, users), _) => {
                 let users = read::names(users);

@@ -12,7 +12,7 @@ use std::{
 use super::{world::memory, *};
 use crate::{
     domain::Refusal,
-    feed::{Pages, RingBound, Wakes},
+    feed::{Entry, Pages, RingBound, Wakes},
     store::Store as _,
     telemetry::Metrics,
     testing::{TestClock, chat_id},

@@ -1,7 +1,7 @@
 //! A chat with its readers, ring, history and cores, each step of which is drawn.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::super::*;
 use crate::{
     domain::{ChatId, PREFIX_LEN, Refusal, Timestamp},
-    feed::{Pages, RingBound, Wakes, history::RETRY_MAX},
+    feed::{Entry, Pages, RingBound, Wakes, history::RETRY_MAX},
     proto,
     store::{NewChat, Store as _, memory::MemoryStore},
     telemetry::Metrics,
@@ -419,7 +419,7 @@ impl World {
         }
         // A drain lets a reader have what the ring holds for it.
         let in_ring = |w: &Watcher| {
-            let found = self.feed.look(w.cursor, w.reader.slot(), false);
+            let found = self.feed.look(w.cursor, w.reader.slot(), Takes::default());
             let behind = matches!(found, Look::Ring(Read::Behind { .. }));
             draining && !behind && !w.removed && matches!(w.reader.source, Source::Ring)
         };

@@ -136,10 +136,7 @@ async fn p5_a_post_of_another_node_is_stored_once_also_after_a_move() {
         let (caller, answer) = oneshot::channel();
         let post = Post {
             from: user("bob"),
-            draft: crate::domain::Draft {
-                text: text.into(),
-                client_message_id: None,
-            },
+            draft: crate::domain::Draft::message(text, None),
             id: Some(crate::domain::MessageId(id)),
             span: None,
             deadline: tokio::time::Instant::now().into_std() + SECOND,

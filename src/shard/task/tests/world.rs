@@ -9,7 +9,7 @@ use super::super::*;
 use crate::{
     domain::{Caller, Draft, PostResult, Timestamp},
     feed::Pages,
-    shard::{ShardHandle, ShardPlan, start},
+    shard::{Rules, ShardHandle, ShardPlan, start},
     store::{NewChat, Store, memory::MemoryStore},
     testing::{Fault, Op, ScriptStore, TestClock, chat_id, key, user},
     writer::{Lane, LaneSettings},
@@ -56,6 +56,10 @@ pub fn settings() -> ShardSettings {
         idle: Duration::from_secs(60),
         patience: Duration::from_secs(10),
         max_members: 5,
+        rules: Rules {
+            edit_window: Duration::from_secs(60),
+            max_reactions: 10,
+        },
         stream_posts: 4,
     }
 }
@@ -99,7 +103,7 @@ impl World {
                 }
                 Op::Delete => &mut script.deletes,
                 Op::Members => &mut script.members,
-                Op::Page(_) => return Box::pin(std::future::ready(Fault::None)),
+                Op::Page(_) | Op::Targets => return Box::pin(std::future::ready(Fault::None)),
             };
             let fault = if faults.is_empty() {
                 Some(Fault::None)
@@ -184,10 +188,7 @@ impl World {
         wait: Duration,
     ) -> tokio::task::JoinHandle<PostResult> {
         let shard = self.shard.clone();
-        let draft = Draft {
-            text: text.into(),
-            client_message_id: key(id),
-        };
+        let draft = Draft::message(text, key(id));
         let deadline = tokio::time::Instant::now().into_std() + wait;
         tokio::runtime::Handle::current().spawn(async move {
             shard

@@ -17,7 +17,10 @@ use std::{
 use futures_util::{SinkExt as _, future::join3, poll};
 use tokio::time::timeout;
 
-use super::link::{Failure, Link, stalled, unavailable};
+use super::{
+    changes::with_changes,
+    link::{Failure, Link, stalled, unavailable},
+};
 use crate::{
     domain::Row,
     store::{
@@ -55,7 +58,7 @@ pub(super) async fn write(
     let commit = if follows { link.begin.behind } else { "COMMIT" };
     let before = session.waits_given_up();
     let mut said = link.epochs.say(rows, Instant::now());
-    let sql = mem::take(&mut said.sql);
+    let sql = with_changes(mem::take(&mut said.sql), rows);
     let saying = async {
         match &*sql {
             "" => Ok(()),

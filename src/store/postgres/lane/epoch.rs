@@ -154,6 +154,8 @@ mod tests {
             text: "hello".into(),
             client_message_id: None,
             created_at: Timestamp(1),
+            number: 1,
+            change: None,
         };
         chats.iter().map(row).collect()
     }

@@ -10,11 +10,15 @@ use futures_util::future::join4;
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::link::{Begin, Failure, Link, unavailable};
+use super::{
+    changes::with_changes,
+    link::{Begin, Failure, Link, unavailable},
+};
 use crate::{
     domain::Row,
     store::{
         StoreError,
+        entries::Columns,
         postgres::{
             error::{Stalled, WaitGivenUp, is_answer, is_lock_timeout, is_stale, unchanged},
             sql,
@@ -23,9 +27,10 @@ use crate::{
 };
 
 const INSERT: &str = "
-    INSERT INTO messages (chat_id, seq, id, sender, text, client_message_id, created_at)
+    INSERT INTO messages (chat_id, seq, id, sender, text, client_message_id, created_at,
+                          number, kind, target)
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
-                         $6::text[], $7::bigint[])";
+                         $6::text[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bigint[])";
 
 /// What opens a transaction of the lane with this name, unless it is with another
 /// server than the lane's connection was: the pooler may go on with a new one. The fence
@@ -64,7 +69,11 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
         .iter()
         .map(|row| row.client_message_id.as_deref())
         .collect();
-    let params: [(&(dyn ToSql + Sync), Type); 7] = [
+    let columns: Vec<Columns> = rows.iter().map(Columns::of).collect();
+    let numbers: Vec<Option<i64>> = columns.iter().map(|one| one.number).collect();
+    let kinds: Vec<Option<i16>> = columns.iter().map(|one| one.kind).collect();
+    let targets: Vec<Option<i64>> = columns.iter().map(|one| one.target).collect();
+    let params: [(&(dyn ToSql + Sync), Type); 10] = [
         (&chats, Type::INT8_ARRAY),
         (&seqs, Type::INT8_ARRAY),
         (&ids, Type::INT8_ARRAY),
@@ -72,13 +81,16 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
         (&texts, Type::TEXT_ARRAY),
         (&keys, Type::TEXT_ARRAY),
         (&times, Type::INT8_ARRAY),
+        (&numbers, Type::INT8_ARRAY),
+        (&kinds, Type::INT2_ARRAY),
+        (&targets, Type::INT8_ARRAY),
     ];
     let session = &link.session;
     let fence = link.fence.as_deref();
     let begin = begin(link.begin, &link.name, &session.server, fence);
     let before = session.waits_given_up();
     let mut said = link.epochs.say(rows, Instant::now());
-    let sql = std::mem::take(&mut said.sql);
+    let sql = with_changes(std::mem::take(&mut said.sql), rows);
     let transaction = join4(
         session.batch_execute(&begin),
         session.execute_typed(INSERT, &params),

@@ -1,4 +1,4 @@
-//! What becomes of deleted chats: their rows are removed bit by bit, then the log
+//! What becomes of deleted chats, and of the texts of deleted messages: rows are removed bit by bit, then the log
 //! that had them is emptied, and at the stop the file is scrubbed.
 
 use std::time::{Duration, Instant};
@@ -22,14 +22,7 @@ const PURGE_RETRY: Duration = Duration::from_secs(1);
 impl Writer {
     pub(super) fn purge(&mut self) {
         let start = Instant::now();
-        if !self.has_purged {
-            match self.files.note_to_scrub(0) {
-                Ok(()) => self.has_purged = true,
-                Err(error) => {
-                    log_limited!(WARN, %error, "cannot note that the file is to be scrubbed");
-                }
-            }
-        }
+        self.note_to_scrub();
         let step = || -> rusqlite::Result<bool> {
             self.roll_back();
             let tx = self.conn.unchecked_transaction()?;
@@ -51,6 +44,24 @@ impl Writer {
             }
         };
         self.purge_at = Some(Instant::now() + pause);
+    }
+
+    /// Texts of deleted messages were erased: neither the log nor the file is to keep them.
+    pub(super) fn has_erased(&mut self) {
+        self.note_to_scrub();
+        self.empty_log_at
+            .get_or_insert_with(|| Instant::now() + EMPTY_LOG);
+    }
+
+    fn note_to_scrub(&mut self) {
+        if !self.has_purged {
+            match self.files.note_to_scrub(0) {
+                Ok(()) => self.has_purged = true,
+                Err(error) => {
+                    log_limited!(WARN, %error, "cannot note that the file is to be scrubbed");
+                }
+            }
+        }
     }
 
     /// Has nothing left in the log's file, if no reader is in the way; else it is

@@ -1,0 +1,97 @@
+//! What the backends have in common about entries that are no messages: how they are
+//! kept, and what a batch of them changes in the messages that they are about.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{Change, ChatId, Invalid, Row, Seq, Timestamp};
+
+/// What `kind` says in a database. NULL is a message.
+const EDIT: i16 = 1;
+const DELETION: i16 = 2;
+pub(super) const REACTION: i16 = 3;
+pub(super) const TAKEN_BACK: i16 = 4;
+
+/// The columns that only entries besides plain messages have. All are NULL else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub number: Option<i64>,
+    pub kind: Option<i16>,
+    pub target: Option<Seq>,
+}
+
+impl Columns {
+    pub fn of(row: &Row) -> Self {
+        let kind = match row.change.as_deref() {
+            None | Some(Change::Edited { .. } | Change::Deleted) => None,
+            Some(Change::Edit { .. }) => Some(EDIT),
+            Some(Change::Deletion { .. }) => Some(DELETION),
+            Some(Change::Reaction { removed: false, .. }) => Some(REACTION),
+            Some(Change::Reaction { removed: true, .. }) => Some(TAKEN_BACK),
+        };
+        Self {
+            number: Some(row.number).filter(|number| *number != row.seq),
+            kind,
+            target: row.target(),
+        }
+    }
+}
+
+/// … and what has become of a message since it was stored.
+#[derive(Debug, Default)]
+pub(super) struct Since {
+    pub edited_text: Option<Box<str>>,
+    pub edited_at: Option<i64>,
+    pub deleted: bool,
+}
+
+/// Reads what the columns say.
+///
+/// # Errors
+/// If no release before this one has written them.
+pub(super) fn change(columns: Columns, since: Since) -> Result<Option<Box<Change>>, Invalid> {
+    let change = match (columns.kind, columns.target) {
+        (None, _) if since.deleted => Change::Deleted,
+        (None, _) => match (since.edited_text, since.edited_at) {
+            (Some(text), Some(at)) => Change::Edited {
+                text,
+                at: Timestamp(at),
+            },
+            _ => return Ok(None),
+        },
+        (Some(EDIT), Some(target)) => Change::Edit { target },
+        (Some(DELETION), Some(target)) => Change::Deletion { target },
+        (Some(kind @ (REACTION | TAKEN_BACK)), Some(target)) => Change::Reaction {
+            target,
+            removed: kind == TAKEN_BACK,
+        },
+        (Some(kind), _) => return Err(Invalid::new(format!("an entry of the kind {kind}"))),
+    };
+    Ok(Some(Box::new(change)))
+}
+
+/// What a batch changes in messages that were stored before it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    /// The last edit of each message.
+    pub edits: BTreeMap<(ChatId, Seq), Seq>,
+    pub deletions: Vec<(ChatId, Seq)>,
+}
+
+impl Effects {
+    /// `None` for a batch of nothing but messages, and of what changes none.
+    pub fn of<'r>(rows: impl IntoIterator<Item = &'r Row>) -> Option<Self> {
+        let mut effects = Self::default();
+        for row in rows {
+            match row.change.as_deref() {
+                None => {}
+                Some(Change::Edit { target }) => {
+                    effects.edits.insert((row.chat, *target), row.seq);
+                }
+                Some(Change::Deletion { target }) => effects.deletions.push((row.chat, *target)),
+                Some(Change::Reaction { .. } | Change::Edited { .. } | Change::Deleted) => {}
+            }
+        }
+        let some = !effects.edits.is_empty() || !effects.deletions.is_empty();
+        some.then_some(effects)
+    }
+}
