@@ -19,7 +19,7 @@ use tonic::{Code, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
 use crate::guarded::{
-    client, connect, create,
+    Client, client, connect, create,
     keys::Key,
     outcome,
     peer::{Answer, Peer},
@@ -318,6 +318,82 @@ async fn p7_who_gets_no_answer_keeps_nobody_out_after_an_outage() {
         assert_eq!(outcome(&result).0, Code::Ok, "{n}");
     }
     strangers.shutdown().await;
+    stop(app).await;
+}
+
+/// A client at another of this machine's addresses, which has shown a good token.
+async fn known_from(app: &App, last: u8) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{}", app.address())).unwrap();
+    let from = endpoint.local_address(Some(Ipv4Addr::new(127, 0, 0, last).into()));
+    let client = ChatV1Client::new(from.connect_lazy());
+    create(&client, &token("mallory"), &[]).await.unwrap();
+    client
+}
+
+const CREATE: &str = "/chat_v1.ChatV1/Create";
+/// What the server asks about by itself.
+const PROBED: &str = "/chat_v1.ChatV1/Get";
+
+/// Tokens for which the Auth Service says that it can't serve keep out who brings them,
+/// and nobody else, from however many addresses they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_one_user_with_many_addresses_keeps_nobody_out() {
+    let peer = Peer::start(Answer::AwayAbout("away")).await;
+    let app = server(&peer, &[]).await;
+    let began = Instant::now();
+    let mut attack = JoinSet::new();
+    for last in 10..20 {
+        let client = known_from(&app, last).await;
+        attack.spawn(async move {
+            for n in 0.. {
+                let away = create(&client, &token(&format!("away{last}-{n}")), &[]).await;
+                assert_eq!(outcome(&away).1, "AUTH_UNAVAILABLE");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    let client = client(&app);
+    let begun = Instant::now();
+    let mut n = 0;
+    while begun.elapsed() < Duration::from_secs(5) {
+        let result = create(&client, &token(&format!("bob{n}")), &[]).await;
+        assert_eq!(outcome(&result).0, Code::Ok, "{n}");
+        n += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let probes = peer.checks_of(PROBED);
+    let most = began.elapsed().as_secs() as usize + 1;
+    assert!((1..=most).contains(&probes), "{probes} in {most} s");
+    attack.shutdown().await;
+    stop(app).await;
+}
+
+/// When the Auth Service itself is away, nobody waits for it, and the server finds out by
+/// itself when it is back.
+#[tokio::test]
+async fn p8_an_outage_spares_everybody_the_wait_until_a_probe_is_answered() {
+    let peer = Peer::start(Answer::Yes).await;
+    let app = server(&peer, &[]).await;
+    let clients = [known_from(&app, 21).await, known_from(&app, 22).await];
+    let newcomer = known_from(&app, 23).await;
+    peer.answers(Answer::No(Code::Unavailable, "away"));
+    for n in 0..12 {
+        for client in &clients {
+            let away = create(client, &token(&format!("early{n}")), &[]).await;
+            assert_eq!(outcome(&away).1, "AUTH_UNAVAILABLE");
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = peer.checks_of(CREATE);
+    let away = create(&newcomer, &token("eve"), &[]).await;
+    assert_eq!(outcome(&away).1, "AUTH_UNAVAILABLE");
+    assert_eq!(peer.checks_of(CREATE), before, "nobody was asked");
+    peer.answers(Answer::Yes);
+    let begun = Instant::now();
+    while create(&newcomer, &token("eve"), &[]).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "nobody is let in");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     stop(app).await;
 }
 

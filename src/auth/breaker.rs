@@ -3,9 +3,13 @@
 //!
 //! Each asker has a breaker of its own. A call may fail because of what is asked: a
 //! stranger's token may have the peer fetch a key from far away, or fall over. So whoever
-//! has failures is not let through, and others are. Only when most of those who have shown
-//! a good token before fail, and two of them at least, the peer is taken to be away for
-//! everybody.
+//! has failures is not let through, and others are. When most of those who have shown a
+//! good token before fail, and two of them at least, the peer is suspected to be away. One
+//! user with two addresses can bring that about, so nobody is kept out for it: a probe with
+//! a token of our own is to find out, and only if that fails the peer is taken to be away
+//! for everybody, until a probe or a call is answered.
+//!
+//! The breaker does no I/O: it says when a probe is to be made, and is told how it went.
 //!
 //! Of the crates for it, `failsafe` and `recloser` count consecutive failures
 //! or a ring of calls and have no cancel-safe permit for an async call; the
@@ -26,7 +30,8 @@ use crate::telemetry::log_limited;
 const WINDOW: Duration = Duration::from_secs(5);
 /// Below this number of calls in a window a failure says little.
 const LEAST_CALLS: u32 = 10;
-/// How long the breaker stays open before it lets somebody try.
+/// How long an asker's breaker stays open before it lets somebody try, and the least time
+/// between two probes.
 const OPEN_FOR: Duration = Duration::from_secs(1);
 /// Most askers of a window whose last call is known.
 const VOICES: usize = 1_024;
@@ -57,8 +62,11 @@ struct Voices {
     calls: u32,
     /// Whether each found the peer away.
     away: HashMap<Asker, bool, ahash::RandomState>,
-    /// Until then no call is made, and from then on each asker may try.
-    open: Option<Instant>,
+    /// A probe has failed: no call is made.
+    is_open: bool,
+    is_probing: bool,
+    /// No probe is made before then.
+    next_probe: Option<Instant>,
 }
 
 /// One asker's.
@@ -90,6 +98,11 @@ pub struct Permit {
     decides: bool,
 }
 
+/// The leave, and the duty, to ask the peer with a token of our own. There is one at most;
+/// dropped without success, another one is to be made.
+#[derive(Debug)]
+pub struct Probe(Arc<Breaker>);
+
 impl Breaker {
     pub fn new() -> Arc<Self> {
         let askers = Cache::builder()
@@ -104,17 +117,15 @@ impl Breaker {
 
     /// Whether a call may be made.
     pub fn permit(self: &Arc<Self>, asker: Asker, now: Instant) -> Option<Permit> {
-        let open = lock(&self.all).open;
-        let shared = self.askers.get_with(asker, Arc::default);
-        let mut own = lock(&shared);
-        if [open, own.window.open]
-            .into_iter()
-            .flatten()
-            .any(|until| now < until)
-        {
+        if lock(&self.all).is_open {
             return None;
         }
-        let decides = open.is_some() || own.window.open.is_some();
+        let shared = self.askers.get_with(asker, Arc::default);
+        let mut own = lock(&shared);
+        if own.window.open.is_some_and(|until| now < until) {
+            return None;
+        }
+        let decides = own.window.open.is_some();
         if decides && std::mem::replace(&mut own.trying, true) {
             return None;
         }
@@ -125,6 +136,18 @@ impl Breaker {
             own: shared,
             decides,
         })
+    }
+
+    /// The probe that is to be made now, if there is any. To be asked for after each call
+    /// that has failed or was not let through.
+    pub fn probe(self: &Arc<Self>, now: Instant) -> Option<Probe> {
+        let mut all = lock(&self.all);
+        let is_due = all.next_probe.is_none_or(|due| due <= now);
+        if all.is_probing || !is_due || !(all.is_open || all.is_suspected()) {
+            return None;
+        }
+        all.is_probing = true;
+        Some(Probe(self.clone()))
     }
 }
 
@@ -150,31 +173,66 @@ impl Window {
 }
 
 impl Voices {
-    /// Takes in how a call of the asker went. True if no more are to be made from now on.
-    fn count(&mut self, asker: Asker, is_away: bool, now: Instant) -> bool {
-        if self.open.is_some() {
-            self.open = is_away.then_some(now + OPEN_FOR);
-            return false;
-        }
-        if !asker.is_known {
-            return false;
+    /// Takes in how a call of the asker went.
+    fn count(&mut self, asker: Asker, is_away: bool, now: Instant) {
+        if self.is_open || !asker.is_known {
+            return;
         }
         let is_over = |since| now.saturating_duration_since(since) > WINDOW;
         if self.since.is_none_or(is_over) {
+            self.forget();
             self.since = Some(now);
-            self.calls = 0;
-            self.away.clear();
         }
         if self.away.len() < VOICES || self.away.contains_key(&asker) {
             self.away.insert(asker, is_away);
         }
         self.calls += 1;
-        let failing = self.away.values().filter(|away| **away).count();
-        let opens = self.calls >= LEAST_CALLS && failing >= 2 && 2 * failing > self.away.len();
-        if opens {
-            (self.since, self.open) = (None, Some(now + OPEN_FOR));
+    }
+
+    /// Whether so many found the peer away that it is worth a probe.
+    fn is_suspected(&self) -> bool {
+        self.calls >= LEAST_CALLS && {
+            let failing = self.away.values().filter(|away| **away).count();
+            failing >= 2 && 2 * failing > self.away.len()
         }
-        opens
+    }
+
+    fn close(&mut self) {
+        self.is_open = false;
+        log_limited!(INFO, "the Auth Service answers again");
+    }
+
+    fn forget(&mut self) {
+        (self.since, self.calls) = (None, 0);
+        self.away.clear();
+    }
+}
+
+impl Probe {
+    /// How it went. If the peer is away, when the next one is to be made: after a pause.
+    pub fn told(&self, is_there: bool, now: Instant) -> Option<Duration> {
+        let mut all = lock(&self.0.all);
+        all.forget();
+        all.next_probe = Some(now + OPEN_FOR);
+        match (all.is_open, is_there) {
+            (true, true) => all.close(),
+            (false, false) => {
+                log_limited!(WARN, "the Auth Service is away, not asking it");
+                all.is_open = true;
+            }
+            (true, false) => {}
+            (false, true) => log_limited!(
+                DEBUG,
+                "the Auth Service is there, and does not answer what some ask"
+            ),
+        }
+        (!is_there).then_some(OPEN_FOR)
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        lock(&self.0.all).is_probing = false;
     }
 }
 
@@ -198,13 +256,11 @@ impl Permit {
             return;
         }
         let mut all = lock(&self.breaker.all);
-        let was_open = all.open.is_some();
-        if all.count(self.asker, failed, now) {
-            let (calls, askers) = (all.calls, all.away.len());
-            tracing::warn!(calls, askers, "the Auth Service fails, not asking it");
-        } else if was_open && all.open.is_none() {
-            tracing::info!("the Auth Service answers again");
+        // A call from before that is answered says what a probe would.
+        if all.is_open && !failed {
+            all.close();
         }
+        all.count(self.asker, failed, now);
     }
 }
 
@@ -295,28 +351,75 @@ mod tests {
         }
     }
 
+    /// Calls of many known askers that all find the peer away.
+    fn voices(breaker: &Arc<Breaker>, now: Instant) {
+        for last in 0..=255 {
+            if let Some(permit) = breaker.permit(known(last), now) {
+                permit.done(Outcome::Away, now);
+            }
+        }
+    }
+
     #[test]
-    fn p8_an_outage_is_one_for_all_and_each_asker_may_try_then() {
+    fn p7_no_number_of_voices_keeps_others_out_while_probes_are_answered() {
         let mut now = Instant::now();
         let breaker = Breaker::new();
-        let done = |asker, outcome, now| {
-            let permit = breaker.permit(asker, now);
-            permit.map(|permit| permit.done(outcome, now)).is_some()
-        };
-        let mut calls = 0;
-        while done(known(1), Outcome::Away, now) && done(known(2), Outcome::Away, now) {
-            calls += 2;
+        let mut probes = 0;
+        for _ in 0..100 {
+            voices(&breaker, now);
+            let probe = breaker.probe(now);
+            if let Some(probe) = &probe {
+                probes += 1;
+                voices(&breaker, now);
+                assert!(breaker.probe(now).is_none(), "one at a time");
+                assert_eq!(probe.told(true, now), None);
+            }
+            drop(probe);
+            assert!(breaker.permit(asker(1), now).is_some());
+            let newcomer = Asker {
+                from: None,
+                ..known(1)
+            };
+            assert!(breaker.permit(newcomer, now).is_some());
+            now += OPEN_FOR / 10;
         }
-        assert!(calls < 2 * LEAST_CALLS);
-        assert!(!done(known(3), Outcome::Answered, now));
-        assert!(!done(asker(4), Outcome::Answered, now));
+        assert!((5..=10).contains(&probes), "one a second at most: {probes}");
+    }
+
+    #[test]
+    fn p8_a_probe_that_fails_opens_it_for_all_until_one_is_answered() {
+        let mut now = Instant::now();
+        let breaker = Breaker::new();
+        assert!(breaker.probe(now).is_none(), "nobody suspects anything");
+        // One who is known is not enough.
+        while let Some(permit) = breaker.permit(known(1), now) {
+            permit.done(Outcome::Away, now);
+        }
+        assert!(breaker.probe(now).is_none());
+        let early = breaker.permit(asker(3), now).unwrap();
+        voices(&breaker, now);
+        assert!(breaker.permit(asker(4), now).is_some(), "only suspected");
+        let probe = breaker.probe(now).unwrap();
+        let is_closed = |now| breaker.permit(asker(4), now).is_some();
+        for _ in 0..3 {
+            assert_eq!(probe.told(false, now), Some(OPEN_FOR));
+            assert!(!is_closed(now) && breaker.probe(now).is_none());
+            now += OPEN_FOR;
+            assert!(!is_closed(now), "for as long as no probe is answered");
+        }
+        // Who makes probes may be gone.
+        drop(probe);
+        let probe = breaker.probe(now).unwrap();
+        assert_eq!(probe.told(true, now), None);
+        assert!(is_closed(now));
+        drop(probe);
         now += OPEN_FOR;
-        let slow = breaker.permit(asker(4), now).unwrap();
-        assert!(slow.decides());
-        // Who succeeds opens the door for those who have not failed.
-        assert!(done(known(3), Outcome::Answered, now));
-        slow.done(Outcome::Late, now);
-        let next = breaker.permit(known(5), now);
-        assert!(next.is_some_and(|permit| !permit.decides()));
+        assert!(breaker.probe(now).is_none(), "nor is anything left");
+        voices(&breaker, now);
+        let probe = breaker.probe(now).unwrap();
+        probe.told(false, now);
+        assert!(!is_closed(now));
+        early.done(Outcome::Answered, now);
+        assert!(is_closed(now), "somebody was answered");
     }
 }

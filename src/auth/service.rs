@@ -19,9 +19,9 @@ use tonic::{
 };
 
 use super::{
-    Ask, AuthError, AuthResult, Authenticator, Identity, Token,
+    Ask, Asker, AuthError, AuthResult, Authenticator, Identity, Token,
     answers::{meaning, outcome},
-    breaker::{Breaker, Outcome, Permit},
+    breaker::{Breaker, Outcome, Permit, Probe},
     claims::unverified,
     compact,
     shares::Shares,
@@ -38,6 +38,15 @@ const MOST_CHECKS: usize = 256;
 /// The pause before the one retry, and as much again by chance, so that a peer
 /// that restarts is not met by everybody at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The token of probes: it is well formed, was over in 1970, and its signature is nothing
+/// but zeros. Whatever the Auth Service says of it, it is there.
+const BAD_TOKEN: &str = concat!(
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+    ".eyJleHAiOjF9",
+    ".AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+);
+const PROBED: &str = "/chat_v1.ChatV1/Get";
 
 /// The client of the Auth Service: asks it about each token and method.
 #[derive(Debug)]
@@ -105,6 +114,17 @@ impl AccessClient {
     }
 
     async fn ask(&self, ask: Ask<'_>) -> Result<(), AuthError> {
+        let answer = self.ask_if_let(ask).await;
+        if answer == Err(AuthError::Unavailable) {
+            let probe = self.checks.breaker.probe(self.checks.clock.now());
+            if let Some(probe) = probe {
+                self.spawner.spawn(self.checks.clone().probe(probe));
+            }
+        }
+        answer
+    }
+
+    async fn ask_if_let(&self, ask: Ask<'_>) -> Result<(), AuthError> {
         let checks = &self.checks;
         let permit = checks.breaker.permit(ask.asker, checks.clock.now());
         let permit = permit.ok_or(AuthError::Unavailable)?;
@@ -159,6 +179,43 @@ impl Checks {
         }
         permit.done(outcome, self.clock.now());
         answer
+    }
+
+    /// Asks with a token of our own, again and again until there is an answer.
+    async fn probe(self: Arc<Self>, probe: Probe) {
+        loop {
+            let is_there = self.is_there().await;
+            match probe.told(is_there, self.clock.now()) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Whether the Auth Service answers anything at all, be it to somebody else. A probe
+    /// waits for no turn, and is made twice before it counts as failed: what others ask may
+    /// have broken the connection just then.
+    async fn is_there(&self) -> bool {
+        let before = self.answered.load(Ordering::Relaxed);
+        let end = Instant::now() + self.timeout;
+        let ask = Ask {
+            token: Token(BAD_TOKEN),
+            method: PROBED,
+            trace: None,
+            asker: Asker::default(),
+        };
+        for pause in [Duration::ZERO, RETRY_PAUSE] {
+            tokio::time::sleep(pause).await;
+            let is_answer = match timeout_at(end, self.ask_once(ask)).await {
+                Ok(Ok(Ok(()))) => true,
+                Ok(Ok(Err(status))) => outcome(&status) == Outcome::Answered,
+                Ok(Err(_)) | Err(_) => false,
+            };
+            if is_answer || self.answers_since(before) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether a check was answered since `before` were. Then one that is late says
@@ -254,4 +311,21 @@ pub(super) fn endpoint(
         endpoint = endpoint.tls_config(tls).map_err(AccessError::Tls)?;
     }
     Ok(endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    #[test]
+    fn p7_the_token_of_probes_is_well_formed_and_over() {
+        assert_eq!(compact::check(Token(BAD_TOKEN)), Ok(()));
+        let [_, claims, _] = BAD_TOKEN.split('.').collect::<Vec<_>>()[..] else {
+            panic!("three parts");
+        };
+        let claims = URL_SAFE_NO_PAD.decode(claims).unwrap();
+        assert_eq!(claims, br#"{"exp":1}"#);
+    }
 }

@@ -29,6 +29,8 @@ pub enum Answer {
     Hang,
     /// Nothing about users whose names begin so, and yes about others.
     HangAbout(&'static str),
+    /// That it can't serve, about such users, and yes about others.
+    AwayAbout(&'static str),
     /// A status and its text.
     No(Code, &'static str),
     /// No gRPC, but an HTTP status.
@@ -103,6 +105,13 @@ impl Peer {
     pub fn most_of_one(&self) -> usize {
         let seen = self.0.seen.lock().unwrap();
         seen.values().copied().max().unwrap_or(0)
+    }
+
+    /// The checks of a method, of all tokens.
+    pub fn checks_of(&self, method: &str) -> usize {
+        let seen = self.0.seen.lock().unwrap();
+        let of_method = seen.iter().filter(|([_, of], _)| of == method);
+        of_method.map(|(_, count)| count).sum()
     }
 
     /// Ends the process, so to speak.
@@ -192,7 +201,10 @@ impl AccessV1 for Peer {
             Answer::Slow(time) => tokio::time::sleep(time).await,
             Answer::Hang => std::future::pending().await,
             Answer::HangAbout(name) if about.starts_with(name) => std::future::pending().await,
-            Answer::HangAbout(_) => {}
+            Answer::AwayAbout(name) if about.starts_with(name) => {
+                return Err(Status::unavailable("not about this one"));
+            }
+            Answer::HangAbout(_) | Answer::AwayAbout(_) => {}
             Answer::Flap if number % 2 == 1 => {}
             Answer::Flap => return Err(Status::unavailable("flapping")),
             Answer::No(code, text) => return Err(Status::new(code, text)),
