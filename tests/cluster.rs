@@ -45,6 +45,22 @@ async fn p1_p2_p3_p4_p5_any_client_on_any_node() {
     }
 }
 
+#[tokio::test]
+async fn p4_the_only_reader_of_a_chat_on_another_node_hears_of_all() {
+    let nodes = Nodes::start(2).await;
+    // Of so many chats, some live on the other node.
+    for n in 0..8 {
+        let (here, there) = (&nodes.all[n % 2], &nodes.all[(n + 1) % 2]);
+        let owner = there.client("owner").await;
+        let chat = owner.create(&["bob"]).await;
+        let mut bob = here.client("bob").await.read(chat, Some(0)).await;
+        for seq in 1..=3 {
+            owner.send(chat, "hello", "").await.unwrap();
+            bob.expect(seq).await;
+        }
+    }
+}
+
 fn names(chat: Chat) -> Vec<String> {
     let mut names = chat.info.unwrap().usernames;
     names.sort();

@@ -1,4 +1,7 @@
-use super::{nodes::NodeRow, ownership::PartitionRow};
+use super::{
+    nodes::{NodeRow, State},
+    ownership::PartitionRow,
+};
 use crate::domain::NodeId;
 
 /// What one statement has read of the database: all nodes and all partitions, as they
@@ -9,6 +12,14 @@ pub struct Table {
     pub partitions: Vec<PartitionRow>,
     /// One for each of the nodes, in the same order.
     pub labels: Vec<Label>,
+}
+
+impl Table {
+    /// Nodes that hand over what they have.
+    pub fn drained(&self) -> Vec<NodeId> {
+        let drained = self.nodes.iter().filter(|row| row.state == State::Drained);
+        drained.map(|row| row.id).collect()
+    }
 }
 
 /// What a node says of itself when it joins. Nothing is decided by it.

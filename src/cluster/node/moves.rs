@@ -125,19 +125,29 @@ impl Node {
         what: &Move,
         done: oneshot::Sender<Result<String, String>>,
     ) {
-        let (nodes, drained, said) = match what {
+        let (node, said) = match what {
             Move::Drain(node) => match self.known.named(node) {
-                Ok(id) => (vec![id], true, format!("{node} hands over what it has")),
+                Ok(id) => (Some(id), format!("{node} hands over what it has")),
                 Err(why) => return drop(done.send(Err(why))),
             },
             Move::Rebalance => {
                 let said = "all nodes that run share the chats again".to_owned();
-                (self.known.drained(), false, said)
+                (None, said)
             }
         };
         let registry = self.plan.registry.clone();
         self.run_beside(async move {
-            let set = registry.set_drained(&nodes, drained).await;
+            let set = async {
+                match node {
+                    Some(node) => registry.set_drained(&[node], true).await,
+                    // Another node may have been asked a moment ago to drain one.
+                    None => {
+                        let drained = registry.table().await?.drained();
+                        registry.set_drained(&drained, false).await
+                    }
+                }
+            };
+            let set = set.await;
             let answer = match &set {
                 Ok(()) => Ok(said),
                 Err(error) => Err(chain(error).to_string()),

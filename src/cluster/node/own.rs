@@ -171,6 +171,8 @@ impl Node {
                     self.say(from, say, Some(&feed));
                 }
                 self.untap(chat);
+                // A tap calls only once it has been looked at and had nothing.
+                self.pump(chat);
             }
             Ok(_) | Err(ChatError::Moved | ChatError::Draining) => {
                 self.tell(from, Item::NotMine(watch.chat));

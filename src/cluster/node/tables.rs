@@ -65,12 +65,6 @@ impl Known {
         }
     }
 
-    /// Nodes that hand over what they have.
-    pub fn drained(&self) -> Vec<NodeId> {
-        let drained = self.nodes.iter().filter(|row| row.state == State::Drained);
-        drained.map(|row| row.id).collect()
-    }
-
     /// What is read from now on counts, older epochs too.
     fn forget_epochs(&mut self) {
         for (_, epoch) in self.owners.values_mut() {
