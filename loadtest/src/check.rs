@@ -35,7 +35,7 @@ mod server;
 mod verdict;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -298,6 +298,15 @@ fn tell(plan: &Plan, outcome: &Outcome) -> bool {
     if outcome.verdicts.is_empty() {
         return false;
     }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for verdict in &outcome.verdicts {
+        *counts.entry(verdict.name()).or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} × {count}"))
+        .collect();
+    eprintln!("seed {}: {}", plan.seed, counts.join(", "));
     for verdict in &outcome.shown {
         eprintln!("{verdict}");
     }

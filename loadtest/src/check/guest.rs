@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     client::{Client, REST},
     peer::{No, Peer},
-    record::{Kind, Record, Removal, Stream},
+    record::{Kind, Nanos, Record, Removal, Stream},
+    world::GUESTS,
 };
 
 /// How long its last stream is read on after a removal. It need not end within that:
@@ -23,48 +24,75 @@ const LINGER: Duration = Duration::from_secs(3);
 const REFUSED: Duration = Duration::from_secs(5);
 
 /// Comes and goes while the run is under load; `owner` may change who is in the chat.
+///
+/// A change that was asked for twice may be made again at any time: a node that stood
+/// still goes on with what its client has given up. So from then on somebody else is
+/// the guest.
 pub async fn come_and_go(mut client: Client, mut owner: Peer) -> Record {
     let mut random = StdRng::from_rng(&mut client.random);
     let mut after = 0;
-    while client.runs() {
-        let chat = client.chat;
-        let now = client.place.now();
-        if let Some(removal) = client.record.removals.last_mut() {
-            removal.until = now;
-        }
-        if let Err(why) = change(&mut owner, chat, &client.peer.user, true, &mut random).await {
+    for guest in GUESTS {
+        client.peer.user = guest.into();
+        if let Err(why) = be_guest(&mut client, &mut owner, &mut after, &mut random).await {
             client.trouble(&why);
             break;
-        }
-        client.member = true;
-        let removed = stay_until_removed(&mut client, &mut owner, &mut after, &mut random);
-        if let Err(why) = removed.await {
-            client.trouble(&why);
-            break;
-        }
-        client.member = false;
-        for _ in 0..=client.random_up_to(3) {
-            try_to_read(&mut client, after).await;
-            client.pause_up_to(200).await;
         }
     }
     client.record
 }
 
-/// Reads behind `after` until the owner has removed it, and a while longer.
-async fn stay_until_removed(
+/// Until the run ends, or something was asked for twice.
+async fn be_guest(
     client: &mut Client,
     owner: &mut Peer,
     after: &mut i64,
     random: &mut StdRng,
 ) -> Result<(), String> {
+    let (chat, user) = (client.chat, client.peer.user.clone());
+    let mut since: Option<usize> = None;
+    while client.runs() {
+        if let Some(last) = since {
+            client.record.removals[last].until = client.place.now();
+        }
+        if change(owner, chat, &user, true, random).await? == Tries::Several {
+            return Ok(());
+        }
+        client.member = true;
+        let (from, tries) = stay_until_removed(client, owner, after, random).await?;
+        since = Some(client.record.removals.len());
+        client.record.removals.push(Removal {
+            user: user.clone(),
+            chat,
+            from,
+            until: u64::MAX,
+        });
+        client.member = false;
+        for _ in 0..=client.random_up_to(3) {
+            try_to_read(client, *after).await;
+            client.pause_up_to(200).await;
+        }
+        if tries == Tries::Several {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Reads behind `after` until the owner has removed it, which is acknowledged at the
+/// time that is returned, and a while longer.
+async fn stay_until_removed(
+    client: &mut Client,
+    owner: &mut Peer,
+    after: &mut i64,
+    random: &mut StdRng,
+) -> Result<(Nanos, Tries), String> {
     let (chat, user, place) = (client.chat, client.peer.user.clone(), client.place.clone());
     let asked = AtomicBool::new(false);
     let removing = async {
         sleep(Duration::from_millis(random.random_range(0..1_500))).await;
         asked.store(true, Ordering::Relaxed);
         let removed = change(owner, chat, &user, false, random).await;
-        removed.map(|()| place.now())
+        removed.map(|tries| (place.now(), tries))
     };
     tokio::pin!(removing);
     loop {
@@ -86,14 +114,7 @@ async fn stay_until_removed(
             None => {}
         }
         if let Some(removed) = removed {
-            let from = removed?;
-            client.record.removals.push(Removal {
-                user: user.clone(),
-                chat,
-                from,
-                until: u64::MAX,
-            });
-            return Ok(());
+            return removed;
         }
         client.pause_up_to(50).await;
     }
@@ -133,6 +154,13 @@ async fn try_to_read(client: &mut Client, after: i64) {
     }
 }
 
+/// How often something had to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tries {
+    One,
+    Several,
+}
+
 /// Has the user added or removed, however often that has to be asked for.
 async fn change(
     owner: &mut Peer,
@@ -140,11 +168,12 @@ async fn change(
     user: &str,
     adds: bool,
     random: &mut StdRng,
-) -> Result<(), String> {
+) -> Result<Tries, String> {
     let give_up = Instant::now() + REST;
+    let mut tries = Tries::One;
     loop {
         let no = match owner.change(chat, user, adds).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(tries),
             Err(no) => no,
         };
         let done = if adds { "added" } else { "removed" };
@@ -152,6 +181,7 @@ async fn change(
             No::Refused | No::Open if Instant::now() < give_up => {}
             no => return Err(format!("is not {done}: {no:?}")),
         }
+        tries = Tries::Several;
         owner.go_elsewhere(random);
         sleep(Duration::from_millis(random.random_range(0..50))).await;
     }

@@ -27,8 +27,11 @@ pub const MEMBERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
 /// Who is in none.
 pub const STRANGER: &str = "mallory";
 
-/// Who is added to chats and removed again.
-pub const GUEST: &str = "eve";
+/// Who are added to chats and removed again, one after the other.
+pub const GUESTS: [&str; 16] = [
+    "eve", "eva", "evi", "evo", "fay", "gus", "hal", "ida", "jim", "kay", "lea", "max", "ned",
+    "oda", "pam", "roy",
+];
 
 /// The size of a disk to be filled, in MiB: more than SQLite's log takes, which is
 /// not carried over while it would be waited for.
@@ -114,7 +117,7 @@ impl World {
         }
         let mut auth = None;
         if has(Fault::Auth) {
-            let users = [&MEMBERS[..], &[STRANGER, GUEST]].concat();
+            let users = [&MEMBERS[..], &[STRANGER], &GUESTS].concat();
             let service = Auth::start(&setting.binary, home.path(), &users)?;
             ground.auth = Some(service.address());
             auth = Some(service);
@@ -160,7 +163,7 @@ impl World {
     }
 
     pub async fn tokens(&self) -> Result<HashMap<String, String>> {
-        let users = [&MEMBERS[..], &[STRANGER, GUEST]].concat();
+        let users = [&MEMBERS[..], &[STRANGER], &GUESTS].concat();
         match &self.auth {
             Some(auth) => auth.tokens(&users).await,
             None => Ok(HashMap::new()),

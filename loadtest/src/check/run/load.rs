@@ -24,7 +24,7 @@ use crate::{
         readers,
         record::{Message, Record},
         senders,
-        world::{GUEST, MEMBERS, STRANGER, Setting},
+        world::{GUESTS, MEMBERS, STRANGER, Setting},
     },
 };
 
@@ -98,7 +98,7 @@ impl Load {
         } = &self.plan.setting;
         // A failover that loses messages loses changes of members as well.
         if cluster.nodes > 1 && !faults.contains(&Fault::DbLose) {
-            let client = self.client(chat, GUEST);
+            let client = self.client(chat, GUESTS[0]);
             let owner = self.place.peer(ann, self.others as usize);
             self.senders.spawn(guest::come_and_go(client, owner));
         }
