@@ -90,7 +90,7 @@ impl<R> Chat<R> {
         for row in newest {
             let id = || by_id.then(|| Key::of_id(row.id));
             let key = Key::of(row).or_else(id);
-            known.store(row.seq, row.created_at, key, &row.text);
+            known.store(row, key);
         }
         let last_time = newest
             .last()
@@ -222,11 +222,12 @@ impl<R> Chat<R> {
             Some(known) if Some(known.text()) != text => {
                 effects.push(Effect::Answer(waiter.reply, Err(another_text())));
             }
-            Some(Known::Stored(seq, created_at, _)) => {
+            Some(Known::Stored(seq, created_at, _, stored)) => {
                 let receipt = Receipt {
                     seq,
                     created_at,
-                    duplicate: own.is_some(),
+                    // Under the same id it is another node that asks again, not the client.
+                    duplicate: own.is_some() && id != Some(stored),
                 };
                 effects.push(Effect::Answer(waiter.reply, Ok(receipt)));
             }

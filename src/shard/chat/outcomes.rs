@@ -98,7 +98,8 @@ impl<R> Chat<R> {
             if post.draft.text != row.text {
                 return answer_refused(post.waiters, another_text(), effects);
             }
-            answer_stored(post.waiters, row.seq, row.created_at, true, effects);
+            let again = post.id != Some(row.id);
+            answer_stored(post.waiters, row.seq, row.created_at, again, effects);
         }
     }
 
@@ -116,7 +117,7 @@ impl<R> Chat<R> {
         self.last_seq = row.seq;
         self.last_id = Some(row.id);
         self.last_time = self.last_time.max(row.created_at);
-        self.window.store(row.seq, row.created_at, key, &row.text);
+        self.window.store(&row, key);
         effects.push(Effect::Publish(row));
     }
 
