@@ -12,7 +12,7 @@ help:
 	@echo 'make test   format, lints, documentation and all tests; installs PostgreSQL, PgBouncer, NATS and chromium if root and missing'
 	@echo 'make hostile how much a well-behaved client feels of one that means harm'
 	@echo 'make faults the fault tests at length: 50 kills, 20 database restarts, 50 cuts of each kind'
-	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME'
+	@echo 'make check  100 runs against an adversary, proof that it can find what is wrong, and a soak; CHECK_RUNS=N, CHECK_SOAK=TIME, CHECK_NODES=N: of a cluster'
 	@echo 'make simulate  the core under 1,000 seeds of crashes, lost answers and odd timing; SIMULATE="--for 10m"'
 	@echo 'make fuzz   a million random inputs for each parser of what comes from outside; FUZZ_RUNS=N: so many'
 	@echo 'make history times pages of a ten-million-row table'
@@ -46,10 +46,11 @@ faults: tools
 	cargo test --test promises faults -- --nocapture
 
 # The short form of this is in `make test`.
+CHECK_NODES ?= 1
 check: tools
-	cargo run --release -p loadtest -- check --prove
-	cargo run --release -p loadtest -- check --runs $${CHECK_RUNS:-100}
-	cargo run --release -p loadtest -- check --soak $${CHECK_SOAK:-30m}
+	cargo run --release -p loadtest -- check --nodes $(CHECK_NODES) --prove
+	cargo run --release -p loadtest -- check --nodes $(CHECK_NODES) --runs $${CHECK_RUNS:-100}
+	cargo run --release -p loadtest -- check --nodes $(CHECK_NODES) --soak $${CHECK_SOAK:-30m}
 
 # The short form of this is in `make test`.
 SIMULATE ?= --seeds 1000

@@ -1,6 +1,8 @@
 //! An adversary: clients at work on a server that is killed, stopped, cut off and
 //! robbed of what it stands on, who note all they are told, and a judge who holds
-//! that against what is stored in the end. It knows the server by its port alone.
+//! that against what is stored in the end. It knows the server by its port alone, and
+//! several nodes of one cluster (`--nodes`) by theirs: clients are spread over them, and
+//! each goes to another one when its own fails it.
 //!
 //! Invariants:
 //! 1. [`verdict`] has no I/O: a record in, verdicts out.
@@ -13,6 +15,9 @@ mod client;
 mod database;
 mod disk;
 mod faults;
+mod guest;
+mod nats;
+mod operator;
 mod peer;
 // By its path, as the bench has it: the tests' throw-away PostgreSQL.
 #[path = "../../tests/pg.rs"]
@@ -30,16 +35,16 @@ mod server;
 mod verdict;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
-use rand::{SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
 use crate::Result;
 use faults::Fault;
 use run::{Outcome, Plan};
 use samples::Slopes;
-use world::{Setting, StoreKind, WINDOW};
+use world::{Cluster, Setting, StoreKind, WINDOW};
 
 /// Faults of one run, of those there are.
 const FAULTS: usize = 5;
@@ -78,11 +83,22 @@ pub struct Options {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// memory, sqlite, postgres: in turn
-    #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
+    /// memory, sqlite, postgres: in turn [default: sqlite,postgres; of several nodes
+    /// postgres]
+    #[arg(long, value_delimiter = ',')]
     store: Vec<StoreKind>,
 
-    /// What is done to the server [default: for each run, five that the seed picks]
+    /// How many servers there are; several are the nodes of one cluster over one
+    /// PostgreSQL and one NATS
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    nodes: u8,
+
+    /// The program of the NATS server, for several nodes
+    #[arg(long, default_value = "nats-server")]
+    nats: String,
+
+    /// What is done to the server [default: for each run, five that the seed picks,
+    /// and with several nodes moves in every second run]
     #[arg(long, value_delimiter = ',')]
     faults: Option<Vec<Fault>>,
 
@@ -97,6 +113,11 @@ pub struct Options {
     /// --broken take; without it, it is built if need be
     #[arg(long)]
     testing: Option<PathBuf>,
+
+    /// The folder for the records and the servers' logs of runs with verdicts, each
+    /// named by its seed [default: they are not kept]
+    #[arg(long)]
+    keep: Option<PathBuf>,
 
     /// A fault of the server itself, by its name in src/fault.rs
     #[arg(long)]
@@ -116,10 +137,13 @@ pub fn run(options: &Options) -> Result<()> {
     let seed = options
         .seed
         .unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    if options.nodes > 1 && options.stores().iter().any(|s| *s != StoreKind::Postgres) {
+        return Err("the nodes of a cluster share a PostgreSQL database".into());
+    }
     println!("seed {seed}");
     runtime.block_on(async {
         if options.prove {
-            return prove::prove(&options.testing()?, seed).await;
+            return prove::prove(&options.testing()?, seed, &options.cluster()).await;
         }
         match options.soak {
             Some(time) => soak(options, seed, time).await,
@@ -133,9 +157,41 @@ impl Options {
         self.testing.clone().map_or_else(build::testing, Ok)
     }
 
+    fn stores(&self) -> &[StoreKind] {
+        match (&self.store[..], self.nodes) {
+            ([], 1) => &[StoreKind::Sqlite, StoreKind::Postgres],
+            ([], _) => &[StoreKind::Postgres],
+            (stores, _) => stores,
+        }
+    }
+
+    fn cluster(&self) -> Cluster {
+        Cluster {
+            nodes: self.nodes.into(),
+            nats: self.nats.clone(),
+        }
+    }
+
+    /// What is done in the run of this seed.
+    fn faults(&self, store: StoreKind, seed: u64) -> Vec<Fault> {
+        if let Some(faults) = &self.faults {
+            return faults.clone();
+        }
+        let mut all = Fault::all(store, self.nodes.into());
+        all.retain(|fault| *fault != Fault::Moves);
+        let mut random = StdRng::seed_from_u64(seed);
+        let picked = all.choose_multiple(&mut random, FAULTS);
+        let mut faults: Vec<Fault> = picked.copied().collect();
+        if self.nodes > 1 && random.random() {
+            faults.push(Fault::Moves);
+        }
+        faults
+    }
+
     fn setting(&self, store: StoreKind, faults: Vec<Fault>) -> Result<Setting> {
-        if let Some(fault) = faults.iter().find(|fault| !fault.is_for(store)) {
-            return Err(format!("{fault} is not for this store").into());
+        let nodes = self.nodes.into();
+        if let Some(fault) = faults.iter().find(|fault| !fault.is_for(store, nodes)) {
+            return Err(format!("{fault} is not for this store and so many nodes").into());
         }
         let testing = self.broken.is_some() || faults.contains(&Fault::Clock);
         let binary = match (testing, &self.chatd) {
@@ -153,21 +209,19 @@ impl Options {
                 WINDOW
             },
             broken: self.broken.clone(),
+            cluster: self.cluster(),
         })
     }
 }
 
 async fn runs(options: &Options, first: u64) -> Result<()> {
     println!("{HEAD}");
+    let stores = options.stores();
     let mut bad = 0;
     for number in 0..options.runs {
         let seed = first.wrapping_add(number);
-        let store = options.store[number as usize % options.store.len()];
-        let faults = options.faults.clone().unwrap_or_else(|| {
-            let all = Fault::all(store);
-            let mut random = StdRng::seed_from_u64(seed);
-            all.choose_multiple(&mut random, FAULTS).copied().collect()
-        });
+        let store = stores[number as usize % stores.len()];
+        let faults = options.faults(store, seed);
         let plan = Plan {
             setting: options.setting(store, faults)?,
             time: options.time,
@@ -175,6 +229,7 @@ async fn runs(options: &Options, first: u64) -> Result<()> {
             chats: options.chats,
             pause: PAUSE,
             seen: SEEN,
+            keep: options.keep.clone(),
         };
         let outcome = run::run(&plan).await?;
         println!("{}", row(&plan, &outcome));
@@ -187,9 +242,10 @@ async fn runs(options: &Options, first: u64) -> Result<()> {
 }
 
 async fn soak(options: &Options, seed: u64, time: Duration) -> Result<()> {
-    let store = options.store[options.store.len() - 1];
+    let stores = options.stores();
+    let store = stores[stores.len() - 1];
     let faults = options.faults.clone().unwrap_or_else(|| {
-        let all = Fault::all(store).into_iter();
+        let all = Fault::all(store, options.nodes.into()).into_iter();
         // The clock takes the other build, the disk one that is large enough.
         let kept = all.filter(|fault| !matches!(fault, Fault::Clock | Fault::Disk));
         kept.filter(|fault| !fault.restarts()).collect()
@@ -204,6 +260,7 @@ async fn soak(options: &Options, seed: u64, time: Duration) -> Result<()> {
         chats: options.chats,
         pause: SOAK_PAUSE,
         seen: SEEN,
+        keep: options.keep.clone(),
     };
     let outcome = run::run(&plan).await?;
     println!("{HEAD}");
@@ -241,17 +298,27 @@ fn tell(plan: &Plan, outcome: &Outcome) -> bool {
     if outcome.verdicts.is_empty() {
         return false;
     }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for verdict in &outcome.verdicts {
+        *counts.entry(verdict.name()).or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} × {count}"))
+        .collect();
+    eprintln!("seed {}: {}", plan.seed, counts.join(", "));
     for verdict in &outcome.shown {
         eprintln!("{verdict}");
     }
     for step in &outcome.steps {
-        eprintln!("at {:?}: {} for {:?}", step.at, step.fault, step.lasts);
+        eprintln!("{step}");
     }
-    eprintln!("the end of the server's log:\n{}", outcome.log);
+    eprintln!("the end of each server's log:\n{}", outcome.log);
     let faults: Vec<String> = plan.setting.faults.iter().map(Fault::to_string).collect();
     let (seed, store) = (plan.seed, plan.setting.store);
     eprintln!(
-        "again: loadtest check --seed {seed} --store {} --faults {} --for {}",
+        "again: loadtest check --nodes {} --seed {seed} --store {} --faults {} --for {}",
+        plan.setting.cluster.nodes,
         format!("{store:?}").to_lowercase(),
         faults.join(","),
         humantime::format_duration(plan.time)

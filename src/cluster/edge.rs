@@ -50,6 +50,9 @@ struct Followed {
     number: u64,
     /// It has not answered that: neither who may read, nor what is new.
     is_unanswered: bool,
+    /// Something that it said was lost, and it has not answered since: a removal may have
+    /// been among it, so nothing behind it is shown before the answer.
+    is_doubted: bool,
     newest: Option<Seq>,
     /// How many streams each user has.
     users: BTreeMap<UserName, usize>,
@@ -73,6 +76,7 @@ impl Edge {
             is_given_up: false,
             number: 0,
             is_unanswered: true,
+            is_doubted: false,
             newest: None,
             users: BTreeMap::new(),
         });
@@ -121,7 +125,11 @@ impl Edge {
         let theirs = self.chats.iter_mut().filter(|(_, one)| one.owner == owner);
         #[cfg(test)]
         let theirs = theirs.skip(usize::from(self.mutation == Some(Mutation::ForgetsAChat)));
-        theirs.map(|(chat, one)| one.watch(*chat, asked)).collect()
+        let watch = |(chat, one): (&ChatId, &mut Followed)| {
+            one.is_doubted = true;
+            one.watch(*chat, asked)
+        };
+        theirs.map(watch).collect()
     }
 
     /// The chats for which this holds are owned by this node, as the table says.
@@ -175,6 +183,9 @@ impl Edge {
         let Some(one) = self.chats.get_mut(&chat) else {
             return Vec::new();
         };
+        let doubts = one.is_doubted;
+        #[cfg(test)]
+        let doubts = doubts && self.mutation != Some(Mutation::AppendsOverAHole);
         match say {
             Say::Watching {
                 newest,
@@ -184,8 +195,11 @@ impl Edge {
             } => {
                 // The answer to an earlier question says nothing of who came since.
                 one.is_unanswered &= number != one.number;
+                one.is_doubted &= one.is_unanswered;
                 self.looked(chat, newest, refused)
             }
+            // The answer names the newest, and readers find the rest in the store.
+            Say::Entries { .. } if doubts => Vec::new(),
             Say::Entries { first, count, .. } => one.append(
                 chat,
                 first,
@@ -334,5 +348,36 @@ mod tests {
         );
         edge.said(answer(last));
         assert_eq!(edge.unanswered().count(), 0);
+    }
+
+    #[test]
+    fn p7_behind_a_gap_nothing_is_shown_before_it_is_known_who_may_read() {
+        let (chat, owner) = (chat_id(1), NodeId(1));
+        let mut edge = Edge::default();
+        edge.join(chat, user("eve"), owner);
+        let watching = |newest, refused: &[&str], number| Say::Watching {
+            chat,
+            newest,
+            refused: refused.iter().map(|name| user(name)).collect(),
+            number,
+        };
+        edge.said(watching(4, &[], 1));
+        let entries = |first, count| Say::Entries { chat, first, count };
+        assert_eq!(edge.said(entries(5, 1)).len(), 1);
+        // Her removal was lost, and so was the sixth message.
+        let asked = edge.resync(owner);
+        let [Effect::Ask(_, Ask::Watch { number, .. })] = asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(edge.said(entries(7, 2)), []);
+        // The answer to an earlier question does not count.
+        edge.said(watching(5, &[], number - 1));
+        assert_eq!(edge.said(entries(9, 1)), []);
+        let effects = edge.said(watching(9, &["eve"], number));
+        let end = Effect::End {
+            chat,
+            user: user("eve"),
+        };
+        assert_eq!(effects[0], end);
     }
 }

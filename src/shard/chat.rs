@@ -103,8 +103,7 @@ impl<R> Chat<R> {
         for row in newest {
             let id = || by_id.then(|| Key::of_id(row.id));
             let key = Key::of(row).or_else(id);
-            let post = key.map(|key| (key, TextDigest::of_row(row)));
-            known.store(row.seq, row.created_at, post);
+            known.store(row, key);
         }
         let last_time = newest
             .last()
@@ -240,11 +239,12 @@ impl<R> Chat<R> {
             Some(known) if text.is_some_and(|text| !known.text().is_same(text)) => {
                 effects.push(Effect::Answer(waiter.reply, Err(another_text())));
             }
-            Some(Known::Stored(seq, created_at, _)) => {
+            Some(Known::Stored(seq, created_at, _, stored)) => {
                 let receipt = Receipt {
                     seq,
                     created_at,
-                    duplicate: own.is_some(),
+                    // Under the same id it is another node that asks again, not the client.
+                    duplicate: own.is_some() && id != Some(stored),
                 };
                 effects.push(Effect::Answer(waiter.reply, Ok(receipt)));
             }

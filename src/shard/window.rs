@@ -83,13 +83,13 @@ pub struct Window {
 pub enum Known {
     /// Accepted, not stored yet; with the number that the chat gave it.
     UnderWay(u64, TextDigest),
-    Stored(Seq, Timestamp, TextDigest),
+    Stored(Seq, Timestamp, TextDigest, MessageId),
 }
 
 impl Known {
     pub fn text(&self) -> TextDigest {
         match self {
-            Self::UnderWay(_, text) | Self::Stored(_, _, text) => *text,
+            Self::UnderWay(_, text) | Self::Stored(_, _, text, _) => *text,
         }
     }
 }
@@ -138,12 +138,14 @@ impl Window {
     }
 
     /// Takes in the chat's next message, and lets go of what is too old.
-    pub fn store(&mut self, seq: Seq, created_at: Timestamp, post: Option<(Key, TextDigest)>) {
-        if let Some((key, text)) = post {
-            self.known.insert(key, Known::Stored(seq, created_at, text));
-            self.stored.push_back((seq, key));
+    pub fn store(&mut self, row: &Row, key: Option<Key>) {
+        if let Some(key) = key {
+            let text = TextDigest::of_row(row);
+            let known = Known::Stored(row.seq, row.created_at, text, row.id);
+            self.known.insert(key, known);
+            self.stored.push_back((row.seq, key));
         }
-        let oldest = seq - self.size as Seq;
+        let oldest = row.seq - self.size as Seq;
         while let Some((seq, key)) = self.stored.pop_front_if(|(seq, _)| *seq <= oldest) {
             // The same key may have been stored again since.
             if let Entry::Occupied(known) = self.known.entry(key)
@@ -159,10 +161,16 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn stored(seq: Seq) -> Row {
+        let mut row = crate::testing::row(crate::testing::chat_id(1), seq, "alice", "x");
+        (row.created_at, row.id) = (Timestamp(seq), MessageId(seq));
+        row
+    }
+
     fn store(window: &mut Window, seq: Seq, id: &str) {
         let id = ClientMessageId::from_wire(id).unwrap();
         let key = Key::new(&UserName::new("alice").unwrap(), id.as_ref());
-        window.store(seq, Timestamp(seq), key.map(|key| (key, x())));
+        window.store(&stored(seq), key);
     }
 
     fn key(key: &str) -> Key {
@@ -183,7 +191,7 @@ mod tests {
         assert_eq!(window.get(key("k7")), None);
         assert_eq!(
             window.get(key("k8")),
-            Some(Known::Stored(8, Timestamp(8), x()))
+            Some(Known::Stored(8, Timestamp(8), x(), MessageId(8)))
         );
         assert_eq!(window.known.len(), 3);
     }
@@ -199,7 +207,7 @@ mod tests {
         store(&mut window, 6, "");
         assert_eq!(
             window.get(key("k")),
-            Some(Known::Stored(5, Timestamp(5), x()))
+            Some(Known::Stored(5, Timestamp(5), x(), MessageId(5)))
         );
     }
 

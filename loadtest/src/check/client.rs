@@ -55,6 +55,8 @@ pub struct Role<'a> {
     pub member: bool,
     pub pause: u64,
     pub seed: u64,
+    /// The number of the node where it begins, counted around.
+    pub node: usize,
 }
 
 impl Client {
@@ -66,7 +68,7 @@ impl Client {
     ) -> Self {
         Self {
             place: place.clone(),
-            peer: place.peer(role.user),
+            peer: place.peer(role.user, role.node),
             chat: role.chat,
             member: role.member,
             pause: role.pause,
@@ -97,9 +99,15 @@ impl Client {
         sleep(Duration::from_millis(self.random.random_range(0..=millis))).await;
     }
 
+    /// Asks another node from now on, if there is one.
+    pub fn go_elsewhere(&mut self) {
+        self.peer.go_elsewhere(&mut self.random);
+    }
+
     pub fn trouble(&mut self, what: &str) {
-        let (user, chat) = (&self.peer.user, self.chat);
-        let trouble = format!("{user} in chat {chat}: {what}");
+        let (user, chat, node) = (&self.peer.user, self.chat, self.peer.node());
+        let at = Duration::from_nanos(self.place.now());
+        let trouble = format!("{user} in chat {chat} on node{node} at {at:.3?}: {what}");
         self.record.troubles.push(trouble);
     }
 
@@ -146,11 +154,14 @@ impl Client {
         false
     }
 
-    /// What a refusal says of a send.
+    /// What a refusal says of a send, which is then tried at another node.
     pub fn note_no(&mut self, send: &mut Send, no: No) {
         match no {
-            No::Refused => {}
-            No::Open => send.open = true,
+            No::Refused => self.go_elsewhere(),
+            No::Open => {
+                send.open = true;
+                self.go_elsewhere();
+            }
             No::NotAMember if !self.member => {}
             No::NotAMember => self.trouble("a member is told that it is none"),
             No::Ahead(_) => self.trouble("a send is told where a chat ends"),
@@ -176,6 +187,7 @@ impl Client {
     pub fn new_stream(&self, kind: Kind, after: Option<i64>) -> Stream {
         Stream {
             user: self.peer.user.clone(),
+            node: self.peer.node(),
             chat: self.chat,
             member: self.member,
             kind,
@@ -215,7 +227,8 @@ impl Client {
         }
     }
 
-    /// What a stream or page says at its end, or in place of a beginning.
+    /// What a stream or page says at its end, or in place of a beginning. The next one
+    /// is another node's.
     pub fn note_end(&mut self, no: No) {
         match no {
             No::NotAMember if self.member => self.trouble("a member is told that it is none"),
@@ -224,7 +237,8 @@ impl Client {
                 self.record.ahead += 1;
                 self.progress.set_back(self.chat, last);
             }
-            No::Refused | No::Open | No::NotAMember => {}
+            No::Refused | No::Open => self.go_elsewhere(),
+            No::NotAMember => {}
         }
     }
 }

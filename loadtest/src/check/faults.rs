@@ -51,6 +51,28 @@ pub enum Fault {
     DbDelay,
     /// … lose everything without a word
     DbHalfOpen,
+    /// A node does not reach PostgreSQL: its connections are refused
+    DbAway,
+    /// Nodes are stopped by SIGTERM and started again, one after the other
+    Roll,
+    /// NATS is killed, and starts again
+    NatsKill,
+    /// SIGSTOP to NATS
+    NatsStop,
+    /// A node's connection to NATS is reset
+    NatsCut,
+    /// … is slow
+    NatsDelay,
+    /// … loses everything without a word
+    NatsHalfOpen,
+    /// A node does not reach NATS: its connections are refused
+    NatsAway,
+    /// A node reaches neither NATS nor PostgreSQL: its connections are refused
+    Apart,
+    /// … lose everything without a word
+    ApartHalfOpen,
+    /// All the time, nodes are drained and partitions are shared again
+    Moves,
 }
 
 /// One fault of a run.
@@ -60,12 +82,25 @@ pub struct Step {
     pub at: Duration,
     pub fault: Fault,
     pub lasts: Duration,
+    /// The node it is done to, if it is one that is done to a node.
+    pub node: usize,
 }
 
 impl Fault {
     /// Whether there is anything to do it to, and what is promised survives it.
-    pub fn is_for(self, store: StoreKind) -> bool {
+    pub fn is_for(self, store: StoreKind, nodes: usize) -> bool {
         match self {
+            Self::DbAway
+            | Self::Roll
+            | Self::NatsKill
+            | Self::NatsStop
+            | Self::NatsCut
+            | Self::NatsDelay
+            | Self::NatsHalfOpen
+            | Self::NatsAway
+            | Self::Apart
+            | Self::ApartHalfOpen
+            | Self::Moves => nodes > 1,
             Self::Kill | Self::Term | Self::Disk => store != StoreKind::Memory,
             Self::DbFast
             | Self::DbImmediate
@@ -83,7 +118,31 @@ impl Fault {
 
     /// The server's process ends in it.
     pub fn restarts(self) -> bool {
-        matches!(self, Self::Kill | Self::Term)
+        matches!(self, Self::Kill | Self::Term | Self::Roll)
+    }
+
+    /// It is done to one of several nodes.
+    pub fn is_of_a_node(self) -> bool {
+        matches!(
+            self,
+            Self::Kill
+                | Self::Term
+                | Self::Stop
+                | Self::Cut
+                | Self::Delay
+                | Self::HalfOpen
+                | Self::Clock
+                | Self::DbCut
+                | Self::DbDelay
+                | Self::DbHalfOpen
+                | Self::DbAway
+                | Self::NatsCut
+                | Self::NatsDelay
+                | Self::NatsHalfOpen
+                | Self::NatsAway
+                | Self::Apart
+                | Self::ApartHalfOpen
+        )
     }
 
     /// It takes a standby.
@@ -94,15 +153,23 @@ impl Fault {
         )
     }
 
-    /// All that a store can have.
-    pub fn all(store: StoreKind) -> Vec<Self> {
+    /// All that so many nodes over such a store can have.
+    pub fn all(store: StoreKind, nodes: usize) -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
-        all.filter(|fault| fault.is_for(store)).collect()
+        all.filter(|fault| fault.is_for(store, nodes)).collect()
     }
 
     /// How long it lasts, in milliseconds, at most.
-    fn longest(self) -> u64 {
+    fn longest(self, nodes: usize) -> u64 {
         match self {
+            // Nodes have to be missed before others take over what they had, which takes
+            // some seconds; and a machine may stand still for longer than that.
+            Self::Stop if nodes > 1 => 30_000,
+            Self::Kill | Self::Term | Self::HalfOpen | Self::DbHalfOpen if nodes > 1 => 6_000,
+            Self::DbAway | Self::Apart | Self::ApartHalfOpen => 8_000,
+            Self::NatsKill | Self::NatsStop | Self::NatsAway | Self::NatsHalfOpen => 6_000,
+            Self::NatsDelay | Self::Roll => 4_000,
+            Self::NatsCut => 200,
             Self::Kill | Self::Term | Self::Cut | Self::DbCut | Self::Flood | Self::Clock => 200,
             // Longer than a send's deadline, now and then.
             Self::Disk | Self::Auth | Self::DbStop | Self::DbFast | Self::DbImmediate => 2_500,
@@ -110,6 +177,16 @@ impl Fault {
             Self::DbLose => 1_000,
             _ => 1_500,
         }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:?}: {}", self.at, self.fault)?;
+        if self.fault.is_of_a_node() {
+            write!(f, " of node{}", self.node)?;
+        }
+        write!(f, " for {:?}", self.lasts)
     }
 }
 
@@ -121,18 +198,33 @@ impl fmt::Display for Fault {
 }
 
 /// Faults one after the other, with a pause between them, as many as there is time
-/// for.
-pub fn schedule(seed: u64, faults: &[Fault], time: Duration) -> Vec<Step> {
+/// for. What goes on all the time is not among them.
+pub fn schedule(seed: u64, faults: &[Fault], time: Duration, nodes: usize) -> Vec<Step> {
     let mut random = StdRng::seed_from_u64(seed);
+    let faults = faults.iter().filter(|fault| **fault != Fault::Moves);
+    let faults: Vec<Fault> = faults.copied().collect();
+    let half = time.as_millis() as u64 / 2;
     let mut steps = Vec::new();
     let mut at = Duration::ZERO;
     while let Some(&fault) = faults.choose(&mut random) {
         at += Duration::from_millis(random.random_range(100..1_000));
-        let lasts = Duration::from_millis(random.random_range(10..fault.longest()));
+        let mut longest = fault.longest(nodes);
+        let mut node = 0;
+        // With one server, a seed is to give the same schedule as ever.
+        if nodes > 1 {
+            longest = longest.min(half.max(100));
+            node = random.random_range(0..nodes);
+        }
+        let lasts = Duration::from_millis(random.random_range(10..longest));
         if at + lasts > time {
             break;
         }
-        steps.push(Step { at, fault, lasts });
+        steps.push(Step {
+            at,
+            fault,
+            lasts,
+            node,
+        });
         at += lasts;
     }
     steps
@@ -144,23 +236,49 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_schedule_again() {
-        let all = Fault::all(StoreKind::Postgres);
-        let time = Duration::from_secs(60);
-        let once = schedule(7, &all, time);
-        assert_eq!(once, schedule(7, &all, time));
-        assert_ne!(once, schedule(8, &all, time));
-        assert!(once.len() > 20);
-        for pair in once.windows(2) {
-            assert!(pair[0].at + pair[0].lasts < pair[1].at);
-        }
-        for fault in &all {
-            let many = schedule(7, &all, 10 * time);
-            assert!(many.iter().any(|step| step.fault == *fault), "{fault}");
+        for nodes in [1, 3] {
+            let all = Fault::all(StoreKind::Postgres, nodes);
+            let time = Duration::from_secs(120);
+            let once = schedule(7, &all, time, nodes);
+            assert_eq!(once, schedule(7, &all, time, nodes));
+            assert_ne!(once, schedule(8, &all, time, nodes));
+            assert!(once.len() > 20);
+            for pair in once.windows(2) {
+                assert!(pair[0].at + pair[0].lasts < pair[1].at);
+            }
+            let many = schedule(7, &all, 10 * time, nodes);
+            for fault in all.iter().filter(|fault| **fault != Fault::Moves) {
+                assert!(many.iter().any(|step| step.fault == *fault), "{fault}");
+            }
+            for node in 0..nodes {
+                assert!(many.iter().any(|step| step.node == node), "node {node}");
+            }
         }
     }
 
     #[test]
+    fn what_a_seed_gives_one_server_does_not_change() {
+        let faults = [Fault::Kill, Fault::DbStop, Fault::HalfOpen];
+        let steps = schedule(7, &faults, Duration::from_secs(4), 1);
+        assert!(steps.iter().all(|step| step.node == 0));
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|step| (step.at.as_millis(), step.fault))
+            .collect();
+        let known = [
+            (228, Fault::DbStop),
+            (977, Fault::Kill),
+            (1_674, Fault::HalfOpen),
+            (3_003, Fault::Kill),
+            (3_604, Fault::DbStop),
+        ];
+        assert_eq!(steps, known);
+    }
+
+    #[test]
     fn no_faults_no_steps() {
-        assert_eq!(schedule(7, &[], Duration::from_secs(60)), []);
+        for faults in [&[][..], &[Fault::Moves]] {
+            assert_eq!(schedule(7, faults, Duration::from_secs(60), 3), []);
+        }
     }
 }

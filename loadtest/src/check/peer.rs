@@ -8,11 +8,12 @@ use std::{
 };
 
 use chat_service::proto::{
-    ChatInfo, ConnectChatRequest, CreateRequest, GetRequest, ListMessagesRequest,
-    ListMessagesResponse, Message, Post, SendMessageRequest, SendMessageResponse,
-    chat_v1_client::ChatV1Client,
+    AddMembersRequest, ChatInfo, ConnectChatRequest, CreateRequest, GetRequest,
+    ListMessagesRequest, ListMessagesResponse, Message, Post, RemoveMembersRequest,
+    SendMessageRequest, SendMessageResponse, chat_v1_client::ChatV1Client,
 };
 use futures_util::{StreamExt as _, stream};
+use rand::{Rng as _, rngs::StdRng};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -32,10 +33,11 @@ const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// Posts that wait to be written to a stream.
 const POSTS: usize = 16;
 
-/// Where the server is, and who everybody is there.
+/// Where the servers are, and who everybody is there.
 #[derive(Debug)]
 pub struct Place {
-    pub address: SocketAddr,
+    /// Of each node; all of them serve all chats.
+    pub addresses: Vec<SocketAddr>,
     /// By user; a user without one is believed its name.
     pub tokens: HashMap<String, String>,
     pub epoch: Instant,
@@ -43,7 +45,10 @@ pub struct Place {
 
 #[derive(Debug, Clone)]
 pub struct Peer {
-    client: ChatV1Client<Channel>,
+    /// One for each node, which connects when it is first used.
+    clients: Vec<ChatV1Client<Channel>>,
+    /// The node that is asked.
+    at: usize,
     pub user: String,
     place: Arc<Place>,
 }
@@ -76,25 +81,50 @@ impl Place {
         self.epoch.elapsed().as_nanos() as Nanos
     }
 
-    pub fn peer(self: &Arc<Self>, user: &str) -> Peer {
-        // An address is always a URI.
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address));
-        let channel = endpoint
-            .unwrap_or_else(|_| Endpoint::from_static("http://127.0.0.1"))
-            .connect_timeout(Duration::from_secs(1))
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+    /// A client that begins at the node of this number, counted around.
+    pub fn peer(self: &Arc<Self>, user: &str, number: usize) -> Peer {
         Peer {
-            client: ChatV1Client::new(channel),
+            clients: self.addresses.iter().map(client).collect(),
+            at: number % self.addresses.len(),
             user: user.into(),
             place: self.clone(),
         }
     }
 }
 
+fn client(address: &SocketAddr) -> ChatV1Client<Channel> {
+    // An address is always a URI.
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let channel = endpoint
+        .unwrap_or_else(|_| Endpoint::from_static("http://127.0.0.1"))
+        .connect_timeout(Duration::from_secs(1))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    ChatV1Client::new(channel)
+}
+
 impl Peer {
+    /// Asks another node from now on, if there is one: of the others, the one that
+    /// `random` picks.
+    pub fn go_elsewhere(&mut self, random: &mut StdRng) {
+        let nodes = self.clients.len();
+        // With one server, a seed is to give the same numbers as ever.
+        if nodes > 1 {
+            self.at = (self.at + random.random_range(1..nodes)) % nodes;
+        }
+    }
+
+    /// The number of the node that is asked.
+    pub fn node(&self) -> usize {
+        self.at
+    }
+
+    fn client(&mut self) -> &mut ChatV1Client<Channel> {
+        &mut self.clients[self.at]
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let token = self.place.tokens.get(&self.user).unwrap_or(&self.user);
         let mut request = Request::new(message);
@@ -108,9 +138,28 @@ impl Peer {
         let usernames = members.iter().map(|&name| name.into()).collect();
         let info = Some(ChatInfo { usernames });
         let request = self.request(CreateRequest { info });
-        within(PATIENCE, self.client.create(request))
+        within(PATIENCE, self.client().create(request))
             .await
             .map(|r| r.id)
+    }
+
+    /// Makes the user a member of the chat, or none.
+    pub async fn change(&mut self, chat: i64, user: &str, adds: bool) -> Answer<()> {
+        let usernames = vec![user.into()];
+        if adds {
+            let request = self.request(AddMembersRequest {
+                chat_id: chat,
+                usernames,
+            });
+            within(PATIENCE, self.client().add_members(request)).await?;
+        } else {
+            let request = self.request(RemoveMembersRequest {
+                chat_id: chat,
+                usernames,
+            });
+            within(PATIENCE, self.client().remove_members(request)).await?;
+        }
+        Ok(())
     }
 
     pub async fn send(
@@ -130,7 +179,7 @@ impl Peer {
             client_message_id: id,
         });
         let patience = patience.unwrap_or(PATIENCE);
-        within(patience, self.client.send_message(request)).await
+        within(patience, self.client().send_message(request)).await
     }
 
     pub async fn page(&mut self, chat: i64, after: i64, size: i32) -> Answer<ListMessagesResponse> {
@@ -140,13 +189,13 @@ impl Peer {
             page_size: size,
             ..Default::default()
         });
-        within(PATIENCE, self.client.list_messages(request)).await
+        within(PATIENCE, self.client().list_messages(request)).await
     }
 
     /// The chat's newest seq.
     pub async fn last_seq(&mut self, chat: i64) -> Answer<i64> {
         let request = self.request(GetRequest { id: chat });
-        let answer = within(PATIENCE, self.client.get(request)).await?;
+        let answer = within(PATIENCE, self.client().get(request)).await?;
         Ok(answer.chat.map_or(0, |chat| chat.last_seq))
     }
 
@@ -159,7 +208,7 @@ impl Peer {
         };
         let frames = stream::iter([join]).chain(ReceiverStream::new(queue));
         let request = self.request(frames);
-        let messages = within(PATIENCE, self.client.connect_chat(request)).await?;
+        let messages = within(PATIENCE, self.client().connect_chat(request)).await?;
         Ok(Stream { messages, posts })
     }
 }

@@ -16,6 +16,7 @@ pub struct Op(u64);
 pub struct Record {
     pub sends: Vec<Send>,
     pub streams: Vec<Stream>,
+    pub removals: Vec<Removal>,
     /// All messages of each chat, as the server tells them in the end.
     pub histories: BTreeMap<i64, Vec<Message>>,
     /// What no server may do, noted where it was seen.
@@ -42,6 +43,17 @@ impl Loss {
     pub fn kept(&self, chat: i64) -> i64 {
         self.kept.get(&chat).copied().unwrap_or(0)
     }
+}
+
+/// A time in which a user was no member of a chat, though before and maybe after.
+#[derive(Debug, Clone)]
+pub struct Removal {
+    pub user: String,
+    pub chat: i64,
+    /// The removal was acknowledged.
+    pub from: Nanos,
+    /// It was asked to be a member again.
+    pub until: Nanos,
 }
 
 /// All tries to send one message.
@@ -74,6 +86,8 @@ pub struct Ack {
 #[derive(Debug, Clone)]
 pub struct Stream {
     pub user: String,
+    /// The number of the node that was asked for it.
+    pub node: usize,
     pub chat: i64,
     /// The reader is a member of the chat.
     pub member: bool,
@@ -165,6 +179,7 @@ impl Record {
     pub fn add(&mut self, more: Self) {
         self.sends.extend(more.sends);
         self.streams.extend(more.streams);
+        self.removals.extend(more.removals);
         self.histories.extend(more.histories);
         self.troubles.extend(more.troubles);
         self.losses.extend(more.losses);

@@ -1,46 +1,34 @@
 //! One run: a world, clients at work in it, faults by a schedule, rest, and the
 //! verdicts.
 
+mod load;
+
 use std::{
-    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, sleep_until, timeout},
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep_until};
 
+use self::load::Load;
 use super::{
-    client::{Client, Phase, REST, Role},
     faults::{Fault, Step, schedule},
+    operator,
     peer::Place,
-    progress::Progress,
-    readers,
-    record::{Loss, Message, Record, Stream},
+    record::{Loss, Record, Stream},
     samples::Sample,
-    senders,
     verdict::{Verdict, judge},
-    world::{MEMBERS, STRANGER, Setting, World},
+    world::{Setting, World},
 };
 use crate::Result;
-
-/// Last messages in each chat, each seen by all before the next is sent.
-const LAST: usize = 32;
-
-/// Sends of one flood.
-const FLOOD: usize = 400;
 
 /// How often the server's memory is looked at.
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Verdicts that are shown of one run.
 const SHOWN: usize = 10;
-
-/// The numbers of clients that are not of a chat's own.
-const OTHERS: u32 = 1_000_000;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -52,6 +40,8 @@ pub struct Plan {
     pub pause: u64,
     /// How long readers may take to see a last message, when all is well again.
     pub seen: Duration,
+    /// Where the record and the servers' logs of a run with verdicts are kept.
+    pub keep: Option<PathBuf>,
 }
 
 /// What came of a run.
@@ -70,28 +60,24 @@ pub struct Outcome {
     pub log: String,
 }
 
-/// The clients, by whether they end by themselves when they are asked to.
-struct Load {
-    place: Arc<Place>,
-    progress: Arc<Progress>,
-    phase: watch::Sender<Phase>,
-    senders: JoinSet<Record>,
-    readers: JoinSet<Record>,
-    chats: Vec<i64>,
-    plan: Plan,
-    others: u32,
-}
-
 /// The thread that calls must stay for as long as the run takes.
 pub async fn run(plan: &Plan) -> Result<Outcome> {
     let mut world = World::start(&plan.setting).await?;
     let place = Arc::new(Place {
-        address: world.address(),
+        addresses: world.addresses(),
         tokens: world.tokens().await?,
         epoch: Instant::now(),
     });
     let mut load = Load::start(plan, place.clone()).await?;
-    let steps = schedule(plan.seed, &plan.setting.faults, plan.time);
+    let Setting {
+        faults, cluster, ..
+    } = &plan.setting;
+    let steps = schedule(plan.seed, faults, plan.time, cluster.nodes);
+    let (over, is_over) = watch::channel(false);
+    let mut moves = JoinSet::new();
+    if faults.contains(&Fault::Moves) {
+        moves.spawn(operator::move_partitions(world.https(), plan.seed, is_over));
+    }
     let mut samples = Vec::new();
     let mut losses = Vec::new();
     let begun = tokio::time::Instant::now();
@@ -104,32 +90,46 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
             let until = place.now();
             losses.push(Loss { until, kept });
         }
-        if world.chatd.has_ended() {
+        if world.has_ended() {
             break;
         }
     }
     wait_until(begun + plan.time, &world, &mut samples).await;
+    over.send_replace(true);
+    moves.join_all().await;
+    let settled = match world.is_cluster() {
+        true => operator::rebalance(&world.https()).await,
+        false => Ok(()),
+    };
     let mut record = load.finish().await?;
+    if let Err(why) = settled {
+        record.troubles.push(why.to_string());
+    }
     record.losses = losses;
-    record.loss_is_said = world.chatd.says("the store has lost messages");
-    if world.chatd.has_ended() {
+    record.loss_is_said = world.says("the store has lost messages");
+    if world.has_ended() {
         record
             .troubles
             .push("the server has ended by itself".into());
-    } else if plan.setting.faults.contains(&Fault::Kill) {
+    } else if faults.contains(&Fault::Kill) {
         // What is not on the disk by now was never stored.
-        world.chatd.kill();
-        world.chatd.start_again()?;
+        world.kill_all()?;
     }
     match load.histories().await {
         Ok(histories) => record.histories = histories,
         Err(why) => record.troubles.push(why.to_string()),
     }
-    if world.chatd.says("panicked at") {
+    if world.says("panicked at") {
         record.troubles.push("the server has panicked".into());
     }
     let acknowledged = record.sends.iter().filter(|send| !send.acks.is_empty());
     let verdicts = judge(&record);
+    if let Some(folder) = &plan.keep
+        && !verdicts.is_empty()
+    {
+        keep(&record, folder, plan.seed)?;
+        world.keep_logs(folder, &plan.seed.to_string())?;
+    }
     let shown = verdicts.iter().take(SHOWN);
     Ok(Outcome {
         shown: shown.map(|verdict| show(verdict, &record)).collect(),
@@ -141,7 +141,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome> {
         stored: record.stored(),
         seen: record.seen(),
         samples,
-        log: world.chatd.log(),
+        log: world.log(),
     })
 }
 
@@ -150,174 +150,44 @@ fn show(verdict: &Verdict, record: &Record) -> String {
     for at in verdict.streams() {
         let Stream {
             user,
+            node,
             kind,
             after,
             asked,
             ..
         } = &record.streams[at];
         let asked = Duration::from_nanos(*asked);
-        shown += &format!("; {at} is {user}'s, {kind:?}, after {after:?}, from {asked:.1?} on");
+        shown += &format!(
+            "; {at} is {user}'s on node{node}, {kind:?}, after {after:?}, from {asked:.1?} on"
+        );
     }
     shown
 }
 
+/// Writes the record down as `SEED.record`, a line for each send and each stream.
+fn keep(record: &Record, folder: &Path, seed: u64) -> Result<()> {
+    let sends = record.sends.iter().map(|send| format!("{send:?}\n"));
+    let streams = record.streams.iter().map(|stream| format!("{stream:?}\n"));
+    let histories = record.histories.iter();
+    let histories = histories.flat_map(|(chat, messages)| {
+        let messages = messages.iter();
+        messages.map(move |message| format!("{chat} {message:?}\n"))
+    });
+    let rest = format!("{:?}\n{:?}\n", record.losses, record.troubles);
+    let text: String = sends
+        .chain(streams)
+        .chain(histories)
+        .chain([rest])
+        .collect();
+    fs::create_dir_all(folder)?;
+    Ok(fs::write(folder.join(format!("{seed}.record")), text)?)
+}
+
 async fn wait_until(until: tokio::time::Instant, world: &World, samples: &mut Vec<Sample>) {
     while tokio::time::Instant::now() < until {
-        if let Some(pid) = world.chatd.pid() {
+        if let Some(pid) = world.pid() {
             samples.extend(Sample::take(pid));
         }
         sleep_until(until.min(tokio::time::Instant::now() + SAMPLE)).await;
-    }
-}
-
-impl Load {
-    async fn start(plan: &Plan, place: Arc<Place>) -> Result<Self> {
-        let (phase, _) = watch::channel(Phase::Running);
-        let mut load = Self {
-            place,
-            progress: Arc::default(),
-            phase,
-            senders: JoinSet::new(),
-            readers: JoinSet::new(),
-            chats: Vec::new(),
-            plan: plan.clone(),
-            others: OTHERS,
-        };
-        for _ in 0..plan.chats {
-            let chat = load.place.peer(MEMBERS[0]).create(&MEMBERS).await;
-            let chat = chat.map_err(|no| format!("no chat: {no:?}"))?;
-            load.chats.push(chat);
-            load.populate(chat);
-        }
-        Ok(load)
-    }
-
-    /// Some users are more than one client, and some of these read what they write.
-    fn populate(&mut self, chat: i64) {
-        let [ann, bob, cid, dan] = MEMBERS;
-        for user in [ann, bob, ann] {
-            let client = self.client(chat, user);
-            self.senders.spawn(senders::call(client));
-        }
-        let client = self.client(chat, cid);
-        self.senders.spawn(senders::post(client));
-        for (user, after, slow) in [
-            (ann, Some(0), false),
-            (dan, None, false),
-            (bob, Some(0), true),
-        ] {
-            let client = self.client(chat, user);
-            self.readers.spawn(readers::stay(client, after, slow));
-        }
-        let client = self.client(chat, dan);
-        self.senders.spawn(readers::jump(client));
-        let client = self.client(chat, STRANGER);
-        self.senders.spawn(senders::intrude(client));
-    }
-
-    fn client(&mut self, chat: i64, user: &str) -> Client {
-        self.others += 1;
-        let role = Role {
-            number: self.others,
-            chat,
-            user,
-            member: user != STRANGER,
-            pause: self.plan.pause,
-            seed: self.plan.seed,
-        };
-        Client::new(&self.place, &self.phase.subscribe(), &self.progress, &role)
-    }
-
-    fn flood(&mut self) {
-        for chat in self.chats.clone() {
-            let client = self.client(chat, MEMBERS[1]);
-            let count = FLOOD / self.plan.chats;
-            self.senders.spawn(senders::flood(client, count));
-        }
-    }
-
-    /// Ends the load, has the rest stored, and waits for the readers.
-    async fn finish(&mut self) -> Result<Record> {
-        let mut record = Record::default();
-        self.phase.send_replace(Phase::Ending);
-        gather(&mut self.senders, &mut record).await;
-        'rounds: for _ in 0..LAST {
-            let mut seqs = Vec::new();
-            for chat in self.chats.clone() {
-                let mut client = self.client(chat, MEMBERS[0]);
-                let mut send = client.new_send();
-                client.settle(&mut send).await;
-                let ack = send.acks.last().copied();
-                client.record.sends.push(send);
-                record.add(client.record);
-                let Some(ack) = ack else {
-                    break 'rounds;
-                };
-                seqs.push((chat, ack.seq));
-            }
-            // The verdicts say which did not get there. A next message might bring
-            // it there.
-            if timeout(self.plan.seen, self.all_saw(&seqs)).await.is_err() {
-                break;
-            }
-        }
-        self.phase.send_replace(Phase::Over);
-        gather(&mut self.readers, &mut record).await;
-        Ok(record)
-    }
-
-    async fn all_saw(&self, seqs: &[(i64, i64)]) {
-        while !seqs
-            .iter()
-            .all(|&(chat, seq)| self.progress.all_saw(chat, seq))
-        {
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// All messages of the chats, page by page, as soon as the server can tell.
-    async fn histories(&mut self) -> Result<BTreeMap<i64, Vec<Message>>> {
-        let mut histories = BTreeMap::new();
-        let give_up = Instant::now() + REST;
-        for chat in self.chats.clone() {
-            let mut client = self.client(chat, MEMBERS[3]);
-            let mut history: Vec<Message> = Vec::new();
-            loop {
-                let after = history.last().map_or(0, |message| message.seq);
-                match client.peer.page(chat, after, 1_000).await {
-                    Ok(page) => {
-                        history.extend(page.messages.iter().map(|message| client.read(message)));
-                        if !page.has_more || page.messages.is_empty() {
-                            break;
-                        }
-                    }
-                    Err(no) if Instant::now() > give_up => {
-                        return Err(format!("no history of {chat}: {no:?}").into());
-                    }
-                    Err(_) => sleep(Duration::from_millis(50)).await,
-                }
-            }
-            histories.insert(chat, history);
-        }
-        Ok(histories)
-    }
-}
-
-/// What all tasks have noted; one that does not end is a trouble.
-async fn gather(tasks: &mut JoinSet<Record>, record: &mut Record) {
-    let all = async {
-        while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(noted) => record.add(noted),
-                Err(error) => record.troubles.push(error.to_string()),
-            }
-        }
-    };
-    if timeout(2 * REST, all).await.is_err() {
-        let left = tasks.len();
-        tasks.shutdown().await;
-        record
-            .troubles
-            .push(format!("{left} clients do not come to an end"));
     }
 }

@@ -13,9 +13,7 @@ use std::{
 use crate::{Result, check::pg::kill, child};
 
 /// Short times, and little in the ring, so that readers go to history and back.
-const SETTINGS: [&str; 18] = [
-    "--http-port",
-    "off",
+const SETTINGS: [&str; 16] = [
     "--cores",
     "2",
     "--send-timeout",
@@ -43,24 +41,29 @@ pub struct Chatd {
     environment: Vec<(&'static str, String)>,
     home: PathBuf,
     address: SocketAddr,
+    /// Where it tells of its cluster, if it is one of several.
+    http: Option<SocketAddr>,
     running: Option<(Child, BufReader<ChildStdout>)>,
 }
 
 impl Chatd {
     /// In `home`, which is there. Must be called from a thread that stays as long
-    /// as the server is to: with it the server goes.
+    /// as the server is to: with it the server goes. `http`: it gets an HTTP port.
     pub fn start(
         binary: &Path,
         home: &Path,
         args: Vec<String>,
         environment: Vec<(&'static str, String)>,
+        http: bool,
     ) -> Result<Self> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut chatd = Self {
             binary: binary.into(),
             args,
             environment,
             home: home.into(),
-            address: ([127, 0, 0, 1], 0).into(),
+            address: any,
+            http: http.then_some(any),
             running: None,
         };
         chatd.start_again()?;
@@ -71,19 +74,26 @@ impl Chatd {
         self.address
     }
 
+    /// Its HTTP port, if it has one.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(|(process, _)| process.id())
     }
 
-    /// On the port it had.
+    /// On the ports it had.
     pub fn start_again(&mut self) -> Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.home.join("log"))?;
+        let port = |http: SocketAddr| http.port().to_string();
         let mut command = Command::new(&self.binary);
         command
             .arg("serve")
+            .args(["--http-port", &self.http.map_or("off".into(), port)])
             .args(["--grpc-port", &self.address.port().to_string()])
             .args(["--config-path", ""])
             .args(SETTINGS)
@@ -107,6 +117,12 @@ impl Chatd {
             return Err(format!("the server does not start:\n{}", self.log()).into());
         };
         self.address = address.parse()?;
+        if let (Some(http), Some((_, stdout))) = (&mut self.http, &mut self.running) {
+            let mut line = String::new();
+            stdout.read_line(&mut line)?;
+            let address = line.trim().strip_prefix("http on ");
+            *http = address.ok_or("the server has no HTTP port")?.parse()?;
+        }
         Ok(())
     }
 
@@ -172,7 +188,8 @@ impl Chatd {
         self.whole_log().contains(what)
     }
 
-    fn whole_log(&self) -> String {
+    /// What it wrote on standard error, in all its lives.
+    pub fn whole_log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()
     }
 }

@@ -2,6 +2,7 @@
 //! tells. Pure: a record in, verdicts out, in n log n of its length.
 
 mod losses;
+mod removals;
 mod times;
 
 use std::{collections::HashMap, fmt};
@@ -53,6 +54,8 @@ pub enum Verdict {
     NoOriginal { op: Op },
     /// P7: someone who is not a member has seen something.
     Intruder { stream: usize },
+    /// P7: someone has seen what was sent when it was no member any more.
+    ReadOn { stream: usize, seq: i64 },
     /// P7: someone who is not a member has been let write.
     IntruderWrote { op: Op },
     /// P8: never acknowledged, although it was tried until the end.
@@ -86,6 +89,7 @@ impl Verdict {
             Self::Twice { .. } => "stored twice",
             Self::NoOriginal { .. } => "no original",
             Self::Intruder { .. } => "intruder",
+            Self::ReadOn { .. } => "read on",
             Self::IntruderWrote { .. } => "intruder wrote",
             Self::Unsettled { .. } => "unsettled",
             Self::RefusedYetStored { .. } => "refused yet stored",
@@ -107,6 +111,7 @@ impl Verdict {
             | Self::Again { stream, .. }
             | Self::Behind { stream, .. }
             | Self::Intruder { stream }
+            | Self::ReadOn { stream, .. }
             | Self::WentOn { stream, .. } => vec![stream],
             _ => Vec::new(),
         }
@@ -163,6 +168,7 @@ pub fn judge(record: &Record) -> Vec<Verdict> {
         judge_order(at, stream, times, &mut verdicts);
         judge_contents(at, stream, &index, &mut seen, &mut verdicts);
     }
+    removals::judge(record, &sends, &mut verdicts);
     verdicts
 }
 

@@ -100,7 +100,8 @@ impl<R> Chat<R> {
             if !text.is_same(TextDigest::of_row(row)) {
                 return answer_refused(post.waiters, another_text(), effects);
             }
-            answer_stored(post.waiters, row.seq, row.created_at, true, effects);
+            let again = post.id != Some(row.id);
+            answer_stored(post.waiters, row.seq, row.created_at, again, effects);
         }
     }
 
@@ -129,8 +130,7 @@ impl<R> Chat<R> {
         self.last_id = Some(row.id);
         self.last_time = self.last_time.max(row.created_at);
         self.number = row.number;
-        let text = key.map(|key| (key, TextDigest::of_row(&row)));
-        self.window.store(row.seq, row.created_at, text);
+        self.window.store(&row, key);
         if row.change.is_some() {
             self.sweep_targets();
         }

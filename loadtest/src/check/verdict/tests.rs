@@ -1,7 +1,7 @@
 //! Each verdict, from one doctored place of an otherwise clean record.
 
 use super::*;
-use crate::check::record::{Ack, Loss};
+use crate::check::record::{Ack, Loss, Removal};
 
 const CHAT: i64 = 7;
 const MEMBER: usize = 0;
@@ -46,6 +46,7 @@ fn send(seq: i64) -> Send {
 fn stream(kind: Kind, after: Option<i64>, seqs: std::ops::RangeInclusive<i64>) -> Stream {
     Stream {
         user: "bob".into(),
+        node: 0,
         chat: CHAT,
         member: true,
         kind,
@@ -292,6 +293,28 @@ fn p7_a_stranger_who_saw_or_wrote() {
         // The sixth was refused, as it should be.
         assert_eq!(found, if stored == 0 { &wrote[..] } else { &[] });
     }
+}
+
+#[test]
+fn p7_who_was_removed_and_reads_on() {
+    // The third message is sent at 300, and the readers see it at 330.
+    let read_on = |from, until, user: &str| {
+        doctored(|record| {
+            record.streams.truncate(1);
+            record.removals.push(Removal {
+                user: user.into(),
+                chat: CHAT,
+                from,
+                until,
+            });
+        })
+    };
+    let (stream, seq) = (MEMBER, 3);
+    assert_eq!(read_on(299, 400, "bob"), [Verdict::ReadOn { stream, seq }]);
+    // Sent before the removal was acknowledged; read when it was a member again.
+    assert_eq!(read_on(300, 400, "bob"), []);
+    assert_eq!(read_on(299, 330, "bob"), []);
+    assert_eq!(read_on(299, 400, "ann"), []);
 }
 
 #[test]

@@ -132,11 +132,14 @@ async fn p4_readers_stay_with_a_chat_that_leaves_and_comes_back() {
 async fn p5_a_post_of_another_node_is_stored_once_also_after_a_move() {
     let (world, _sent_on) = node().await;
     world.shard.serve(partition(), Vec::new()).await;
-    let post = |text: &str, id: i64| {
+    let post_as = |text: &str, id: i64, key: &str| {
         let (caller, answer) = oneshot::channel();
         let post = Post {
             from: user("bob"),
-            draft: crate::domain::Draft::message(text, None),
+            draft: {
+                let key = crate::domain::ClientMessageId::from_wire(key).unwrap();
+                crate::domain::Draft::message(text, key)
+            },
             id: Some(crate::domain::MessageId(id)),
             span: None,
             deadline: tokio::time::Instant::now().into_std() + SECOND,
@@ -145,6 +148,7 @@ async fn p5_a_post_of_another_node_is_stored_once_also_after_a_move() {
         world.shard.pass(chat_id(CHAT), post);
         answer
     };
+    let post = |text: &str, id: i64| post_as(text, id, "");
     let first = post("one", 7).await.unwrap().unwrap();
     let again = post("one", 7).await.unwrap().unwrap();
     assert_eq!(first, again);
@@ -155,5 +159,20 @@ async fn p5_a_post_of_another_node_is_stored_once_also_after_a_move() {
     assert_eq!(later.seq, first.seq);
     assert_eq!(post("one", 8).await.unwrap().unwrap().seq, 2);
     assert_eq!(world.stored().await, ["one", "one"]);
+    // Under its own id a post comes from the node again, under another from the client.
+    for (id, duplicate) in [(9, false), (9, false), (10, true)] {
+        let sent = post_as("two", id, "key").await.unwrap().unwrap();
+        assert_eq!((sent.seq, sent.duplicate), (3, duplicate), "{id}");
+    }
+    world.shard.leave(partition()).await;
+    world.shard.serve(partition(), Vec::new()).await;
+    for (id, duplicate) in [(9, false), (10, true)] {
+        let sent = post_as("two", id, "key").await.unwrap().unwrap();
+        assert_eq!(
+            (sent.seq, sent.duplicate),
+            (3, duplicate),
+            "{id}, after a move"
+        );
+    }
     world.end().await;
 }
