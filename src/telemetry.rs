@@ -23,6 +23,7 @@ mod process;
 mod request;
 mod samples;
 mod sheet;
+mod traceparent;
 mod traces;
 
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub use method::Method;
 pub use metrics::{AuthOutcome, Depths, Metrics};
 pub use request::RequestId;
 pub use samples::Samples;
-pub use traces::{BatchSpan, CallSpan, SpanRef, TRACEPARENT, TraceError, Traces};
+pub use traceparent::{SpanRef, TRACEPARENT};
+pub use traces::{BatchSpan, CallSpan, TraceError, Traces};
 
 /// What the rooms are handed. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -355,6 +355,7 @@ mod tests {
         pieces.try_send(b"\0\0\0\0\x02x").unwrap();
         let late = refused(deframer.next(&alice).await);
         assert_eq!(late, Problem::too_slow("the rest of a message"));
+        drop(deframer);
         // It is not read on while there is no room for it.
         let (pieces, mut second) = bit_by_bit(1 << 20);
         let terms = alice.terms();

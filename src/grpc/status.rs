@@ -24,8 +24,7 @@ const RETRY_BUSY: Duration = Duration::from_millis(100);
 /// … and after one for want of the store or another peer.
 const RETRY_AWAY: Duration = Duration::from_secs(1);
 
-/// An error as a client sees it: the one source of both a `Status` with its
-/// details and a `Rejected` frame.
+/// An error as a client sees it: in a `Status` with its details, or a `Rejected` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     code: Code,

@@ -125,12 +125,11 @@ impl History {
 
     /// A new message.
     pub(super) fn live(&mut self, message: Message) {
-        // Between two messages there may be entries that are none.
+        self.newest = self.newest.max(message.seq);
         let is_next = match self.last() {
-            Some(last) => last == self.newest,
+            Some(last) => last + 1 == message.seq,
             None => message.seq == 1,
         };
-        self.newest = self.newest.max(message.seq);
         // A reader far up keeps what is there; the rest is loaded on the way down.
         if is_next && (self.bottom.is_none() || self.messages.len() < MOST) {
             self.messages.push_back(message);

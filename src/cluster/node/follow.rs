@@ -20,8 +20,17 @@ use crate::{
 
 impl Node {
     /// Follows a feed that has readers, for as long as it has.
+    ///
+    /// Somebody may have joined the chat by way of its new owner before this one has left
+    /// the shard. Then it is at another message than what is followed, and its streams
+    /// end, to be resumed.
     pub(super) fn follow(&mut self, feed: Arc<Feed>) {
         let chat = feed.chat();
+        let is_other = |one: &Followed| !Arc::ptr_eq(&one.feed, &feed);
+        if self.feeds.get(&chat).is_some_and(is_other) {
+            feed.end(End::Draining);
+            return self.woken.push(feed);
+        }
         let (followed, readers) = self.numbered(feed);
         if readers.is_empty() {
             return;

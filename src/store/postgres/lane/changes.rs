@@ -26,14 +26,18 @@ pub(super) fn with_changes(mut sql: String, rows: &[Row]) -> String {
         let chats = array(edits.keys().map(|(chat, _)| chat.get()));
         let targets = array(edits.keys().map(|(_, target)| *target));
         let seqs = array(edits.values().copied());
-        // A deletion stands, whoever has stored it.
+        // A deletion stands, whoever has stored it. In one join of all three, PostgreSQL
+        // may look for the message among all those of its chat.
         add(
             &mut sql,
             format_args!(
-                "UPDATE messages AS message SET edited_text = edit.text, edited_at = edit.created_at \
+                "WITH edits AS MATERIALIZED (\
+                 SELECT changed.chat, changed.target, edit.text, edit.created_at \
                  FROM unnest({chats}, {targets}, {seqs}) AS changed (chat, target, seq) \
-                 JOIN messages AS edit ON edit.chat_id = changed.chat AND edit.seq = changed.seq \
-                 WHERE message.chat_id = changed.chat AND message.seq = changed.target \
+                 JOIN messages AS edit ON edit.chat_id = changed.chat AND edit.seq = changed.seq) \
+                 UPDATE messages AS message \
+                 SET edited_text = edits.text, edited_at = edits.created_at FROM edits \
+                 WHERE message.chat_id = edits.chat AND message.seq = edits.target \
                  AND message.deleted IS NULL"
             ),
         );
