@@ -51,6 +51,6 @@ fn the_promises_hold_and_every_fault_of_the_server_is_found() {
     check(&["--for", "6s", "--store", "postgres", "--faults", replicated]);
     let sqlite = "kill,term,cut,auth";
     check(&["--for", "4s", "--store", "sqlite", "--faults", sqlite]);
-    let nodes = "kill,nats-kill,apart,moves";
+    let nodes = "kill,nats-kill,moves";
     check(&["--for", "12s", "--nodes", "3", "--faults", nodes]);
 }

@@ -310,7 +310,7 @@ pub mod tests {
                     None => Sender::Stranger(IpAddr::from([192, 0, 2, 1]).into()),
                 },
                 waiting: &self.waiting,
-                until: Instant::now() + self.patience,
+                until: tokio::time::Instant::now().into_std() + self.patience,
             }
         }
     }

@@ -125,7 +125,7 @@ pub const CODES: [&str; 17] = [
 ];
 
 /// `ErrorInfo` reasons that are counted, and `OTHER` for one not listed here.
-pub const REASONS: [&str; 41] = [
+pub const REASONS: [&str; 50] = [
     "INVALID_FIELD",
     "MALFORMED_MESSAGE",
     "MESSAGE_REFUSED",
@@ -166,6 +166,15 @@ pub const REASONS: [&str; 41] = [
     "TOO_MANY_CALLS",
     "TOO_MANY_OPEN_CALLS",
     "TOO_MANY_FRAMES",
+    "MESSAGE_NOT_FOUND",
+    "NOT_A_MESSAGE",
+    "MESSAGE_DELETED",
+    "NOT_THE_SENDER",
+    "MAY_NOT_DELETE",
+    "EDIT_WINDOW_OVER",
+    "TOO_MANY_EDITS",
+    "TOO_MANY_REACTIONS",
+    "NO_SUCH_REACTION",
     "OTHER",
 ];
 

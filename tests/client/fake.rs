@@ -209,6 +209,9 @@ impl ChatV1 for Fake {
         request: Request<ListMessagesRequest>,
     ) -> Result<Response<ListMessagesResponse>, Status> {
         let request = request.into_inner();
+        if request.chat_id == FOREIGN {
+            return Err(Status::permission_denied("not a member\nof it"));
+        }
         let size = request.page_size as usize;
         let stored = &self.0.lock().unwrap().stored;
         let end = request
