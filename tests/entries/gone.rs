@@ -104,10 +104,11 @@ async fn p12_a_page_that_waits_for_its_reader_loses_what_is_deleted() {
             .endpoint()
             .initial_stream_window_size(65_535)
             .initial_connection_window_size(65_535);
-        let channel = endpoint.connect().await.unwrap();
-        let bob = Client::new(channel, "bob");
         let mut streams = Vec::new();
         for entries in [false, true] {
+            // Each on a connection of its own, whose window the other can't take.
+            let channel = endpoint.connect().await.unwrap();
+            let bob = Client::new(channel, "bob");
             streams.push(reader(&bob, chat, 0, entries).await);
         }
         // They get as far as their windows go, and a page behind it.
