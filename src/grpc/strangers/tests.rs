@@ -96,10 +96,10 @@ fn p6_an_address_has_time_for_its_share_alone() {
     let flood: Vec<_> = (0..10).map(|_| account.enter(1)).collect();
     assert!(!account.make_way(1), "its own have to wait");
     let mut others = Vec::new();
-    for n in 0..5 {
+    for one in &flood[..5] {
         // Addresses that have fewer, each with itself.
-        assert!(account.make_way(2), "{n}");
-        assert!(gone(&flood[n]), "the one that came first");
+        assert!(account.make_way(2));
+        assert!(gone(one), "the one that came first");
         others.push(account.enter(2));
     }
     assert!(!account.make_way(2), "five each");
