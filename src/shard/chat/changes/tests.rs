@@ -17,7 +17,7 @@ use crate::{
 
 const RULES: Rules = Rules {
     edit_window: Duration::from_millis(50),
-    max_reactions: 4,
+    max_reactions: 2,
 };
 
 struct World {
