@@ -119,15 +119,18 @@ impl Row {
         self.change.as_ref()?.deleted()
     }
 
+    /// What was posted besides the text: what it changes, and nothing that has been changed
+    /// in it since.
+    pub fn posted(&self) -> Option<&Change> {
+        self.change
+            .as_deref()
+            .filter(|change| change.target().is_some())
+    }
+
     /// Whether the other, which was to be stored, is of the same post as this one, which
     /// is.
     pub fn is_same_post(&self, other: &Self) -> bool {
-        let change = |row: &Self| {
-            row.change
-                .clone()
-                .filter(|change| change.target().is_some())
-        };
-        self.is_erased() || (&self.text, change(self)) == (&other.text, change(other))
+        self.is_erased() || (&self.text, self.posted()) == (&other.text, other.posted())
     }
 
     /// Whether its text was erased: it is a message or an edit of one that was deleted.

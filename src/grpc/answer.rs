@@ -5,7 +5,7 @@
 //! with all of it: hundreds of calls are under way at a time, and their size is
 //! what they cost the caches.
 
-mod changes;
+mod posts;
 
 use std::{future::ready, sync::Arc, time::Instant};
 
@@ -19,7 +19,6 @@ use super::{
     connect::{ChatStream, Entry},
     counted::Counted,
     encoding,
-    limit::Limit,
     measure::Measured,
     opening::Caller,
     pass::Pass,
@@ -147,17 +146,9 @@ impl Shared {
         let id = admitted.measured.id();
         let caller = Caller::new(peer, Some(&identity));
         let method = admitted.measured.method();
-        if method == Method::SEND {
-            let (deadline, span) = (admitted.deadline, id.span);
-            return match self.guards.gate.send(&identity.user) {
-                Ok(()) => admitted.answer(max, caller, move |request| {
-                    calls.send_message(&identity, deadline, span, request)
-                }),
-                Err(retry) => admitted.refuse(&Problem::over(Limit::UserSends, retry)),
-            };
-        }
-        if let Method::EDIT_MESSAGE | Method::DELETE_MESSAGE | Method::REACT = method {
-            return self.answer_change(admitted, identity, caller);
+        if let Method::SEND | Method::EDIT_MESSAGE | Method::DELETE_MESSAGE | Method::REACT = method
+        {
+            return self.answer_post(admitted, identity, caller);
         }
         if method == Method::CONNECT {
             return match self.entry(shown, caller, identity, id.span) {

@@ -16,9 +16,11 @@ use tokio::sync::{Mutex, oneshot};
 use super::{measure::CallId, status::Problem, validate};
 use crate::{
     auth::{Identity, Role},
-    chats::{Callers, Chats, Slot},
+    chats::{Callers, Chats, Places, Slot},
     config::WhoMayAdd,
-    domain::{Caller, ChatId, Clock, Draft, MAX_EMOJI_BYTES, MAX_EMOJIS, Timestamp, UserName},
+    domain::{
+        Caller, ChatId, Clock, Draft, MAX_EMOJI_BYTES, MAX_EMOJIS, Receipt, Timestamp, UserName,
+    },
     proto,
     runtime::Spawner,
     store::{ChatRecord, Store, StoreError, StoreResult},
@@ -225,18 +227,30 @@ impl Calls {
         request: proto::SendMessageRequest,
     ) -> impl Future<Output = Result<proto::SendMessageResponse, Problem>> + use<> {
         let valid = validate::send(request, &identity.user, &self.limits);
-        let posted = valid.map(|(chat, draft)| {
-            let from = identity.user.clone();
-            self.chats.post(chat, from, draft, deadline, span)
-        });
+        let posted = self.post(identity, deadline, span, valid);
         async move {
-            let receipt = posted?.await?;
+            let receipt = posted.await?;
             Ok(proto::SendMessageResponse {
                 seq: receipt.seq,
                 created_at: Some(to_timestamp(receipt.created_at)),
                 duplicate: receipt.duplicate,
             })
         }
+    }
+
+    /// Posts a message, or what changes one, if it is valid.
+    fn post(
+        &self,
+        identity: &Identity,
+        deadline: Instant,
+        span: Option<SpanRef>,
+        valid: Result<(ChatId, Draft), Problem>,
+    ) -> impl Future<Output = Result<Receipt, Problem>> + use<> {
+        let posted = valid.map(|(chat, draft)| {
+            let from = identity.user.clone();
+            self.chats.post(chat, from, draft, deadline, span)
+        });
+        async move { Ok(posted?.await?) }
     }
 
     pub async fn post_on_stream(
@@ -252,23 +266,24 @@ impl Calls {
             .await;
     }
 
+    /// Waits until it is the caller's turn to make or change a chat by so many names.
+    async fn turn_to_change(&self, call: &Call, names: usize) -> Result<Places, Problem> {
+        let turn = self.chats.turn_to_change(call.user(), names);
+        call.within(turn).await
+    }
+
     pub async fn add_members(
         self: Arc<Self>,
         call: Call,
         request: proto::AddMembersRequest,
     ) -> Result<proto::AddMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
-        let turn = self
-            .chats
-            .turn_to_change(call.user(), request.usernames.len());
-        let turn = call.within(turn).await?;
+        let turn = self.turn_to_change(&call, request.usernames.len()).await?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
         drop(request);
         validate::new_names("usernames", &users)?;
-        if self.asks_whom_to_add(&call) {
-            self.may_change(&call, chat).await?;
-            self.may_add(&call, "usernames", &users).await?;
-        }
+        let field = "usernames";
+        self.may_add(&call, Some(chat), field, &users).await?;
         let changed = self.chats.add_members(chat, call.caller(), users, turn);
         let (record, count) = call.within(changed).await?;
         match count {
@@ -286,10 +301,7 @@ impl Calls {
         request: proto::RemoveMembersRequest,
     ) -> Result<proto::RemoveMembersResponse, Problem> {
         let chat = validate::chat_id("chat_id", request.chat_id)?;
-        let turn = self
-            .chats
-            .turn_to_change(call.user(), request.usernames.len());
-        let turn = call.within(turn).await?;
+        let turn = self.turn_to_change(&call, request.usernames.len()).await?;
         let users = validate::some_users(&request.usernames, self.limits.max_members)?;
         drop(request);
         let changed = self.chats.remove_members(chat, call.caller(), users, turn);

@@ -287,6 +287,12 @@ impl<R> Chat<R> {
     }
 }
 
+/// Puts a post where its ticket is.
+fn insert<R>(posts: &mut VecDeque<Queued<R>>, post: Queued<R>) {
+    let at = posts.partition_point(|other| other.ticket < post.ticket);
+    posts.insert(at, post);
+}
+
 /// Another call that waits for the same outcome, unless there are many.
 fn join<R>(waiters: &mut Waiters<R>, waiter: Waiter<R>) -> Result<(), Waiter<R>> {
     if waiters.len() >= MAX_WAITERS {

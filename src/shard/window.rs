@@ -55,10 +55,9 @@ impl TextDigest {
 
     /// Of the post that the row was made of.
     pub fn of_row(row: &Row) -> Self {
-        let change = row.change.as_deref();
-        match change.filter(|_| row.is_erased()) {
-            Some(_) => Self::ERASED,
-            None => Self::of(&row.text, change.filter(|change| change.target().is_some())),
+        match row.is_erased() {
+            true => Self::ERASED,
+            false => Self::of(&row.text, row.posted()),
         }
     }
 

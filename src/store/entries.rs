@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Change, ChatId, Invalid, Row, Seq, Timestamp};
+use crate::domain::{Change, ChatId, Current, Invalid, ReactionCount, Row, Seq, Timestamp};
 
 /// What `kind` says in a database. NULL is a message.
 const EDIT: i16 = 1;
@@ -67,6 +67,21 @@ pub(super) fn change(columns: Columns, since: Since) -> Result<Option<Box<Change
         (Some(kind), _) => return Err(Invalid::new(format!("an entry of the kind {kind}"))),
     };
     Ok(Some(Box::new(change)))
+}
+
+/// Each message with what is counted of it, both in the order of their seqs; of those that
+/// were deleted, nothing is.
+pub(super) fn with_reactions(rows: Vec<Row>, counted: Vec<(Seq, ReactionCount)>) -> Vec<Current> {
+    let mut counted = counted.into_iter().peekable();
+    let current = |row: Row| {
+        let is_deleted = row.change.as_deref() == Some(&Change::Deleted);
+        let mut reactions = Vec::new();
+        while let Some((seq, one)) = counted.next_if(|(seq, _)| *seq <= row.seq) {
+            reactions.extend((seq == row.seq && !is_deleted).then_some(one));
+        }
+        Current { row, reactions }
+    };
+    rows.into_iter().map(current).collect()
 }
 
 /// What a batch changes in messages that were stored before it.

@@ -331,11 +331,7 @@ impl Store for PostgresStore {
     async fn warm(&self, deadline: Instant) {
         let lanes = join_all(self.lanes.iter().map(|lane| lane.warm()));
         let reads = join_all((0..WARM_READERS).map(|_| self.pool.ping(deadline)));
-        let late = tokio::time::sleep_until(deadline.into());
-        tokio::select! {
-            _ = join(lanes, reads) => {}
-            () = late => {}
-        }
+        _ = tokio::time::timeout_at(deadline.into(), join(lanes, reads)).await;
     }
 
     async fn ping(&self, deadline: Instant) -> StoreResult<()> {

@@ -7,7 +7,7 @@ use chat_service::proto;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -206,6 +206,24 @@ impl Client {
             op: Op::of(message, &self.peer.user).filter(|_| message.chat_id == self.chat),
             created_at: micros(message.created_at.as_ref()),
         }
+    }
+
+    /// Asks for a stream that it should not have, and notes what became of that.
+    pub async fn try_to_join(&mut self, after: Option<i64>, patience: Duration) {
+        let mut stream = self.new_stream(Kind::Ended, after);
+        match self.peer.join(self.chat, after).await {
+            // The refusal comes on the stream.
+            Ok(mut connected) => match timeout(patience, connected.next()).await {
+                Ok(Ok(message)) => {
+                    stream.let_in = true;
+                    stream.messages.push(self.read(&message));
+                }
+                Ok(Err(no)) => self.note_end(no),
+                Err(_) => {}
+            },
+            Err(no) => self.note_end(no),
+        }
+        self.record.streams.push(stream);
     }
 
     /// Reads one page and notes it. `None` if there was none to be had.

@@ -135,20 +135,7 @@ async fn read(client: &mut Client, stream: &mut Stream) -> No {
 
 /// Asks for a stream and a page that it may not have.
 async fn try_to_read(client: &mut Client, after: i64) {
-    let mut stream = client.new_stream(Kind::Ended, Some(after));
-    match client.peer.join(client.chat, Some(after)).await {
-        // The refusal comes on the stream.
-        Ok(mut connected) => match timeout(REFUSED, connected.next()).await {
-            Ok(Ok(message)) => {
-                stream.let_in = true;
-                stream.messages.push(client.read(&message));
-            }
-            Ok(Err(no)) => client.note_end(no),
-            Err(_) => {}
-        },
-        Err(no) => client.note_end(no),
-    }
-    client.record.streams.push(stream);
+    client.try_to_join(Some(after), REFUSED).await;
     if let Some(page) = client.read_page((after - 5).max(0), 10).await {
         client.record.streams.push(page);
     }

@@ -219,20 +219,7 @@ pub async fn flood(mut client: Client, count: usize) -> Record {
 pub async fn intrude(mut client: Client) -> Record {
     while client.runs() {
         let after = client.one_in(2).then_some(0);
-        let mut stream = client.new_stream(Kind::Ended, after);
-        match client.peer.join(client.chat, after).await {
-            // The refusal comes on the stream.
-            Ok(mut connected) => match timeout(ANSWERED, connected.next()).await {
-                Ok(Ok(message)) => {
-                    stream.let_in = true;
-                    stream.messages.push(client.read(&message));
-                }
-                Ok(Err(no)) => client.note_end(no),
-                Err(_) => {}
-            },
-            Err(no) => client.note_end(no),
-        }
-        client.record.streams.push(stream);
+        client.try_to_join(after, ANSWERED).await;
         let newest = client.progress.newest(client.chat);
         if let Some(page) = client.read_page((newest - 10).max(0), 10).await {
             client.record.streams.push(page);

@@ -39,7 +39,7 @@ impl Ring {
     }
 
     /// The same where long messages come alone.
-    pub(super) fn fitting_packed(&self, start: usize, most: usize) -> (usize, usize) {
+    fn fitting_packed(&self, start: usize, most: usize) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for entry in self.entries.range(start..).take(most) {
             let length = entry.frame.len();

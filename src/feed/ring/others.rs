@@ -5,8 +5,7 @@ use crate::{domain::Seq, feed::item::About};
 
 impl Ring {
     pub(super) fn about(&self, seq: Seq) -> About {
-        let other = self.others.get(&seq).filter(|_| !self.others.is_empty());
-        other.copied().unwrap_or(About::Message)
+        self.others.get(&seq).copied().unwrap_or(About::Message)
     }
 
     /// The message was deleted: neither it nor an edit of it has a text any more.
@@ -19,7 +18,7 @@ impl Ring {
         self.shared = None;
     }
 
-    pub(super) fn erase_entry(&mut self, seq: Seq) {
+    fn erase_entry(&mut self, seq: Seq) {
         let at = usize::try_from(seq - self.first());
         let Some(entry) = at.ok().and_then(|at| self.entries.get_mut(at)) else {
             return;

@@ -5,7 +5,6 @@ use std::{future::Future, time::Instant};
 use super::{Calls, to_timestamp};
 use crate::{
     auth::{Identity, Role},
-    domain::{ChatId, Draft, Receipt},
     grpc::{status::Problem, validate},
     proto,
     telemetry::SpanRef,
@@ -22,7 +21,7 @@ impl Calls {
         request: proto::EditMessageRequest,
     ) -> impl Future<Output = Result<proto::EditMessageResponse, Problem>> + use<> {
         let valid = validate::edit(request, self.limits());
-        let changed = self.change(identity, deadline, span, valid);
+        let changed = self.post(identity, deadline, span, valid);
         async move {
             let receipt = changed.await?;
             Ok(proto::EditMessageResponse {
@@ -41,7 +40,7 @@ impl Calls {
         request: proto::DeleteMessageRequest,
     ) -> impl Future<Output = Result<proto::DeleteMessageResponse, Problem>> + use<> {
         let valid = validate::delete(request, identity.role == Role::Admin);
-        let changed = self.change(identity, deadline, span, valid);
+        let changed = self.post(identity, deadline, span, valid);
         async move {
             let receipt = changed.await?;
             Ok(proto::DeleteMessageResponse {
@@ -59,7 +58,7 @@ impl Calls {
         span: Option<SpanRef>,
         request: proto::ReactRequest,
     ) -> impl Future<Output = Result<proto::ReactResponse, Problem>> + use<> {
-        let changed = self.change(identity, deadline, span, validate::react(request));
+        let changed = self.post(identity, deadline, span, validate::react(request));
         async move {
             let receipt = changed.await?;
             Ok(proto::ReactResponse {
@@ -68,19 +67,5 @@ impl Calls {
                 duplicate: receipt.duplicate,
             })
         }
-    }
-
-    fn change(
-        &self,
-        identity: &Identity,
-        deadline: Instant,
-        span: Option<SpanRef>,
-        valid: Result<(ChatId, Draft), Problem>,
-    ) -> impl Future<Output = Result<Receipt, Problem>> + use<> {
-        let posted = valid.map(|(chat, draft)| {
-            let from = identity.user.clone();
-            self.chats.post(chat, from, draft, deadline, span)
-        });
-        async move { Ok(posted?.await?) }
     }
 }

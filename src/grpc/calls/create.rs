@@ -22,12 +22,11 @@ impl Calls {
         validate::new_names("authorization", std::slice::from_ref(call.user()))?;
         let names = request.info.unwrap_or_default().usernames;
         // Names are not looked at before it is their user's turn.
-        let turn = self.chats.turn_to_change(call.user(), names.len());
-        let turn = call.within(turn).await?;
+        let turn = self.turn_to_change(&call, names.len()).await?;
         let others = validate::users("info.usernames", &names, self.limits.max_members)?;
         drop(names);
         validate::new_names("info.usernames", &others)?;
-        self.may_add(&call, "info.usernames", &others).await?;
+        self.may_add(&call, None, "info.usernames", &others).await?;
         let mut members = vec![call.user().clone()];
         members.extend(others.into_iter().filter(|user| user != call.user()));
         if members.len() > self.limits.max_members {

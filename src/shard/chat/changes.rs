@@ -1,7 +1,7 @@
 //! Posts that change a message: they wait until that is known.
 
 use super::{
-    Chat, Queued, join,
+    Chat, Queued, insert, join,
     targets::{Asker, Verdict},
 };
 use crate::{
@@ -23,9 +23,7 @@ impl<R> Chat<R> {
         if let Some(target) = post.draft.target() {
             self.targets.want(target);
         }
-        let before = |other: &Queued<R>| other.ticket < post.ticket;
-        let at = self.aside.partition_point(before);
-        self.aside.insert(at, post);
+        insert(&mut self.aside, post);
     }
 
     /// Whether messages are to be read from the store.
@@ -53,11 +51,7 @@ impl<R> Chat<R> {
                 None => self.aside.push_back(post),
                 Some(_) if failed => self.drop_queued(post, Refusal::Unavailable, effects),
                 // Where it would be if it had not had to wait.
-                Some(_) => {
-                    let before = |other: &Queued<R>| other.ticket < post.ticket;
-                    let at = self.queued.partition_point(before);
-                    self.queued.insert(at, post);
-                }
+                Some(_) => insert(&mut self.queued, post),
             }
         }
     }

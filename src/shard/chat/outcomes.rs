@@ -1,9 +1,9 @@
 //! What becomes of the posts that a chat has taken in: they land, they expire,
 //! they are refused. Each waiter is answered once.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
-use super::{Chat, InFlight, Queued, Waiters, another_text};
+use super::{Chat, InFlight, Queued, Waiters, another_text, insert};
 use crate::{
     domain::{Draft, MessageId, Receipt, Refusal, Row, Seq, Timestamp},
     shard::{
@@ -71,8 +71,6 @@ impl<R> Chat<R> {
             return;
         };
         self.bytes += post.weight;
-        let before = |queued: &Queued<R>| queued.ticket < post.ticket;
-        let at = self.queued.partition_point(before);
         let queued = Queued {
             ticket: post.ticket,
             from: row.from,
@@ -87,7 +85,7 @@ impl<R> Chat<R> {
             span: None,
             waiters: post.waiters,
         };
-        self.queued.insert(at, queued);
+        insert(&mut self.queued, queued);
     }
 
     /// Another writer has stored a post that is queued here.
@@ -141,17 +139,15 @@ impl<R> Chat<R> {
     /// for any more is dropped: it will not be stored.
     pub fn expire(&mut self, now: Instant, effects: &mut Vec<Effect<R>>) {
         let is_late = |post: &Queued<R>| post.waiters.iter().all(|waiter| waiter.deadline <= now);
-        for post in std::mem::take(&mut self.queued) {
-            match is_late(&post) {
-                true => self.drop_queued(post, Refusal::Expired, effects),
-                false => self.queued.push_back(post),
-            }
+        let mut late = Vec::new();
+        for posts in [&mut self.queued, &mut self.aside] {
+            let (gone, left): (VecDeque<_>, _) =
+                std::mem::take(posts).into_iter().partition(is_late);
+            *posts = left;
+            late.extend(gone);
         }
-        for post in std::mem::take(&mut self.aside) {
-            match is_late(&post) {
-                true => self.drop_queued(post, Refusal::Expired, effects),
-                false => self.aside.push_back(post),
-            }
+        for post in late {
+            self.drop_queued(post, Refusal::Expired, effects);
         }
         let queued = self.queued.iter_mut().chain(&mut self.aside);
         let queued = queued.map(|post| &mut post.waiters);

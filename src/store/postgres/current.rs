@@ -6,15 +6,13 @@ use tokio_postgres::Row as PgRow;
 
 use super::{
     pool::{Params, Pool, Query},
-    reads::{Unreadable, count, messages, unreadable},
+    reads::{Unreadable, messages, unreadable},
 };
 use crate::{
-    domain::{
-        Change, ChatId, Current, Reaction, ReactionCount, Row, Seq, Target, Timestamp, UserName,
-    },
+    domain::{ChatId, Current, Reaction, ReactionCount, Seq, Target, Timestamp, UserName},
     store::{
         Page, StoreResult,
-        entries::{REACTION, TAKEN_BACK},
+        entries::{REACTION, TAKEN_BACK, with_reactions},
     },
 };
 
@@ -27,30 +25,17 @@ impl Pool {
         limit: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<Current>> {
-        let (id, limit) = (chat.get(), count(limit));
-        let rows = match page {
-            Page::After(seq) => {
-                let asked: Params<'_> = &[&id, &seq, &limit];
-                let [rows] = self.read(deadline, [(Query::MessagesAfter, asked)]).await?;
-                messages(chat, rows.iter())?
-            }
-            Page::Before(seq) => {
-                let asked: Params<'_> = &[&id, &seq, &limit];
-                let [rows] = self
-                    .read(deadline, [(Query::MessagesBefore, asked)])
-                    .await?;
-                messages(chat, rows.iter().rev())?
-            }
-        };
+        let queries = [Query::MessagesAfter, Query::MessagesBefore];
+        let rows = self.entries(queries, chat, page, limit, deadline).await?;
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
             return Ok(Vec::new());
         };
-        let viewer: &str = viewer;
+        let (id, viewer): (i64, &str) = (chat.get(), viewer);
         let asked: Params<'_> = &[&id, &first.seq, &last.seq, &viewer];
         let [counted] = self.read(deadline, [(Query::Reactions, asked)]).await?;
         let counted: Result<Vec<_>, Unreadable> = counted.iter().map(reaction_count).collect();
         let counted = counted.map_err(unreadable)?;
-        Ok(join(rows, counted))
+        Ok(with_reactions(rows, counted))
     }
 
     pub async fn targets(
@@ -76,20 +61,6 @@ impl Pool {
         }
         Ok(targets)
     }
-}
-
-/// Each message with what is counted of it; of those that were deleted, nothing is.
-fn join(rows: Vec<Row>, counted: Vec<(Seq, ReactionCount)>) -> Vec<Current> {
-    let mut counted = counted.into_iter().peekable();
-    let current = |row: Row| {
-        let is_deleted = row.change.as_deref() == Some(&Change::Deleted);
-        let mut reactions = Vec::new();
-        while let Some((seq, one)) = counted.next_if(|(seq, _)| *seq <= row.seq) {
-            reactions.extend((seq == row.seq && !is_deleted).then_some(one));
-        }
-        Current { row, reactions }
-    };
-    rows.into_iter().map(current).collect()
 }
 
 fn reaction_count(row: &PgRow) -> Result<(Seq, ReactionCount), Unreadable> {

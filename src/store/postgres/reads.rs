@@ -84,18 +84,29 @@ impl Pool {
         limit: usize,
         deadline: Instant,
     ) -> StoreResult<Vec<Row>> {
+        let queries = [Query::PageAfter, Query::PageBefore];
+        self.entries(queries, chat, page, limit, deadline).await
+    }
+
+    /// A page by one of the queries, of which the first is for what is behind a seq.
+    pub(super) async fn entries(
+        &self,
+        [after, before]: [Query; 2],
+        chat: ChatId,
+        page: Page,
+        limit: usize,
+        deadline: Instant,
+    ) -> StoreResult<Vec<Row>> {
+        let (query, seq) = match page {
+            Page::After(seq) => (after, seq),
+            Page::Before(seq) => (before, seq),
+        };
         let (id, limit) = (chat.get(), count(limit));
+        let asked: Params<'_> = &[&id, &seq, &limit];
+        let [rows] = self.read(deadline, [(query, asked)]).await?;
         match page {
-            Page::After(seq) => {
-                let asked: Params<'_> = &[&id, &seq, &limit];
-                let [rows] = self.read(deadline, [(Query::PageAfter, asked)]).await?;
-                messages(chat, rows.iter())
-            }
-            Page::Before(seq) => {
-                let asked: Params<'_> = &[&id, &seq, &limit];
-                let [rows] = self.read(deadline, [(Query::PageBefore, asked)]).await?;
-                messages(chat, rows.iter().rev())
-            }
+            Page::After(_) => messages(chat, rows.iter()),
+            Page::Before(_) => messages(chat, rows.iter().rev()),
         }
     }
 
@@ -154,7 +165,7 @@ impl Pool {
     }
 }
 
-pub(super) fn count(limit: usize) -> i64 {
+fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 

@@ -133,17 +133,26 @@ macro_rules! listed {
     };
 }
 
-/// Entries of a chat, `$1`, that are beyond a seq, `$2`, at most `$3`.
-macro_rules! page {
-    ($which:literal, $order:literal) => {
+/// Entries of a chat, `$1`, by their seq.
+macro_rules! entries {
+    ($which:literal) => {
         concat!(
             "
     SELECT seq, id, sender, text, client_message_id, created_at,
            number, kind, target, edited_text, edited_at, deleted FROM messages
      WHERE chat_id = $1 AND seq ",
             $which,
-            " AND EXISTS (SELECT FROM chats WHERE chats.id = $1)
-     ORDER BY seq ",
+            " AND EXISTS (SELECT FROM chats WHERE chats.id = $1)"
+        )
+    };
+}
+
+/// Those that are beyond a seq, `$2`, at most `$3`.
+macro_rules! page {
+    ($which:literal, $order:literal) => {
+        concat!(
+            entries!($which),
+            "\n     ORDER BY seq ",
             $order,
             " LIMIT $3"
         )
@@ -172,10 +181,7 @@ pub const REACTIONS: &str = "
      WHERE kind = 3 GROUP BY target, text ORDER BY target, min(seq)";
 
 /// `$1` chat, `$2` seqs.
-pub const TARGETS: &str = "
-    SELECT seq, id, sender, text, client_message_id, created_at,
-           number, kind, target, edited_text, edited_at, deleted FROM messages
-     WHERE chat_id = $1 AND seq = ANY($2) AND EXISTS (SELECT FROM chats WHERE chats.id = $1)";
+pub const TARGETS: &str = entries!("= ANY($2)");
 
 /// The same of what has happened to them; of what is no reaction without its text.
 pub const ABOUT: &str = "

@@ -4,12 +4,10 @@ use rusqlite::{Connection, Result, Row as SqlRow};
 
 use super::queries::{entry, messages, user_name};
 use crate::{
-    domain::{
-        Change, ChatId, Current, Reaction, ReactionCount, Row, Seq, Target, Timestamp, UserName,
-    },
+    domain::{ChatId, Current, Reaction, ReactionCount, Row, Seq, Target, Timestamp, UserName},
     store::{
         Page,
-        entries::{REACTION, TAKEN_BACK},
+        entries::{REACTION, TAKEN_BACK, with_reactions},
     },
 };
 
@@ -24,18 +22,8 @@ pub(super) fn current(
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
         return Ok(Vec::new());
     };
-    let mut counted = counted(conn, chat, viewer, (first.seq, last.seq))?
-        .into_iter()
-        .peekable();
-    let current = |row: Row| {
-        let is_deleted = row.change.as_deref() == Some(&Change::Deleted);
-        let mut reactions = Vec::new();
-        while let Some((seq, one)) = counted.next_if(|(seq, _)| *seq <= row.seq) {
-            reactions.extend((seq == row.seq && !is_deleted).then_some(one));
-        }
-        Current { row, reactions }
-    };
-    Ok(rows.into_iter().map(current).collect())
+    let counted = counted(conn, chat, viewer, (first.seq, last.seq))?;
+    Ok(with_reactions(rows, counted))
 }
 
 /// Of a user's reactions to a message with one emoji the last counts: SQLite takes the

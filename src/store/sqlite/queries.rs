@@ -89,15 +89,8 @@ macro_rules! page {
 }
 
 pub(super) fn page(conn: &Connection, chat: ChatId, page: Page, limit: usize) -> Result<Vec<Row>> {
-    let (sql, bound) = match page {
-        Page::After(seq) => (page!("seq > ?2", "ASC"), seq),
-        Page::Before(seq) => (page!("seq < ?2", "DESC"), seq),
-    };
-    let mut rows = rows(conn, sql, chat, bound, limit)?;
-    if matches!(page, Page::Before(_)) {
-        rows.reverse();
-    }
-    Ok(rows)
+    let (after, before) = (page!("seq > ?2", "ASC"), page!("seq < ?2", "DESC"));
+    entries(conn, [after, before], chat, page, limit)
 }
 
 /// The same of messages alone.
@@ -107,15 +100,26 @@ pub(super) fn messages(
     page: Page,
     limit: usize,
 ) -> Result<Vec<Row>> {
-    let (sql, bound) = match page {
-        Page::After(seq) => (page!("seq > ?2 AND kind IS NULL", "ASC"), seq),
-        Page::Before(seq) => (page!("seq < ?2 AND kind IS NULL", "DESC"), seq),
-    };
-    let mut rows = rows(conn, sql, chat, bound, limit)?;
-    if matches!(page, Page::Before(_)) {
-        rows.reverse();
+    let after = page!("seq > ?2 AND kind IS NULL", "ASC");
+    let before = page!("seq < ?2 AND kind IS NULL", "DESC");
+    entries(conn, [after, before], chat, page, limit)
+}
+
+fn entries(
+    conn: &Connection,
+    [after, before]: [&str; 2],
+    chat: ChatId,
+    page: Page,
+    limit: usize,
+) -> Result<Vec<Row>> {
+    match page {
+        Page::After(seq) => rows(conn, after, chat, seq, limit),
+        Page::Before(seq) => {
+            let mut rows = rows(conn, before, chat, seq, limit)?;
+            rows.reverse();
+            Ok(rows)
+        }
     }
-    Ok(rows)
 }
 
 /// The entry with this seq.

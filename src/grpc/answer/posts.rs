@@ -1,4 +1,4 @@
-//! Calls that change messages.
+//! Calls that post messages, or change them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Shared {
-    /// Answers a call that changes a message: a post like others.
-    pub(super) fn answer_change(
+    /// Answers a call that posts a message or changes one, which counts alike.
+    pub(super) fn answer_post(
         &self,
         admitted: Admitted,
         identity: Arc<Identity>,
@@ -23,6 +23,9 @@ impl Shared {
         let (calls, max) = (self.calls.clone(), self.calls.limits().max_bytes());
         let (deadline, span) = (admitted.deadline, admitted.measured.id().span);
         match admitted.measured.method() {
+            Method::SEND => admitted.answer(max, caller, move |request| {
+                calls.send_message(&identity, deadline, span, request)
+            }),
             Method::EDIT_MESSAGE => admitted.answer(max, caller, move |request| {
                 calls.edit_message(&identity, deadline, span, request)
             }),
