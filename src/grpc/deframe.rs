@@ -83,14 +83,11 @@ impl<B: Body<Data = Bytes> + Unpin> Deframer<B> {
         }
     }
 
-    /// The one message of a body that has no more, once the body has ended.
-    pub async fn only(&mut self, sender: &impl Sends) -> Result<Bytes, Broken> {
-        let message = self.next(sender).await?;
-        let missing = || Problem::malformed("the request message is missing");
-        let mut message = message.ok_or_else(missing)?;
+    /// Waits for the end of a body of which `message` is to be all.
+    pub async fn end(&mut self, message: &mut Bytes, sender: &impl Sends) -> Result<(), Broken> {
         while self.rest.is_empty() {
-            if !self.read(Some(&mut message), sender).await? {
-                return Ok(message);
+            if !self.read(Some(message), sender).await? {
+                return Ok(());
             }
         }
         Err(Problem::malformed("more than one request message").into())
@@ -330,14 +327,18 @@ mod tests {
         let alice = Client::new(&begun, Some("alice"));
         let (pieces, mut deframer) = bit_by_bit(100);
         pieces.try_send(b"\0\0\0\0\x01x").unwrap();
-        let mut only = Box::pin(deframer.only(&alice));
-        assert!(only.as_mut().now_or_never().is_none());
+        let mut message = deframer.next(&alice).await.unwrap().unwrap();
+        let mut end = Box::pin(deframer.end(&mut message, &alice));
+        assert!(end.as_mut().now_or_never().is_none());
         assert_eq!(free(&begun), all - 1024);
         drop(pieces);
-        assert_eq!(only.await.unwrap(), "x");
+        end.await.unwrap();
+        assert_eq!(message, "x");
         let (pieces, mut deframer) = bit_by_bit(100);
         pieces.try_send(b"\0\0\0\0\x01x\0").unwrap();
-        assert!(deframer.only(&alice).await.is_err(), "more than one");
+        let mut message = deframer.next(&alice).await.unwrap().unwrap();
+        let end = deframer.end(&mut message, &alice).await;
+        assert!(end.is_err(), "more than one");
     }
 
     #[tokio::test(start_paused = true)]

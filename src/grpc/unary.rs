@@ -102,13 +102,24 @@ async fn read_by<Q: Message + Default>(
         .unwrap_or_else(|_| Err(Problem::too_slow("the request")))
 }
 
-/// What is not whole is not decoded: small bytes may make many values.
+/// What is wrong is said as soon as it is seen. What is right is not kept decoded until
+/// the request has ended: small bytes may make many values.
 async fn read<Q: Message + Default>(messages: &mut Deframer, due: &Due<'_>) -> Result<Q, Problem> {
-    let message = messages.only(due).await;
-    decode(message.map_err(|broken| match broken {
+    let message = messages.next(due).await.map_err(broken)?;
+    let mut message =
+        message.ok_or_else(|| Problem::malformed("the request message is missing"))?;
+    if !messages.is_finished() {
+        decode::<Q>(message.clone())?;
+    }
+    messages.end(&mut message, due).await.map_err(broken)?;
+    decode(message)
+}
+
+fn broken(broken: Broken) -> Problem {
+    match broken {
         Broken::Problem(problem) => problem,
         Broken::Gone => Problem::malformed("the request was cut short"),
-    })?)
+    }
 }
 
 /// Reads a protobuf message.

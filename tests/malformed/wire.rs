@@ -15,8 +15,9 @@ use http::{HeaderMap, Request, StatusCode};
 use tokio::{net::TcpStream, task::JoinSet};
 use tonic::{Code, Status};
 
-/// Any answer comes within this time.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Any answer comes within this time, which is less than the server waits for the rest
+/// of a request.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A `chatd serve` and what it says.
 pub struct Server {
