@@ -69,6 +69,12 @@ struct Tasks {
 /// Tokio's default: a look costs a system call.
 const EVENT_INTERVAL: u32 = 61;
 
+/// Every so many steps the next task is one that another thread has woken. By tokio's
+/// default, 31, whatever a core has to do itself comes before most of these: the answers
+/// that shards on other cores have for somebody would wait until whoever begins
+/// thousands of calls on this one is through.
+const ELSEWHERE_INTERVAL: u32 = 2;
+
 impl Cores {
     /// Starts `count` threads.
     ///
@@ -97,6 +103,7 @@ impl Cores {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .event_interval(event_interval)
+                .global_queue_interval(ELSEWHERE_INTERVAL)
                 .build()?;
             let spawner = Spawner(Arc::new(Tasks {
                 handle: runtime.handle().clone(),

@@ -308,7 +308,14 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
     ];
     let mut probes = probe(server.http_address());
     let mut worst: f64 = 0.0;
-    for (what, attack) in attacks {
+    // HOSTILE_ATTACKS=left,resets: only these.
+    let chosen = std::env::var("HOSTILE_ATTACKS").ok();
+    let is_chosen = |what: &str| {
+        chosen
+            .as_deref()
+            .is_none_or(|all| all.split(',').any(|one| one == what))
+    };
+    for (what, attack) in attacks.into_iter().filter(|(what, _)| is_chosen(what)) {
         let mut least = f64::INFINITY;
         for _ in 0..TRIES {
             watch.quiet().await;
@@ -327,7 +334,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
     assert!(probes.try_join_next().is_none(), "a probe was not answered");
     hostile.shutdown_background();
     let quiet = watch.times.remove("quiet").unwrap();
-    assert!(quiet.len() > 1_000);
+    assert!(quiet.len() > 400);
     eprintln!(
         "{}quiet {:?}, worst {worst:.1} x quiet",
         watch.report,

@@ -21,6 +21,15 @@ use super::limit::Limit;
 /// as the last read has brought, 900 at most. That is under half a millisecond.
 const MOST_A_TURN: u16 = 512;
 
+/// What HEADERS count as: most begin a call, whose first steps all come before others'
+/// next one. So a turn begins 32 calls, and what the last read has brought.
+const CALL: u16 = 16;
+
+/// Behind a read that brought so many calls the next one is of so many bytes: what
+/// begins a dozen or two.
+const MANY_CALLS: u16 = 32;
+const SIP: usize = 2 * 1024;
+
 /// Of the frames of a turn, so many that bring nothing make it an idle one: a reader
 /// of thousands of streams may send a few hundred WINDOW_UPDATEs at once.
 const IDLE_A_TURN: u16 = MOST_A_TURN / 10 * 9;
@@ -46,6 +55,7 @@ const PINGS_A_SECOND: f32 = 10.0;
 const PING_PIECE: f32 = 32.0;
 
 const HEAD: usize = 9;
+const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -99,6 +109,8 @@ pub struct Frames {
     in_turn: u16,
     /// Of these, such as bring nothing.
     idle: u16,
+    /// HEADERS in the last read.
+    calls: u16,
     /// Idle turns, one behind the other.
     idle_turns: u8,
     /// The poll of the connection in which the last turn ended.
@@ -116,6 +128,7 @@ impl Frames {
             heard: 0,
             payload: 0,
             in_turn: 0,
+            calls: 0,
             idle: 0,
             idle_turns: 0,
             over: None,
@@ -135,6 +148,7 @@ impl Frames {
         clock: impl Fn() -> Instant,
     ) -> Result<(), (usize, Flood)> {
         let mut at = 0;
+        self.calls = 0;
         loop {
             let skipped = (bytes.len() - at).min(self.payload as usize);
             self.payload -= skipped as u32;
@@ -154,7 +168,9 @@ impl Frames {
             self.heard = 0;
             let [a, b, c, kind, flags, ..] = self.head;
             self.payload = u32::from_be_bytes([0, a, b, c]);
-            self.in_turn = self.in_turn.saturating_add(1);
+            let is_call = u16::from(kind == HEADERS);
+            self.calls = self.calls.saturating_add(is_call);
+            self.in_turn = self.in_turn.saturating_add(1 + is_call * (CALL - 1));
             self.idle = self.idle.saturating_add(u16::from(is_idle(kind, flags)));
             if let Some(flood) = counted(kind, flags) {
                 self.refill(clock());
@@ -180,6 +196,14 @@ impl Frames {
         self.since = now;
         self.walks = WALKS.min(self.walks + seconds * WALKS_A_SECOND);
         self.pings = PINGS.min(self.pings + seconds * PINGS_A_SECOND);
+    }
+
+    /// How many bytes the next read is to bring at most.
+    pub fn most_bytes(&self) -> usize {
+        match self.calls {
+            MANY_CALLS.. => SIP,
+            _ => usize::MAX,
+        }
     }
 
     /// So many bytes have been sent to the client.
@@ -316,16 +340,33 @@ mod tests {
     #[test]
     fn a_turn_has_so_many_frames_and_a_poll_one_turn() {
         let mut frames = frames();
-        read(&mut frames, &frame(1, 0, 5).repeat(511)).unwrap();
+        read(&mut frames, &frame(0, 0, 5).repeat(511)).unwrap();
         assert_eq!(frames.end_turn(1), None);
-        read(&mut frames, &frame(1, 0, 5)).unwrap();
+        read(&mut frames, &frame(0, 0, 5)).unwrap();
         assert_eq!(frames.end_turn(1), Some(Turn::Over));
         assert_eq!(frames.end_turn(1), Some(Turn::Over));
         assert_eq!(frames.end_turn(2), None);
-        read(&mut frames, &frame(1, 0, 5).repeat(511)).unwrap();
+        read(&mut frames, &frame(0, 0, 5).repeat(511)).unwrap();
         frames.rest();
-        read(&mut frames, &frame(1, 0, 5)).unwrap();
+        read(&mut frames, &frame(0, 0, 5)).unwrap();
         assert_eq!(frames.end_turn(2), None);
+    }
+
+    #[test]
+    fn p6_a_turn_begins_few_calls_and_the_next_read_is_small() {
+        let mut frames = frames();
+        let calls = |count| frame(HEADERS, 4, 20).repeat(count);
+        read(&mut frames, &calls(31)).unwrap();
+        assert_eq!(
+            (frames.end_turn(1), frames.most_bytes()),
+            (None, usize::MAX)
+        );
+        read(&mut frames, &calls(1)).unwrap();
+        assert_eq!(frames.end_turn(1), Some(Turn::Over));
+        read(&mut frames, &calls(32)).unwrap();
+        assert_eq!(frames.most_bytes(), SIP);
+        read(&mut frames, &frame(0, 0, 10)).unwrap();
+        assert_eq!(frames.most_bytes(), usize::MAX);
     }
 
     #[test]
@@ -340,7 +381,7 @@ mod tests {
             let mut turn = |poll, idle: usize, busy: usize| {
                 let bytes = [
                     frame(kind, flags, 4).repeat(idle),
-                    frame(1, 4, 9).repeat(busy),
+                    frame(0, 0, 9).repeat(busy),
                 ];
                 read(&mut frames, &bytes.concat()).unwrap();
                 frames.end_turn(poll)

@@ -112,17 +112,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
             self.given += now.len() as u8;
             return Poll::Ready(Ok(()));
         }
-        if let Some(watch) = &mut self.watch {
-            ready!(watch.poll_begin(cx))?;
-        }
+        let this = &mut *self;
+        let Some(watch) = &mut this.watch else {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        };
+        ready!(watch.poll_begin(cx))?;
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(watch) = &mut self.watch {
-            if read.is_pending() {
-                watch.frames.rest();
-            }
-            watch.look(buf, before)?;
+        let most = watch.frames.most_bytes();
+        let read = if buf.remaining() <= most {
+            Pin::new(&mut this.stream).poll_read(cx, buf)
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+            let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
+            let len = part.filled().len();
+            buf.advance(len);
+            read
+        };
+        if read.is_pending() {
+            watch.frames.rest();
         }
+        watch.look(buf, before)?;
         read
     }
 }
