@@ -1,7 +1,10 @@
 //! What one server promises holds on every node for every chat: slow readers, bad input, a
 //! database that is away, and clients that know nothing of all this.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use chat_service::proto::{
     ChatInfo, ConnectChatRequest, CreateRequest, DeleteRequest, GetRequest, ListMessagesRequest,
@@ -71,8 +74,8 @@ async fn p8_the_database_is_away_and_nobody_is_replaced_for_it() {
         let nodes = status["nodes"].as_array().unwrap().clone();
         let owned = nodes
             .iter()
-            .map(|one| (one["id"].clone(), one["partitions"].clone()));
-        owned.collect::<Vec<_>>()
+            .map(|one| (one["id"].to_string(), one["partitions"].to_string()));
+        owned.collect::<BTreeMap<_, _>>()
     };
     let before = owners().await;
     nodes.pg.stop_immediate();
