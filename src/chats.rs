@@ -154,7 +154,10 @@ impl Chats {
         span: Option<SpanRef>,
     ) -> impl Future<Output = PostResult> + use<> {
         match self.elsewhere(chat) {
-            Some(cluster) => Either::Left(cluster.post(chat, from, draft, deadline, span)),
+            // Boxed, so that who has no cluster has no future of its size.
+            Some(cluster) => {
+                Either::Left(Box::pin(cluster.post(chat, from, draft, deadline, span)))
+            }
             None => Either::Right(self.shards.of(chat).post(chat, from, draft, deadline, span)),
         }
     }
@@ -173,7 +176,8 @@ impl Chats {
     ) -> impl Future<Output = ()> {
         match self.elsewhere(chat) {
             Some(cluster) => {
-                Either::Left(cluster.post_on_stream(chat, slot, draft, timeout, span, now))
+                let post = cluster.post_on_stream(chat, slot, draft, timeout, span, now);
+                Either::Left(Box::pin(post))
             }
             None => {
                 let shard = self.shards.of(chat);

@@ -21,11 +21,16 @@ use super::limit::Limit;
 /// as the last read has brought, 900 at most. That is under half a millisecond.
 const MOST_A_TURN: u16 = 512;
 
-/// What HEADERS count as: most begin a call, whose first steps all come before others'
-/// next one. So a turn begins 32 calls, and what the last read has brought.
+/// A connection with so many streams of a user begins few calls at a time: thousands in a
+/// row would be felt, since the first steps of all that a turn begins come before the
+/// others' next one.
+pub const MANY_STREAMS: usize = 256;
+
+/// What HEADERS count as then. Most begin a call: a turn begins 32, and what the last read
+/// has brought.
 const CALL: u16 = 16;
 
-/// Behind a read that brought so many calls the next one is of so many bytes: what
+/// Behind a read that brought so many calls the next one is then of so many bytes: what
 /// begins a dozen or two.
 const MANY_CALLS: u16 = 32;
 const SIP: usize = 2 * 1024;
@@ -109,7 +114,9 @@ pub struct Frames {
     in_turn: u16,
     /// Of these, such as bring nothing.
     idle: u16,
-    /// HEADERS in the last read.
+    /// The connection has many streams.
+    is_crowded: bool,
+    /// HEADERS in the last read, while it had.
     calls: u16,
     /// Idle turns, one behind the other.
     idle_turns: u8,
@@ -128,6 +135,7 @@ impl Frames {
             heard: 0,
             payload: 0,
             in_turn: 0,
+            is_crowded: false,
             calls: 0,
             idle: 0,
             idle_turns: 0,
@@ -168,9 +176,10 @@ impl Frames {
             self.heard = 0;
             let [a, b, c, kind, flags, ..] = self.head;
             self.payload = u32::from_be_bytes([0, a, b, c]);
-            let is_call = u16::from(kind == HEADERS);
-            self.calls = self.calls.saturating_add(is_call);
-            self.in_turn = self.in_turn.saturating_add(1 + is_call * (CALL - 1));
+            let is_call = self.is_crowded && kind == HEADERS;
+            self.calls = self.calls.saturating_add(is_call.into());
+            let cost = if is_call { CALL } else { 1 };
+            self.in_turn = self.in_turn.saturating_add(cost);
             self.idle = self.idle.saturating_add(u16::from(is_idle(kind, flags)));
             if let Some(flood) = counted(kind, flags) {
                 self.refill(clock());
@@ -196,6 +205,11 @@ impl Frames {
         self.since = now;
         self.walks = WALKS.min(self.walks + seconds * WALKS_A_SECOND);
         self.pings = PINGS.min(self.pings + seconds * PINGS_A_SECOND);
+    }
+
+    /// Whether the connection has [`MANY_STREAMS`].
+    pub fn set_crowded(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
     }
 
     /// How many bytes the next read is to bring at most.
@@ -353,9 +367,16 @@ mod tests {
     }
 
     #[test]
-    fn p6_a_turn_begins_few_calls_and_the_next_read_is_small() {
+    fn p6_with_many_streams_a_turn_begins_few_calls_and_the_next_read_is_small() {
         let mut frames = frames();
         let calls = |count| frame(HEADERS, 4, 20).repeat(count);
+        read(&mut frames, &calls(511)).unwrap();
+        assert_eq!(
+            (frames.end_turn(0), frames.most_bytes()),
+            (None, usize::MAX)
+        );
+        frames.rest();
+        frames.set_crowded(true);
         read(&mut frames, &calls(31)).unwrap();
         assert_eq!(
             (frames.end_turn(1), frames.most_bytes()),

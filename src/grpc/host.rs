@@ -61,6 +61,21 @@ fn parse(host: &HeaderValue) -> Option<Authority> {
 }
 
 fn is_good(authority: &Authority) -> bool {
+    is_plain(authority.as_str().as_bytes()) || is_good_at_length(authority)
+}
+
+/// A name or an address of IPv4, perhaps with a port: what nearly all calls name.
+fn is_plain(authority: &[u8]) -> bool {
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    match authority.iter().position(|byte| !is_of_name(byte)) {
+        None => !authority.is_empty(),
+        Some(end) => {
+            end > 0 && authority[end] == b':' && authority[end + 1..].iter().all(u8::is_ascii_digit)
+        }
+    }
+}
+
+fn is_good_at_length(authority: &Authority) -> bool {
     let is_number = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit());
     let is_port = |port: &str| port.is_empty() || port.strip_prefix(':').is_some_and(is_number);
     !authority.host().is_empty() && port(authority).is_some_and(is_port)
@@ -81,6 +96,23 @@ mod tests {
             request = request.header(HOST, *host);
         }
         is_named(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn what_is_plainly_a_host_is_one_at_length() {
+        let alphabet = *b"aZ0.-:@[]%_";
+        let mut texts = vec![Vec::new()];
+        let mut plain = 0;
+        for _ in 0..4 {
+            let longer = |text: Vec<u8>| alphabet.map(|byte| [&text[..], &[byte]].concat());
+            texts = texts.into_iter().flat_map(longer).collect();
+            for text in texts.iter().filter(|text| is_plain(text)) {
+                let authority = Authority::try_from(&text[..]).unwrap();
+                assert!(is_good_at_length(&authority), "{}", text.escape_ascii());
+                plain += 1;
+            }
+        }
+        assert!(plain > 500 && !is_plain(b""));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    frames::{Flood, Frames, Turn},
+    frames::{Flood, Frames, MANY_STREAMS, Turn},
     peer::Peer,
 };
 
@@ -146,6 +146,7 @@ impl Watch {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
+        self.frames.set_crowded(self.peer.streams() >= MANY_STREAMS);
         match self.frames.end_turn(self.peer.polls()) {
             None => Poll::Ready(Ok(())),
             Some(Turn::Over) => {

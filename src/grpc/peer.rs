@@ -29,6 +29,8 @@ pub struct Peer {
     polls: AtomicU32,
     /// Calls that need no token.
     open_calls: AtomicUsize,
+    /// Streams of users.
+    streams: AtomicUsize,
     /// Calls that wait for their requests.
     pub waiting: AtomicUsize,
     /// Requests that have begun and wait for room for the rest.
@@ -56,6 +58,7 @@ impl StreamPlace {
         if let Some(stranger) = &peer.stranger {
             stranger.begin();
         }
+        peer.streams.fetch_add(1, Ordering::Relaxed);
         let place = Self {
             peer: peer.clone(),
             user: user.clone(),
@@ -67,6 +70,7 @@ impl StreamPlace {
 impl Drop for StreamPlace {
     fn drop(&mut self) {
         self.peer.gate.leave_stream(&self.user);
+        self.peer.streams.fetch_sub(1, Ordering::Relaxed);
         if let Some(stranger) = &self.peer.stranger {
             stranger.end();
         }
@@ -89,6 +93,7 @@ impl Peer {
             spawner,
             polls: AtomicU32::new(0),
             open_calls: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             short_of_room: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
@@ -128,6 +133,11 @@ impl Peer {
     /// Which poll of the connection this is.
     pub fn polls(&self) -> u32 {
         self.polls.load(Ordering::Relaxed)
+    }
+
+    /// Streams of users on the connection now.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Counts one more call that needs no token; how many there were before.
