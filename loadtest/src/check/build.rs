@@ -35,6 +35,14 @@ pub fn testing() -> Result<PathBuf> {
 fn build(usual: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
+    // What cargo says of this package to its tests. Some build scripts look at it, and all
+    // that stands on them would be built again, and once more behind this.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
     if cfg!(debug_assertions) {
         // As the tests are built, or all that both stand on would be built again.
         command.args(["test", "--workspace", "--no-run", "--test", "testing"]);
