@@ -334,7 +334,7 @@ async fn p6_p10_a_hostile_client_is_hardly_felt() {
     assert!(probes.try_join_next().is_none(), "a probe was not answered");
     hostile.shutdown_background();
     let quiet = watch.times.remove("quiet").unwrap();
-    assert!(quiet.len() > 400);
+    assert!(chosen.is_some() || quiet.len() > 1_000);
     eprintln!(
         "{}quiet {:?}, worst {worst:.1} x quiet",
         watch.report,
