@@ -114,9 +114,7 @@ pub struct Frames {
     in_turn: u16,
     /// Of these, such as bring nothing.
     idle: u16,
-    /// The connection has many streams.
-    is_crowded: bool,
-    /// HEADERS in the last read, while it had.
+    /// HEADERS in the last read, if the connection had many streams.
     calls: u16,
     /// Idle turns, one behind the other.
     idle_turns: u8,
@@ -135,7 +133,6 @@ impl Frames {
             heard: 0,
             payload: 0,
             in_turn: 0,
-            is_crowded: false,
             calls: 0,
             idle: 0,
             idle_turns: 0,
@@ -146,13 +143,15 @@ impl Frames {
         }
     }
 
-    /// Looks at what has been read; `clock` is asked when something counts.
+    /// Looks at what has been read on a connection that has [`MANY_STREAMS`] or not;
+    /// `clock` is asked when something counts.
     ///
     /// # Errors
     /// If that is too much of something: with how many of the bytes come before.
     pub fn read(
         &mut self,
         bytes: &[u8],
+        is_crowded: bool,
         clock: impl Fn() -> Instant,
     ) -> Result<(), (usize, Flood)> {
         let mut at = 0;
@@ -176,7 +175,7 @@ impl Frames {
             self.heard = 0;
             let [a, b, c, kind, flags, ..] = self.head;
             self.payload = u32::from_be_bytes([0, a, b, c]);
-            let is_call = self.is_crowded && kind == HEADERS;
+            let is_call = is_crowded && kind == HEADERS;
             self.calls = self.calls.saturating_add(is_call.into());
             let cost = if is_call { CALL } else { 1 };
             self.in_turn = self.in_turn.saturating_add(cost);
@@ -205,11 +204,6 @@ impl Frames {
         self.since = now;
         self.walks = WALKS.min(self.walks + seconds * WALKS_A_SECOND);
         self.pings = PINGS.min(self.pings + seconds * PINGS_A_SECOND);
-    }
-
-    /// Whether the connection has [`MANY_STREAMS`].
-    pub fn set_crowded(&mut self, is_crowded: bool) {
-        self.is_crowded = is_crowded;
     }
 
     /// How many bytes the next read is to bring at most.
@@ -304,7 +298,12 @@ mod tests {
     /// As of the last refill: no time passes by itself.
     fn read(frames: &mut Frames, bytes: &[u8]) -> Result<(), (usize, Flood)> {
         let now = frames.since;
-        frames.read(bytes, || now)
+        frames.read(bytes, false, || now)
+    }
+
+    fn read_crowded(frames: &mut Frames, bytes: &[u8]) -> Result<(), (usize, Flood)> {
+        let now = frames.since;
+        frames.read(bytes, true, || now)
     }
 
     #[test]
@@ -354,15 +353,15 @@ mod tests {
     #[test]
     fn a_turn_has_so_many_frames_and_a_poll_one_turn() {
         let mut frames = frames();
-        read(&mut frames, &frame(0, 0, 5).repeat(511)).unwrap();
+        read(&mut frames, &frame(1, 0, 5).repeat(511)).unwrap();
         assert_eq!(frames.end_turn(1), None);
-        read(&mut frames, &frame(0, 0, 5)).unwrap();
+        read(&mut frames, &frame(1, 0, 5)).unwrap();
         assert_eq!(frames.end_turn(1), Some(Turn::Over));
         assert_eq!(frames.end_turn(1), Some(Turn::Over));
         assert_eq!(frames.end_turn(2), None);
-        read(&mut frames, &frame(0, 0, 5).repeat(511)).unwrap();
+        read(&mut frames, &frame(1, 0, 5).repeat(511)).unwrap();
         frames.rest();
-        read(&mut frames, &frame(0, 0, 5)).unwrap();
+        read(&mut frames, &frame(1, 0, 5)).unwrap();
         assert_eq!(frames.end_turn(2), None);
     }
 
@@ -376,17 +375,16 @@ mod tests {
             (None, usize::MAX)
         );
         frames.rest();
-        frames.set_crowded(true);
-        read(&mut frames, &calls(31)).unwrap();
+        read_crowded(&mut frames, &calls(31)).unwrap();
         assert_eq!(
             (frames.end_turn(1), frames.most_bytes()),
             (None, usize::MAX)
         );
-        read(&mut frames, &calls(1)).unwrap();
+        read_crowded(&mut frames, &calls(1)).unwrap();
         assert_eq!(frames.end_turn(1), Some(Turn::Over));
-        read(&mut frames, &calls(32)).unwrap();
+        read_crowded(&mut frames, &calls(32)).unwrap();
         assert_eq!(frames.most_bytes(), SIP);
-        read(&mut frames, &frame(0, 0, 10)).unwrap();
+        read_crowded(&mut frames, &frame(0, 0, 10)).unwrap();
         assert_eq!(frames.most_bytes(), usize::MAX);
     }
 
@@ -402,7 +400,7 @@ mod tests {
             let mut turn = |poll, idle: usize, busy: usize| {
                 let bytes = [
                     frame(kind, flags, 4).repeat(idle),
-                    frame(0, 0, 9).repeat(busy),
+                    frame(1, 4, 9).repeat(busy),
                 ];
                 read(&mut frames, &bytes.concat()).unwrap();
                 frames.end_turn(poll)

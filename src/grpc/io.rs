@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     frames::{Flood, Frames, MANY_STREAMS, Turn},
     peer::Peer,
+    sip::poll_sip,
 };
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4).
@@ -119,15 +120,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         ready!(watch.poll_begin(cx))?;
         let before = buf.filled().len();
         let most = watch.frames.most_bytes();
-        let read = if buf.remaining() <= most {
-            Pin::new(&mut this.stream).poll_read(cx, buf)
-        } else {
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-            let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
-            let len = part.filled().len();
-            buf.advance(len);
-            read
-        };
+        let read = poll_sip(&mut this.stream, cx, buf, most);
         if read.is_pending() {
             watch.frames.rest();
         }
@@ -146,7 +139,6 @@ impl Watch {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
-        self.frames.set_crowded(self.peer.streams() >= MANY_STREAMS);
         match self.frames.end_turn(self.peer.polls()) {
             None => Poll::Ready(Ok(())),
             Some(Turn::Over) => {
@@ -167,7 +159,9 @@ impl Watch {
 
     /// Takes back what comes from a frame on that is one too many.
     fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
-        let looked = self.frames.read(&buf.filled()[before..], Instant::now);
+        let is_crowded = self.peer.streams() >= MANY_STREAMS;
+        let read = &buf.filled()[before..];
+        let looked = self.frames.read(read, is_crowded, Instant::now);
         let Err((good, flood)) = looked else {
             return Ok(());
         };

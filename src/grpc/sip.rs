@@ -34,6 +34,23 @@ impl Sipped {
     }
 }
 
+/// Reads so many bytes at most.
+pub fn poll_sip(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<()>> {
+    if buf.remaining() <= most {
+        return Pin::new(stream).poll_read(cx, buf);
+    }
+    let mut sip = ReadBuf::new(buf.initialize_unfilled_to(most));
+    let done = Pin::new(stream).poll_read(cx, &mut sip);
+    let read = sip.filled().len();
+    buf.advance(read);
+    done
+}
+
 impl AsyncRead for Sipped {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -47,10 +64,9 @@ impl AsyncRead for Sipped {
         // Who has nothing to say does not wait for a turn.
         ready!(this.stream.poll_read_ready(cx))?;
         let most = ready!(newcomer.poll_turn(cx));
-        let mut sip = ReadBuf::new(buf.initialize_unfilled_to(most.min(buf.remaining())));
-        let done = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut sip));
-        let read = sip.filled().len();
-        buf.advance(read);
+        let before = buf.filled().len();
+        let done = ready!(poll_sip(&mut this.stream, cx, buf, most));
+        let read = buf.filled().len() - before;
         if !newcomer.has_read(read) {
             this.newcomer = None;
         }
