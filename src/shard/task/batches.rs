@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Reply, Shard, adjust};
 use crate::{
-    domain::{ChatId, Row},
+    domain::{ChatId, Refusal, Row},
     fault::{self, Fault},
     feed::{Feed, History, Item},
     shard::{
@@ -187,8 +187,16 @@ impl Shard {
                 }
                 active.chat.landed(landed, &mut effects);
             }
+            // What came back would go to the lane again, and the chat would be gone
+            // when it lands.
+            let is_over = held && active.is_ending();
+            if is_over {
+                active
+                    .chat
+                    .refuse_queued(Refusal::Unavailable, &mut effects);
+            }
             adjust(&mut self.state.load, before, active.chat.load());
-            if held {
+            if held && !is_over {
                 active.deferred = true;
                 if !std::mem::replace(&mut active.listed, true) {
                     self.state.listed.push(id);

@@ -213,6 +213,32 @@ async fn a_deletion_waits_for_what_is_with_the_writer() {
     world.end().await;
 }
 
+/// A lock was in the way of the chat's messages, so they are to be written again; but
+/// meanwhile the chat is being deleted.
+#[tokio::test(start_paused = true)]
+async fn what_a_lock_held_back_is_not_written_to_a_chat_that_is_being_deleted() {
+    let world = World::new().await;
+    world.script(|script| {
+        script.appends = vec![None];
+        script.held = Some(Fault::Locked(Some(chat_id(CHAT))));
+        script.deletes = vec![None];
+    });
+    let held_back = world.post("held back", 100 * SECOND);
+    turn().await;
+    let (shard, alice) = (world.shard.clone(), world.alice());
+    let deletion = tokio::runtime::Handle::current()
+        .spawn(async move { shard.delete(chat_id(CHAT), alice, None).await });
+    turn().await;
+    world.let_go();
+    assert_eq!(held_back.await.unwrap(), Err(Refusal::Unavailable));
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(world.script.lock().unwrap().sizes, [1], "one try");
+    assert!(!deletion.is_finished());
+    world.let_go();
+    assert_eq!(deletion.await.unwrap(), Ok(()));
+    world.end().await;
+}
+
 /// The chat turns out to be gone while messages of it are with the writer: they
 /// are answered, and nothing of them is left in the shard's account.
 #[tokio::test(start_paused = true)]

@@ -16,13 +16,14 @@ use crate::{
 };
 
 /// What the store does at the next calls of each kind; `None` holds a call
-/// until [`World::let_go`].
+/// until [`World::let_go`], and then does as `held` says.
 #[derive(Default)]
 pub struct Script {
     pub appends: Vec<Option<Fault>>,
     pub loads: Vec<Option<Fault>>,
     pub deletes: Vec<Option<Fault>>,
     pub members: Vec<Option<Fault>>,
+    pub held: Option<Fault>,
     /// Rows of each append.
     pub sizes: Vec<usize>,
 }
@@ -110,13 +111,14 @@ impl World {
             } else {
                 faults.remove(0)
             };
-            let hold = hold.clone();
+            let (hold, scripted) = (hold.clone(), scripted.clone());
             Box::pin(async move {
                 match fault {
                     Some(fault) => fault,
                     None => {
                         hold.notified().await;
-                        Fault::None
+                        let held = scripted.lock().unwrap().held.take();
+                        held.unwrap_or(Fault::None)
                     }
                 }
             })
