@@ -17,6 +17,7 @@ mod dev;
 mod jwt;
 mod keys;
 mod logins;
+mod one_answer;
 mod secret;
 mod service;
 mod shares;

@@ -22,7 +22,7 @@ use crate::guarded::{
     Client, client, connect, create,
     keys::Key,
     outcome,
-    peer::{Answer, Peer},
+    peer::{Answer, Around, Peer},
     reason, send, start, stop, with_token,
 };
 use crate::{
@@ -91,6 +91,48 @@ async fn p7_a_refusal_is_no_failure_and_a_failure_is_no_refusal() {
             assert_eq!(retry.is_some(), code == Code::Unavailable, "{answer:?}");
             assert!(!status.message().contains("access"), "{status:?}");
         }
+        stop(app).await;
+    }
+}
+
+/// What is between the two may add to an answer: nobody is let in by one that also says no.
+#[tokio::test]
+async fn p7_a_yes_is_one_only_if_nothing_in_it_says_otherwise() {
+    const GRPC: &str = "application/grpc";
+    const PAGE: &str = "text/html";
+    let yes = (Code::Ok, "");
+    let denied = (Code::PermissionDenied, "NOT_ALLOWED");
+    let failed = (Code::Unavailable, "AUTH_UNAVAILABLE");
+    type Statuses = &'static [&'static str];
+    let table: [(u16, &str, Statuses, Statuses, _); 15] = [
+        (200, GRPC, &[], &["0"], yes),
+        (200, "application/grpc+proto", &[], &["0"], yes),
+        (200, GRPC, &["0"], &[], yes),
+        (200, GRPC, &["0"], &["0"], yes),
+        (200, GRPC, &["0"], &["7"], failed),
+        (200, GRPC, &["0", "7"], &[], failed),
+        (200, GRPC, &[], &["0", "7"], failed),
+        (200, GRPC, &["7"], &["0"], denied),
+        (200, GRPC, &[], &[], failed),
+        (403, GRPC, &["0"], &[], failed),
+        (403, GRPC, &[], &["0"], failed),
+        (500, GRPC, &["0"], &["0"], failed),
+        (200, PAGE, &["0"], &[], failed),
+        (200, PAGE, &[], &["0"], failed),
+        (200, "application/grpc-web", &[], &["0"], failed),
+    ];
+    for (http, content_type, headers, trailers, expected) in table {
+        let around = Around {
+            http,
+            content_type,
+            headers,
+            trailers,
+        };
+        let peer = Peer::start(Answer::Says(around)).await;
+        let app = server(&peer, &[]).await;
+        let result = create(&client(&app), &token("bob"), &[]).await;
+        let (code, reason) = outcome(&result);
+        assert_eq!((code, reason.as_str()), expected, "{around:?}");
         stop(app).await;
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     breaker::{Breaker, Outcome, Permit, Probe},
     claims::unverified,
     compact,
+    one_answer::OneAnswer,
     shares::Shares,
 };
 use crate::{
@@ -57,7 +58,7 @@ pub struct AccessClient {
 
 #[derive(Debug)]
 struct Checks {
-    client: AccessV1Client<Channel>,
+    client: AccessV1Client<OneAnswer>,
     timeout: Duration,
     shares: Arc<Shares>,
     breaker: Arc<Breaker>,
@@ -102,7 +103,7 @@ impl AccessClient {
         let timeout = settings.timeout;
         let endpoint = endpoint(settings, spawner.clone())?;
         let checks = Checks {
-            client: AccessV1Client::new(endpoint.connect_lazy()),
+            client: AccessV1Client::new(OneAnswer(endpoint.connect_lazy())),
             timeout,
             shares: Shares::new(MOST_CHECKS),
             breaker: Breaker::new(),

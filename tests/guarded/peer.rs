@@ -12,10 +12,13 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use chat_service::proto::access::{
     CheckRequest,
     access_v1_server::{AccessV1, AccessV1Server},
 };
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{Response as HttpResponse, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -39,10 +42,42 @@ pub enum Answer {
     Page(u16),
     /// It ends before it says how the call went.
     CutOff,
+    /// The message of a yes, and this around it.
+    Says(Around),
     /// The call's stream is reset, and the connection goes on.
     Reset,
     /// Every other call fails, beginning with the first.
     Flap,
+}
+
+/// What an answer says beside its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Around {
+    pub http: u16,
+    pub content_type: &'static str,
+    /// Of `grpc-status`, in the headers …
+    pub headers: &'static [&'static str],
+    /// … and in the trailers.
+    pub trailers: &'static [&'static str],
+}
+
+impl Around {
+    fn response(self) -> HttpResponse<tonic::body::Body> {
+        let statuses = |of: &[&'static str]| -> HeaderMap {
+            let name = HeaderName::from_static("grpc-status");
+            let value = |one| HeaderValue::from_static(one);
+            of.iter().map(|one| (name.clone(), value(one))).collect()
+        };
+        let message = Bytes::from_static(&[0; 5]);
+        let trailers = statuses(self.trailers);
+        let body = Full::from(message).with_trailers(std::future::ready(Some(Ok(trailers))));
+        let mut response = HttpResponse::new(tonic::body::Body::new(body));
+        *response.status_mut() = self.http.try_into().unwrap();
+        *response.headers_mut() = statuses(self.headers);
+        let kind = HeaderValue::from_static(self.content_type);
+        response.headers_mut().insert("content-type", kind);
+        response
+    }
 }
 
 #[derive(Clone)]
@@ -142,7 +177,7 @@ impl Peer {
                         if let Answer::Page(status) = peer.answer() {
                             peer.0.checks.fetch_add(1, Ordering::SeqCst);
                             let page = "<html><body>The peer is away.</body></html>";
-                            let page = http_body_util::Full::from(page);
+                            let page = Full::<Bytes>::from(page);
                             let mut response = HttpResponse::new(tonic::body::Body::new(page));
                             *response.status_mut() = status.try_into().unwrap();
                             return Ok(response);
@@ -153,6 +188,10 @@ impl Peer {
                             let grpc = "application/grpc".parse().unwrap();
                             response.headers_mut().insert("content-type", grpc);
                             return Ok(response);
+                        }
+                        if let Answer::Says(around) = peer.answer() {
+                            peer.0.checks.fetch_add(1, Ordering::SeqCst);
+                            return Ok(around.response());
                         }
                         if peer.answer() == Answer::Reset {
                             peer.0.checks.fetch_add(1, Ordering::SeqCst);
@@ -197,7 +236,12 @@ impl AccessV1 for Peer {
             .entry([token, method])
             .or_default() += 1;
         match self.answer() {
-            Answer::Yes | Answer::Http(_) | Answer::Page(_) | Answer::CutOff | Answer::Reset => {}
+            Answer::Yes
+            | Answer::Http(_)
+            | Answer::Page(_)
+            | Answer::CutOff
+            | Answer::Says(_)
+            | Answer::Reset => {}
             Answer::Slow(time) => tokio::time::sleep(time).await,
             Answer::Hang => std::future::pending().await,
             Answer::HangAbout(name) if about.starts_with(name) => std::future::pending().await,
