@@ -92,7 +92,10 @@ pub fn create(config: CreateConfig) -> Result<(), ClientError> {
         let info = proto::ChatInfo {
             usernames: config.with,
         };
-        let request = peer.request(proto::CreateRequest { info: Some(info) });
+        let request = peer.request(proto::CreateRequest {
+            info: Some(info),
+            ..Default::default()
+        });
         let reply = peer
             .client
             .create(request)

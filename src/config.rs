@@ -110,6 +110,10 @@ pub struct ServeConfig {
     pub chat_idle: Duration,
     /// In Unicode scalar values.
     pub max_text: usize,
+    /// Bytes, per message.
+    pub max_data: usize,
+    /// Users, per message.
+    pub max_mentions: usize,
     /// Per chat.
     pub max_members: usize,
     /// Zero: nobody may edit a message.

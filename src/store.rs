@@ -19,7 +19,7 @@ use std::{fmt, sync::Arc, time::Instant};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::domain::{ChatId, Current, Row, Seq, Target, Timestamp, UserName};
+use crate::domain::{ChatId, ClientChatId, Current, Row, Seq, Target, Timestamp, UserName};
 
 pub use retry::retry_delays;
 
@@ -68,6 +68,8 @@ pub struct NewChat {
     pub created_at: Timestamp,
     /// In the order of joining, each once, `created_by` among them.
     pub members: Vec<UserName>,
+    /// Its creator has one chat of this id.
+    pub client_chat_id: Option<ClientChatId>,
 }
 
 /// A chat as the store knows it.
@@ -155,6 +157,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// How many chats the user has made that are there, counted up to `most`.
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize>;
+
+    /// The chat that the user has made with this id.
+    async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>>;
 
     /// Deletes the chat with its members and messages. False if there was none.
     /// The messages may be removed later, but from now on nothing finds them.

@@ -18,7 +18,8 @@ use fastrand::Rng;
 
 use crate::{
     domain::{
-        ChatId, ClientMessageId, Clock, Current, MessageId, Row, Seq, Target, Timestamp, UserName,
+        ChatId, ClientChatId, ClientMessageId, Clock, Current, MessageId, Row, Seq, Target,
+        Timestamp, UserName,
     },
     store::{
         Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk,
@@ -206,6 +207,15 @@ impl Store for ScriptStore {
 
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         self.memory.made_by(user, most, deadline).await
+    }
+
+    async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        self.memory.made_as(user, id, deadline).await
     }
 
     async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {

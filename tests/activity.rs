@@ -99,6 +99,7 @@ async fn a_list_is_in_order_at_any_time() {
     let mut chats = Vec::new();
     for _ in 0..CHATS {
         let chat = NewChat {
+            client_chat_id: None,
             created_by: user("me"),
             created_at: now(),
             members: vec![user("me")],
@@ -216,6 +217,7 @@ async fn a_clock_that_was_ahead_keeps_no_chat_on_top() {
         let mut chats = Vec::new();
         for at in 1..=count {
             let chat = NewChat {
+                client_chat_id: None,
                 created_by: name.clone(),
                 created_at: Timestamp(at),
                 members: vec![name.clone()],

@@ -138,6 +138,7 @@ async fn p4_streams_come_compressed_to_who_reads_that() {
         info: Some(proto::ChatInfo {
             usernames: vec!["bob".into()],
         }),
+        ..Default::default()
     };
     let _: proto::CreateResponse = connection.call("Create", "alice", &create).await;
     let long = "again and again ".repeat(250);

@@ -9,6 +9,7 @@ mod chats;
 mod durability;
 mod entries;
 mod lists;
+mod making;
 mod messages;
 
 use std::{
@@ -66,6 +67,10 @@ macro_rules! conformance {
                 a_conflict_in_a_lane_does_not_touch_another,
                 a_deadline_in_the_past_is_unavailable,
                 a_closed_store_is_unavailable,
+            );
+            conformance!(@store $backend, making:
+                a_chat_is_made_once_under_its_creators_id,
+                a_chat_that_is_made_twice_at_once_is_made_once,
             );
             conformance!(@store $backend, entries:
                 entries_come_back_as_they_were,
@@ -134,6 +139,7 @@ fn user(name: &str) -> UserName {
 
 fn new_chat(members: &[&UserName]) -> NewChat {
     NewChat {
+        client_chat_id: None,
         created_by: members[0].clone(),
         created_at: Timestamp(1_000),
         members: members.iter().copied().cloned().collect(),

@@ -1,6 +1,7 @@
 //! What happens to messages has its place in the order: edits, deletions, reactions.
 
 mod abuse;
+mod attached;
 mod gone;
 mod migration;
 mod nodes;

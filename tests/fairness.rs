@@ -152,7 +152,10 @@ async fn p6_changes_that_are_taken_back_keep_their_turn() {
             let info = chat_service::proto::ChatInfo {
                 usernames: names(999),
             };
-            let mut request = Request::new(CreateRequest { info: Some(info) });
+            let mut request = Request::new(CreateRequest {
+                info: Some(info),
+                ..Default::default()
+            });
             request.set_timeout(Duration::from_millis(2));
             let made = grpc.create(request).await;
             let code = made.err().map(|status| status.code());

@@ -56,7 +56,13 @@ pub fn with_token<T>(message: T, token: &str) -> Request<T> {
 pub async fn create(client: &Client, token: &str, with: &[&str]) -> Result<i64, Status> {
     let usernames = with.iter().map(|name| (*name).to_owned()).collect();
     let info = Some(ChatInfo { usernames });
-    let request = with_token(CreateRequest { info }, token);
+    let request = with_token(
+        CreateRequest {
+            info,
+            ..Default::default()
+        },
+        token,
+    );
     Ok(client.clone().create(request).await?.into_inner().id)
 }
 

@@ -95,6 +95,21 @@ async fn p6_so_many_chats_a_user() {
         let config = serve_from(&[store, &rest].concat()).unwrap();
         let app = App::start(config).await.unwrap();
         let client = client(&app);
+        let again = || {
+            let request = CreateRequest {
+                client_chat_id: "once".into(),
+                ..Default::default()
+            };
+            let mut client = client.clone();
+            async move { client.create(with_token(request, "dan")).await }
+        };
+        let first = again().await.unwrap().into_inner().id;
+        for _ in 0..2 {
+            create(&client, "dan", &[]).await.unwrap();
+        }
+        assert!(create(&client, "dan", &[]).await.is_err(), "{store:?}");
+        // That is none more.
+        assert_eq!(again().await.unwrap().into_inner().id, first);
         let many = futures_util::future::join_all((0..8).map(|_| create(&client, "bob", &["eve"])));
         let (made, refused): (Vec<_>, Vec<_>) = many.await.into_iter().partition(Result::is_ok);
         assert_eq!(made.len(), 3, "{store:?}");

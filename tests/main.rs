@@ -16,6 +16,7 @@ mod client;
 mod cluster;
 mod compression;
 mod conformance;
+mod contract;
 mod crash;
 mod delivery;
 mod deploy;

@@ -36,7 +36,10 @@ async fn make_chats(server: &Connection) {
     ] {
         let usernames = others.iter().map(|name| name.to_string()).collect();
         let info = Some(proto::ChatInfo { usernames });
-        let request = proto::CreateRequest { info };
+        let request = proto::CreateRequest {
+            info,
+            ..Default::default()
+        };
         let chat: proto::CreateResponse = server.call("Create", creator, &request).await;
         for n in 0..5 {
             let request = proto::SendMessageRequest {

@@ -52,7 +52,15 @@ fn by<T>(user: &str, message: T) -> Request<T> {
 async fn create(client: &mut ChatV1Client<Channel>) -> i64 {
     let usernames = vec!["bob".to_owned(), "carol".to_owned()];
     let info = Some(ChatInfo { usernames });
-    let created = client.create(by("alice", CreateRequest { info })).await;
+    let created = client
+        .create(by(
+            "alice",
+            CreateRequest {
+                info,
+                ..Default::default()
+            },
+        ))
+        .await;
     created.unwrap().into_inner().id
 }
 

@@ -47,6 +47,7 @@ pub async fn append(store: &PostgresStore, rows: Vec<Row>) -> Result<(), StoreEr
 pub async fn chat(store: &PostgresStore) -> ChatId {
     let alice = UserName::new("alice").unwrap();
     let new = NewChat {
+        client_chat_id: None,
         created_by: alice.clone(),
         created_at: Timestamp(1),
         members: vec![alice],
@@ -65,7 +66,7 @@ async fn two_servers_may_migrate_at_once() {
     sql(&dsn, "CREATE TABLE chat (x int); CREATE TABLE message (x int); CREATE TABLE logs (x int); CREATE TABLE goose_db_version (x int)").await;
     let stores = futures_util::future::join_all((0..4).map(|_| open(&dsn))).await;
     let versions = sql(&dsn, "SELECT version FROM chatd_migrations").await;
-    assert_eq!(versions, ["1", "2", "3", "4", "5"]);
+    assert_eq!(versions, ["1", "2", "3", "4", "5", "6"]);
     let id = chat(&stores[0]).await;
     assert!(stores[3].load_chat(id, 1, soon()).await.unwrap().is_some());
 }

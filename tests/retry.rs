@@ -1,7 +1,7 @@
 //! Sends that are repeated under one client_message_id.
 
-use chat_service::proto::Message;
-use tonic::Code;
+use chat_service::proto::{CreateRequest, Message};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::server::{Server, assert_dense, post, soon};
@@ -165,4 +165,32 @@ async fn p5_an_id_used_for_another_text_is_refused() {
     let texts: Vec<_> = server.client("alice").await.history(chat).await;
     let texts: Vec<_> = texts.iter().map(|message| message.text.as_str()).collect();
     assert_eq!(texts, ["A", "B"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_chat_that_is_made_again_is_the_same_also_after_a_kill() {
+    let mut server = Server::start(&[]).await;
+    let make = async |server: &Server, user: &str, id: &str| {
+        let request = CreateRequest {
+            client_chat_id: id.into(),
+            ..Default::default()
+        };
+        let mut client = server.client(user).await.grpc;
+        let made = client.create(request).await?;
+        Ok::<i64, Status>(made.into_inner().id)
+    };
+    let first = make(&server, "alice", "k").await.unwrap();
+    server.kill9();
+    server.restart().await;
+    assert_eq!(make(&server, "alice", "k").await.unwrap(), first);
+    assert_ne!(make(&server, "bob", "k").await.unwrap(), first);
+    for bad in ["é".to_owned(), "x".repeat(65)] {
+        let status = make(&server, "alice", &bad).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let field = &details.bad_request().unwrap().field_violations[0].field;
+        assert_eq!(field, "client_chat_id");
+    }
+    let chats = server.client("alice").await.chats(100, "").await;
+    assert_eq!(chats.unwrap().chats.len(), 1);
 }

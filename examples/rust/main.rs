@@ -131,7 +131,7 @@ impl Client {
                     Some(text) => {
                         self.count += 1;
                         let client_message_id = format!("{}-{}", self.ids, self.count);
-                        self.unsent.push_back(Post { text, client_message_id });
+                        self.unsent.push_back(Post { text, client_message_id, ..Default::default() });
                         _ = frames.send(post(&self.unsent[self.unsent.len() - 1])).await;
                     }
                     None => self.input_ended = true,

@@ -128,6 +128,7 @@ pub fn post(text: String, id: String) -> Vec<u8> {
         send: Some(proto::Post {
             text,
             client_message_id: id,
+            ..Default::default()
         }),
         ..Default::default()
     })
@@ -142,6 +143,7 @@ pub async fn create_chats(address: SocketAddr, members: &[Vec<String>]) -> Resul
             info: Some(proto::ChatInfo {
                 usernames: first(names),
             }),
+            ..Default::default()
         })
     });
     let answers = call_all(&mut conn, CREATE, creates.collect()).await?;

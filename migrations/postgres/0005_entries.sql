@@ -9,6 +9,8 @@ ALTER TABLE messages
     ADD COLUMN number bigint,
     ADD COLUMN kind smallint,
     ADD COLUMN target bigint,
+    -- What a message carries besides its text: fields of chat_v1.Message, encoded.
+    ADD COLUMN attached bytea,
     -- Of a message, what has become of it since: `text` stays what it was at first,
     -- unless it was deleted.
     ADD COLUMN edited_text text,

@@ -7,6 +7,8 @@
 ALTER TABLE messages ADD COLUMN number INTEGER;
 ALTER TABLE messages ADD COLUMN kind INTEGER;
 ALTER TABLE messages ADD COLUMN target INTEGER;
+-- What a message carries besides its text: fields of chat_v1.Message, encoded.
+ALTER TABLE messages ADD COLUMN attached BLOB;
 -- Of a message, what has become of it since: `body` stays what it was at first, unless
 -- it was deleted.
 ALTER TABLE messages ADD COLUMN edited_body TEXT;

@@ -259,6 +259,8 @@ pub fn telemetry(config: &ServeConfig, admin: &Spawner) -> Result<Telemetry, App
 pub fn limits(config: &ServeConfig) -> Limits {
     Limits {
         max_text: config.max_text,
+        max_data: config.max_data,
+        max_mentions: config.max_mentions,
         max_members: config.max_members,
         max_user_chats: config.limits.user_chats,
         who_may_add: config.limits.who_may_add,

@@ -208,6 +208,7 @@ impl Session {
                 send: Some(proto::Post {
                     text: line.text.clone(),
                     client_message_id: line.id.clone(),
+                    ..Default::default()
                 }),
                 ..Default::default()
             };

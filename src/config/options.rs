@@ -45,6 +45,8 @@ pub(super) fn bounds(id: &str) -> Option<Bounds> {
         "ring_bytes" => Size(16 * KIB, 64 * MIB),
         "chat_idle" => Time(100, 24 * HOUR),
         "max_text" => Count(1, 65_536),
+        "max_data" => Size(0, MIB),
+        "max_mentions" => Count(0, 1_000),
         "max_members" => Count(1, 100_000),
         "edit_window" => Time(0, 87_600 * HOUR),
         "max_reactions" => Count(1, 100_000),
@@ -151,8 +153,7 @@ enum Sub {
     /// Show the nodes of the cluster that the server on this machine is one of, and
     /// move its chats
     Cluster(cluster::Ask),
-    /// Bring the database of --store or PG_DSN up to date, as a start of the
-    /// server would
+    /// Bring the database of --store or PG_DSN up to date, as a start of the server would
     Migrate(tools::Migrate),
     /// Make a chat; its id is printed
     Create(client::Create),
@@ -288,6 +289,14 @@ struct Serve {
     /// Longest text of a message, in Unicode characters
     #[arg(long, value_name = "N", default_value = "4096")]
     max_text: String,
+
+    /// Most bytes of an application's data that a message carries; 0: none
+    #[arg(long, value_name = "SIZE", default_value = "16KiB")]
+    max_data: String,
+
+    /// Most users whom a message mentions; 0: none
+    #[arg(long, value_name = "N", default_value = "100")]
+    max_mentions: String,
 
     /// Most members, per chat
     #[arg(long, value_name = "N", default_value = "1000")]

@@ -129,6 +129,8 @@ fn serve(sources: &Sources<'_>) -> Result<ServeConfig, Refusal> {
         memory: memory(sources)?,
         chat_idle: sources.need_time("chat_idle")?,
         max_text: sources.need_number("max_text")?,
+        max_data: sources.need_number("max_data")?,
+        max_mentions: sources.need_number("max_mentions")?,
         max_members: sources.need_number("max_members")?,
         edit_window: sources.need_time("edit_window")?,
         max_reactions: sources.need_number("max_reactions")?,

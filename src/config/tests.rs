@@ -125,7 +125,7 @@ fn every_bound_holds() {
         assert!(why.starts_with(&format!("{flag}: many is not a")), "{why}");
         checked += 1;
     }
-    assert_eq!(checked, 46, "an option lost its bounds");
+    assert_eq!(checked, 48, "an option lost its bounds");
 }
 
 #[test]

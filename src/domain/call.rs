@@ -63,6 +63,8 @@ pub enum Unfit {
     Missing,
     #[error("the entry with this seq is no message")]
     NoMessage,
+    #[error("the chat has no message with this seq that could be answered")]
+    NothingToAnswer,
     #[error("the message was deleted")]
     Deleted,
     #[error("only its sender may edit a message")]
@@ -81,6 +83,16 @@ pub enum Unfit {
     TooManyOfYours { max: usize },
     #[error("you have not reacted to the message so")]
     NoReaction,
+}
+
+impl Unfit {
+    /// The field of the request that it is about.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::NothingToAnswer => "reply_to",
+            _ => "seq",
+        }
+    }
 }
 
 pub type PostResult = Result<Receipt, Refusal>;

@@ -1,12 +1,13 @@
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::{
-    Invalid, Row, Seq, Timestamp, UserName,
+    Attached, Invalid, Row, Seq, Timestamp, UserName,
     visible::{has_odd_marks, has_visible},
 };
 
 /// What an entry of a chat is, if it is more than a plain message: what it changes
-/// ([`Change::target`]), or what has been changed in the message since it was stored.
+/// ([`Change::target`]), what it carries, or what has been changed in the message since it
+/// was stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change {
     /// The entry's text takes the place of the target's.
@@ -15,8 +16,14 @@ pub enum Change {
     Deletion { target: Seq },
     /// The sender reacts to the target, or takes that back. The entry's text is the emoji.
     Reaction { target: Seq, removed: bool },
+    /// A message that carries more than its text.
+    Attached(Attached),
     /// A message whose text is this by now. The row's own is the first one.
-    Edited { text: Box<str>, at: Timestamp },
+    Edited {
+        text: Box<str>,
+        at: Timestamp,
+        attached: Option<Attached>,
+    },
     /// A message that was deleted, which has no text any more.
     Deleted,
 }
@@ -28,7 +35,24 @@ impl Change {
             Self::Edit { target } | Self::Deletion { target } | Self::Reaction { target, .. } => {
                 Some(*target)
             }
-            Self::Edited { .. } | Self::Deleted => None,
+            Self::Attached(_) | Self::Edited { .. } | Self::Deleted => None,
+        }
+    }
+
+    /// The message that has to be there: the one that is changed, or answered.
+    pub fn refers_to(&self) -> Option<Seq> {
+        match self {
+            Self::Attached(attached) => attached.reply_to(),
+            _ => self.target(),
+        }
+    }
+
+    /// What a message carries besides its text.
+    pub fn attached(&self) -> Option<&Attached> {
+        match self {
+            Self::Attached(attached) => Some(attached),
+            Self::Edited { attached, .. } => attached.as_ref(),
+            _ => None,
         }
     }
 
@@ -51,8 +75,29 @@ impl Change {
     /// Bytes that it takes in memory besides the pointer to it, about.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Edited { text, .. } => size_of::<Self>() + text.len(),
-            _ => size_of::<Self>(),
+            Self::Edited { text, .. } => size_of::<Self>() + text.len() + self.attached_len(),
+            _ => size_of::<Self>() + self.attached_len(),
+        }
+    }
+
+    fn attached_len(&self) -> usize {
+        self.attached().map_or(0, |one| one.as_bytes().len())
+    }
+}
+
+/// What was posted besides a text: what it changes, what it carries, and nothing that has
+/// been changed in it since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Posted<'a> {
+    change: Option<&'a Change>,
+    attached: Option<&'a Attached>,
+}
+
+impl<'a> Posted<'a> {
+    pub fn of(change: Option<&'a Change>) -> Self {
+        Self {
+            change: change.filter(|change| change.target().is_some()),
+            attached: change.and_then(Change::attached),
         }
     }
 }

@@ -1,6 +1,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Change, ClientMessageId, Invalid, Row};
+use super::{Change, ClientMessageId, Invalid, Row, attached::is_attached};
 
 /// Length of the prefix of a gRPC message: one byte of flags and the length as
 /// a big-endian `u32` (gRPC over HTTP/2, "Length-Prefixed-Message").
@@ -71,13 +71,15 @@ impl Frame {
         Self(out.freeze())
     }
 
-    /// The same message, or edit of one, once the message was deleted: without the text,
-    /// and with a mark.
+    /// The same message, or edit of one, once the message was deleted: without the text and
+    /// what it carries, and with a mark.
     pub fn erased(&self) -> Self {
         let mut rest = &self.0[PREFIX_LEN..];
         let mut body = BytesMut::with_capacity(rest.len() + 2);
-        while let Some(Field { tag, value, whole }) = next_field(&mut rest) {
+        while let Some(field) = next_field(&mut rest) {
+            let Field { tag, value, whole } = field;
             match tag as u8 {
+                _ if is_attached(&field) => {}
                 _ if tag > u64::from(u8::MAX) => body.put_slice(whole),
                 TEXT | DELETED => {}
                 EDIT => put_edit(target_of(value), "", &mut body),
@@ -161,7 +163,12 @@ fn put_change(change: &Change, text: &str, out: &mut BytesMut) {
             put_bytes(out, NEW_TEXT, text.as_bytes());
             put_field(out, REMOVED, removed);
         }
-        Change::Edited { .. } => {}
+        Change::Attached(attached)
+        | Change::Edited {
+            attached: Some(attached),
+            ..
+        } => out.put_slice(attached.as_bytes()),
+        Change::Edited { attached: None, .. } => {}
         Change::Deleted => put_field(out, DELETED, 1),
     }
 }
@@ -177,8 +184,8 @@ fn put_edit(target: u64, text: &str, out: &mut BytesMut) {
 }
 
 /// A field of a message that was encoded.
-struct Field<'a> {
-    tag: u64,
+pub(super) struct Field<'a> {
+    pub tag: u64,
     /// Of one that has a length.
     value: &'a [u8],
     /// With its tag.
@@ -186,7 +193,7 @@ struct Field<'a> {
 }
 
 /// `None` at the end, and where a message is none.
-fn next_field<'a>(rest: &mut &'a [u8]) -> Option<Field<'a>> {
+pub(super) fn next_field<'a>(rest: &mut &'a [u8]) -> Option<Field<'a>> {
     let from = *rest;
     let tag = take_varint(rest)?;
     let mut value: &[u8] = &[];
@@ -204,7 +211,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<Field<'a>> {
     Some(Field { tag, value, whole })
 }
 
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_varint(rest: &mut &[u8]) -> Option<u64> {
     prost::encoding::decode_varint(rest).ok()
 }
 

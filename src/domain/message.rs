@@ -1,4 +1,4 @@
-use super::{Change, ChatId, ClientMessageId, Invalid, UserName, visible::has_visible};
+use super::{Change, ChatId, ClientMessageId, Invalid, Posted, UserName, visible::has_visible};
 
 /// An entry's place in its chat: 1, 2, 3 … without holes. 0 stands for "before
 /// the first".
@@ -48,6 +48,15 @@ impl Draft {
     /// The message that it changes.
     pub fn target(&self) -> Option<Seq> {
         self.change.as_ref()?.target()
+    }
+
+    /// The message that it changes or answers.
+    pub fn refers_to(&self) -> Option<Seq> {
+        self.change.as_ref()?.refers_to()
+    }
+
+    pub fn posted(&self) -> Posted<'_> {
+        Posted::of(self.change.as_deref())
     }
 
     /// Checks a text: 1 to `max_chars` Unicode scalar values, no NUL, which
@@ -119,12 +128,8 @@ impl Row {
         self.change.as_ref()?.deleted()
     }
 
-    /// What was posted besides the text: what it changes, and nothing that has been changed
-    /// in it since.
-    pub fn posted(&self) -> Option<&Change> {
-        self.change
-            .as_deref()
-            .filter(|change| change.target().is_some())
+    pub fn posted(&self) -> Posted<'_> {
+        Posted::of(self.change.as_deref())
     }
 
     /// Whether the other, which was to be stored, is of the same post as this one, which

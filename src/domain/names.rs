@@ -123,6 +123,9 @@ impl fmt::Display for UserName {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientMessageId(Arc<str>);
 
+/// A client's own id of a chat that it makes, with the same rules.
+pub type ClientChatId = ClientMessageId;
+
 impl ClientMessageId {
     /// Reads the wire's form, where an empty string means that there is none.
     ///

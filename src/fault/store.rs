@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{Fault, is_on, strikes, switched_on};
 use crate::{
-    domain::{ChatId, Current, Row, Seq, Target, UserName},
+    domain::{ChatId, ClientChatId, Current, Row, Seq, Target, UserName},
     store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk},
 };
 
@@ -190,6 +190,15 @@ impl Store for FaultyStore {
 
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         self.inner.made_by(user, most, deadline).await
+    }
+
+    async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        self.inner.made_as(user, id, deadline).await
     }
 
     async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {

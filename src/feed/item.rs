@@ -24,7 +24,9 @@ pub enum About {
 impl About {
     pub fn of(row: &Row) -> Self {
         match row.change.as_deref() {
-            None | Some(Change::Edited { .. } | Change::Deleted) => Self::Message,
+            None | Some(Change::Attached(_) | Change::Edited { .. } | Change::Deleted) => {
+                Self::Message
+            }
             Some(Change::Edit { target }) => Self::Edit(*target),
             Some(Change::Deletion { target }) => Self::Deletion(*target),
             Some(Change::Reaction { .. }) => Self::Other,

@@ -19,7 +19,8 @@ use crate::{
     chats::{Callers, Chats, Places, Slot},
     config::WhoMayAdd,
     domain::{
-        Caller, ChatId, Clock, Draft, MAX_EMOJI_BYTES, MAX_EMOJIS, Receipt, Timestamp, UserName,
+        Attached, Caller, ChatId, Clock, Draft, MAX_EMOJI_BYTES, MAX_EMOJIS, Receipt, Timestamp,
+        UserName,
     },
     proto,
     runtime::Spawner,
@@ -32,6 +33,10 @@ use crate::{
 pub struct Limits {
     /// Characters in a text.
     pub max_text: usize,
+    /// Bytes of what a message carries for the embedder.
+    pub max_data: usize,
+    /// Users whom a message mentions.
+    pub max_mentions: usize,
     /// Members of a chat.
     pub max_members: usize,
     /// Chats that one user has made and that are there; 0: any number.
@@ -46,9 +51,10 @@ pub struct Limits {
 
 impl Limits {
     /// The largest message that can be valid, in bytes, of those that hold no
-    /// list: a text of the longest characters, with room to spare.
+    /// list: a text of the longest characters and all that it may carry, with room to
+    /// spare.
     pub fn max_bytes(&self) -> usize {
-        4 * self.max_text + 1024
+        4 * self.max_text + Attached::max_bytes(self.max_data, self.max_mentions) + 1024
     }
 
     pub fn largest(&self) -> Largest {

@@ -266,7 +266,7 @@ impl From<Refusal> for Problem {
 impl From<Unfit> for Problem {
     fn from(unfit: Unfit) -> Self {
         let (code, reason) = match unfit {
-            Unfit::Missing => (Code::NotFound, "MESSAGE_NOT_FOUND"),
+            Unfit::Missing | Unfit::NothingToAnswer => (Code::NotFound, "MESSAGE_NOT_FOUND"),
             Unfit::NoMessage => (Code::FailedPrecondition, "NOT_A_MESSAGE"),
             Unfit::Deleted => (Code::FailedPrecondition, "MESSAGE_DELETED"),
             Unfit::NotTheSender => (Code::PermissionDenied, "NOT_THE_SENDER"),
@@ -278,7 +278,7 @@ impl From<Unfit> for Problem {
             | Unfit::TooManyEmojis { .. } => (Code::FailedPrecondition, "TOO_MANY_REACTIONS"),
             Unfit::NoReaction => (Code::NotFound, "NO_SUCH_REACTION"),
         };
-        Self::new(code, reason, format!("seq: {unfit}")).on("seq")
+        Self::new(code, reason, format!("{}: {unfit}", unfit.field())).on(unfit.field())
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the wire's fields to the domain's values. Each refusal names its field.
 
+mod attached;
 mod posts;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::{
     store::Page,
 };
 
+use attached::{Carried, attached};
 pub use posts::{Poster, delete, edit, post, react};
 
 /// Names in one request are bounded before they are looked at one by one.
@@ -47,9 +49,21 @@ pub fn send(
     }
     Draft::check_text(&message.text, limits.max_text)
         .map_err(|why| Problem::invalid("message.text", &why))?;
+    let carried = Carried {
+        reply_to: message.reply_to,
+        data: message.data,
+        data_type: message.data_type,
+        mentions: message.mentions,
+    };
+    let change = attached(carried, limits, &attached::names!("message"))
+        .map_err(|(field, why)| Problem::invalid(field, &why))?;
     let client_message_id = ClientMessageId::from_wire(&request.client_message_id)
         .map_err(|why| Problem::invalid("client_message_id", &why))?;
-    Ok((chat, Draft::message(message.text, client_message_id)))
+    let draft = Draft {
+        change,
+        ..Draft::message(message.text, client_message_id)
+    };
+    Ok((chat, draft))
 }
 
 pub fn join(first: proto::ConnectChatRequest, user: &UserName) -> Result<Join, Problem> {
@@ -74,20 +88,20 @@ pub fn join(first: proto::ConnectChatRequest, user: &UserName) -> Result<Join, P
 
 /// User names, each once, in the order given.
 pub fn users(field: &'static str, names: &[String], max: usize) -> Result<Vec<UserName>, Problem> {
+    each_once(names, max).map_err(|why| Problem::invalid(field, &why))
+}
+
+fn each_once(names: &[String], max: usize) -> Result<Vec<UserName>, Invalid> {
     let mut users = Vec::with_capacity(names.len().min(max));
     let mut seen = ahash::AHashSet::new();
     for (at, name) in names.iter().enumerate() {
-        let named = |why: Invalid| {
-            let why = Invalid(format!("entry {at}: {why}"));
-            Problem::invalid(field, &why)
-        };
+        let named = |why: Invalid| Invalid(format!("entry {at}: {why}"));
         let user = UserName::new(name).map_err(named)?;
         if seen.insert(user.clone()) {
             users.push(user);
         }
         if users.len() > max {
-            let why = Invalid(format!("must name at most {max} users"));
-            return Err(Problem::invalid(field, &why));
+            return Err(Invalid(format!("must name at most {max} users")));
         }
     }
     Ok(users)

@@ -88,7 +88,7 @@ struct InFlight<R> {
     weight: usize,
     key: Option<Key>,
     /// The message that it changes.
-    target: Option<Seq>,
+    refers_to: Option<Seq>,
     /// As its draft had it.
     admin: bool,
     waiters: Waiters<R>,
@@ -233,7 +233,7 @@ impl<R> Chat<R> {
         let own = Key::new(&from, draft.client_message_id.as_ref());
         let key = own.or_else(|| id.map(Key::of_id));
         let ticket = self.next_ticket;
-        let text = key.map(|_| TextDigest::of(&draft.text, draft.change.as_deref()));
+        let text = key.map(|_| TextDigest::of(&draft.text, draft.posted()));
         let both = key.zip(text);
         match both.and_then(|(key, text)| self.window.begin(key, ticket, text)) {
             Some(known) if text.is_some_and(|text| !known.text().is_same(text)) => {

@@ -6,7 +6,7 @@ use std::{
 use ahash::{AHashMap, RandomState};
 
 use crate::{
-    domain::{Change, ClientMessageId, Digests, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{ClientMessageId, Digests, MessageId, Posted, Row, Seq, Timestamp, UserName},
     fault::{self, Fault},
 };
 
@@ -34,8 +34,8 @@ impl Key {
     }
 }
 
-/// What is posted under a [`Key`]: the same text again, and the same change of the same
-/// message, is the same post, another text is a mistake of the client's. A short digest
+/// What is posted under a [`Key`]: the same text again, which carries the same, or the same
+/// change of the same message, is the same post; anything else is a mistake of the client's. A short digest
 /// tells them apart but for one pair in four billion, which then counts as the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextDigest(u32);
@@ -44,12 +44,9 @@ impl TextDigest {
     /// Of a text that was erased since: nobody can tell what it was.
     const ERASED: Self = Self(0);
 
-    pub fn of(text: &str, change: Option<&Change>) -> Self {
+    pub fn of(text: &str, posted: Posted<'_>) -> Self {
         static SEEDS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let digest = match change {
-            None => SEEDS.hash_one(text),
-            Some(change) => SEEDS.hash_one((text, change)),
-        };
+        let digest = SEEDS.hash_one((text, posted));
         Self((digest as u32).max(1))
     }
 
@@ -178,7 +175,7 @@ mod tests {
     }
 
     fn x() -> TextDigest {
-        TextDigest::of("x", None)
+        TextDigest::of("x", Posted::default())
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Change, ChatId, Current, Invalid, ReactionCount, Row, Seq, Timestamp};
+use crate::domain::{
+    Attached, Change, ChatId, Current, Invalid, ReactionCount, Row, Seq, Timestamp,
+};
 
 /// What `kind` says in a database. NULL is a message.
 const EDIT: i16 = 1;
@@ -13,16 +15,17 @@ pub(super) const TAKEN_BACK: i16 = 4;
 
 /// The columns that only entries besides plain messages have. All are NULL else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Columns {
+pub(super) struct Columns<'a> {
     pub number: Option<i64>,
     pub kind: Option<i16>,
     pub target: Option<Seq>,
+    pub attached: Option<&'a [u8]>,
 }
 
-impl Columns {
-    pub fn of(row: &Row) -> Self {
+impl<'a> Columns<'a> {
+    pub fn of(row: &'a Row) -> Self {
         let kind = match row.change.as_deref() {
-            None | Some(Change::Edited { .. } | Change::Deleted) => None,
+            None | Some(Change::Attached(_) | Change::Edited { .. } | Change::Deleted) => None,
             Some(Change::Edit { .. }) => Some(EDIT),
             Some(Change::Deletion { .. }) => Some(DELETION),
             Some(Change::Reaction { removed: false, .. }) => Some(REACTION),
@@ -32,6 +35,11 @@ impl Columns {
             number: Some(row.number).filter(|number| *number != row.seq),
             kind,
             target: row.target(),
+            attached: row
+                .change
+                .as_deref()
+                .and_then(Change::attached)
+                .map(Attached::as_bytes),
         }
     }
 }
@@ -48,16 +56,21 @@ pub(super) struct Since {
 ///
 /// # Errors
 /// If no release before this one has written them.
-pub(super) fn change(columns: Columns, since: Since) -> Result<Option<Box<Change>>, Invalid> {
+pub(super) fn change(columns: Columns<'_>, since: Since) -> Result<Option<Box<Change>>, Invalid> {
     let change = match (columns.kind, columns.target) {
         (None, _) if since.deleted => Change::Deleted,
-        (None, _) => match (since.edited_text, since.edited_at) {
-            (Some(text), Some(at)) => Change::Edited {
-                text,
-                at: Timestamp(at),
-            },
-            _ => return Ok(None),
-        },
+        (None, _) => {
+            let attached = columns.attached.map(Attached::read).transpose()?;
+            match (since.edited_text, since.edited_at, attached) {
+                (Some(text), Some(at), attached) => Change::Edited {
+                    text,
+                    at: Timestamp(at),
+                    attached,
+                },
+                (_, _, Some(attached)) => Change::Attached(attached),
+                (_, _, None) => return Ok(None),
+            }
+        }
         (Some(EDIT), Some(target)) => Change::Edit { target },
         (Some(DELETION), Some(target)) => Change::Deletion { target },
         (Some(kind @ (REACTION | TAKEN_BACK)), Some(target)) => Change::Reaction {
@@ -103,7 +116,12 @@ impl Effects {
                     effects.edits.insert((row.chat, *target), row.seq);
                 }
                 Some(Change::Deletion { target }) => effects.deletions.push((row.chat, *target)),
-                Some(Change::Reaction { .. } | Change::Edited { .. } | Change::Deleted) => {}
+                Some(
+                    Change::Reaction { .. }
+                    | Change::Attached(_)
+                    | Change::Edited { .. }
+                    | Change::Deleted,
+                ) => {}
             }
         }
         let some = !effects.edits.is_empty() || !effects.deletions.is_empty();

@@ -1,6 +1,7 @@
 //! A store without a disk, for tests and benchmarks (`--store memory`). It keeps
 //! every rule of [`Store`] but survival.
 
+mod chats;
 mod entries;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk};
-use crate::domain::{ChatId, Current, Row, Seq, Target, UserName};
+use crate::domain::{ChatId, ClientChatId, Current, Row, Seq, Target, UserName};
 
 #[derive(Default)]
 pub struct MemoryStore {
@@ -30,6 +31,7 @@ struct State {
     chats: HashMap<ChatId, Chat>,
     /// The chats of a user, so that a list does not look at all chats.
     of_user: HashMap<UserName, Vec<ChatId>>,
+    made_as: HashMap<(UserName, ClientChatId), ChatId>,
 }
 
 struct Chat {
@@ -109,27 +111,7 @@ impl fmt::Debug for MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
-        let mut state = self.state()?;
-        let id = ChatId::new(state.last_id + 1).map_err(|e| StoreError::Refused(e.into()))?;
-        state.last_id = id.get();
-        for user in &chat.members {
-            state.of_user.entry(user.clone()).or_default().push(id);
-        }
-        let record = ChatRecord {
-            id,
-            created_by: chat.created_by,
-            created_at: chat.created_at,
-            member_count: chat.members.len(),
-            members: chat.members,
-            last_seq: 0,
-        };
-        let made = Chat {
-            record,
-            messages: BTreeMap::new(),
-            about: BTreeMap::new(),
-        };
-        state.chats.insert(id, made);
-        Ok(id)
+        self.state()?.make(chat)
     }
 
     async fn load_chat(
@@ -175,14 +157,22 @@ impl Store for MemoryStore {
         Ok(made.take(most).count())
     }
 
+    async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        let state = self.state_by(deadline)?;
+        Ok(state.made_as.get(&(user.clone(), id.clone())).copied())
+    }
+
     async fn delete_chat(&self, chat: ChatId, _as_of: Option<u64>) -> StoreResult<bool> {
         let mut state = self.state()?;
         let Some(gone) = state.chats.remove(&chat) else {
             return Ok(false);
         };
-        for user in gone.record.members {
-            state.leave(&user, chat);
-        }
+        state.forget(gone);
         Ok(true)
     }
 

@@ -19,6 +19,7 @@
 
 mod activity;
 mod cancel;
+mod chats;
 mod connect;
 mod copy;
 mod current;
@@ -54,10 +55,10 @@ use self::{
     lane::Lane,
     pool::{Answer, Params, Pool, Query},
 };
-use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk};
+use super::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreResult, Walk};
 use crate::{
     cluster::NodeId,
-    domain::{ChatId, Current, Row, Seq, Target, UserName},
+    domain::{ChatId, ClientChatId, Current, Row, Seq, Target, UserName},
     telemetry::chain,
 };
 
@@ -181,19 +182,7 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn create_chat(&self, chat: NewChat) -> StoreResult<ChatId> {
-        let members: Vec<&str> = chat.members.iter().map(|m| &**m).collect();
-        let creator: &str = &chat.created_by;
-        let made = self
-            .write(
-                Query::CreateChat,
-                &[&creator, &chat.created_at.0, &members],
-                None,
-            )
-            .await?;
-        let id = made.rows.first().and_then(|row| row.try_get(0).ok());
-        // The id column's own sequence starts at 1.
-        id.and_then(|id| ChatId::new(id).ok())
-            .ok_or_else(|| StoreError::OutcomeUnknown("no id was returned".into()))
+        self.make(chat).await
     }
 
     async fn load_chat(
@@ -225,6 +214,15 @@ impl Store for PostgresStore {
 
     async fn made_by(&self, user: &UserName, most: usize, deadline: Instant) -> StoreResult<usize> {
         self.pool.made_by(user, most, deadline).await
+    }
+
+    async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        self.pool.made_as(user, id, deadline).await
     }
 
     async fn delete_chat(&self, chat: ChatId, as_of: Option<u64>) -> StoreResult<bool> {

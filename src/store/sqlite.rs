@@ -50,7 +50,7 @@ use self::{
     writer::{Change, Job, Writer},
 };
 use super::{Activity, ChatRecord, NewChat, Page, Store, StoreError, StoreResult, Walk};
-use crate::domain::{ChatId, Current, Row, Seq, Target, UserName};
+use crate::domain::{ChatId, ClientChatId, Current, Row, Seq, Target, UserName};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -215,6 +215,19 @@ impl Store for SqliteStore {
         let user = user.clone();
         read(&self.reads, deadline, move |conn| {
             queries::made_by(conn, &user, most)
+        })
+        .await
+    }
+
+    async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        let (user, id) = (user.clone(), id.clone());
+        read(&self.reads, deadline, move |conn| {
+            queries::made_as(conn, &user, &id)
         })
         .await
     }

@@ -112,6 +112,7 @@ impl Fake {
             fake.0.lock().unwrap().store(&Post {
                 text,
                 client_message_id,
+                ..Default::default()
             });
         }
         fake

@@ -189,7 +189,15 @@ async fn clients_of_the_first_release_see_what_they_always_saw() {
         let at = |step: usize| clients[(n + step) % 3].clone();
         let usernames = vec!["alice".to_owned(), "bob".to_owned()];
         let info = Some(ChatInfo { usernames });
-        let made = at(0).create(by("alice", CreateRequest { info })).await;
+        let made = at(0)
+            .create(by(
+                "alice",
+                CreateRequest {
+                    info,
+                    ..Default::default()
+                },
+            ))
+            .await;
         let id = made.unwrap().into_inner().id;
         let got = at(1).get(by("bob", GetRequest { id })).await.unwrap();
         let names = got.into_inner().chat.unwrap().info.unwrap().usernames;

@@ -1,4 +1,4 @@
-use chat_service::domain::{Change, ClientMessageId, Current, ReactionCount, Target};
+use chat_service::domain::{Attached, Change, ClientMessageId, Current, ReactionCount, Target};
 
 use super::*;
 
@@ -8,6 +8,24 @@ fn entry(chat: ChatId, seq: Seq, from: &UserName, text: &str, change: Change) ->
         text: text.into(),
         number: 2,
         change: Some(Box::new(change)),
+        ..row(chat, seq)
+    }
+}
+
+fn attached() -> Attached {
+    Attached::new(
+        Some(1),
+        b"\0\xffdata",
+        "x/y",
+        &[UserName::new("bob").unwrap()],
+    )
+    .unwrap()
+}
+
+/// A message that carries something.
+fn loaded(chat: ChatId, seq: Seq) -> Row {
+    Row {
+        change: Some(Box::new(Change::Attached(attached()))),
         ..row(chat, seq)
     }
 }
@@ -53,15 +71,15 @@ pub async fn entries_come_back_as_they_were(store: &dyn Store) {
         ..edit(id, 3, 1, "better \u{1f980}")
     };
     let written = vec![
-        row(id, 1),
-        row(id, 2),
+        loaded(id, 1),
+        loaded(id, 2),
         keyed,
         reaction(id, 4, &bob, 1, "👍"),
         reaction(id, 5, &bob, 1, "-👍"),
         deletion(id, 6, 2),
         Row {
             number: 3,
-            ..row(id, 7)
+            ..loaded(id, 7)
         },
     ];
     append(store, written.clone()).await.unwrap();
@@ -71,6 +89,7 @@ pub async fn entries_come_back_as_they_were(store: &dyn Store) {
     expected[0].change = Some(Box::new(Change::Edited {
         text: "better \u{1f980}".into(),
         at,
+        attached: Some(attached()),
     }));
     expected[1].change = Some(Box::new(Change::Deleted));
     expected[1].text = "".into();

@@ -26,6 +26,7 @@ async fn listed(store: &dyn Store, user: &UserName, limit: usize) -> Vec<(i64, C
 
 async fn chat_at(store: &dyn Store, member: &UserName, at: i64) -> ChatId {
     let chat = NewChat {
+        client_chat_id: None,
         created_at: Timestamp(at),
         ..new_chat(&[member])
     };

@@ -59,6 +59,7 @@ async fn goes_on(store: &dyn Store) {
     let better = Change::Edited {
         text: "better".into(),
         at: Timestamp(COUNT + 1),
+        attached: None,
     };
     assert_eq!(now[0].row.change.as_deref(), Some(&better));
     assert_eq!(now[1].row.change.as_deref(), Some(&Change::Deleted));

@@ -118,6 +118,7 @@ pub async fn post(mut client: Client, mut stopped: watch::Receiver<bool>) {
                     let post = Some(Post {
                         text: text.clone(),
                         client_message_id: id.clone(),
+                        ..Default::default()
                     });
                     let frame = ConnectChatRequest {
                         send: post,

@@ -201,7 +201,10 @@ impl Peer {
     pub async fn create(&mut self, others: &[String]) -> i64 {
         let usernames = others.to_vec();
         let info = Some(proto::ChatInfo { usernames });
-        let request = self.request(proto::CreateRequest { info });
+        let request = self.request(proto::CreateRequest {
+            info,
+            ..Default::default()
+        });
         self.client.create(request).await.unwrap().into_inner().id
     }
 

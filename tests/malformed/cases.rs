@@ -21,6 +21,7 @@ pub fn good(call: &str, chat: i64) -> Vec<u8> {
     match call {
         "Create" => proto::CreateRequest {
             info: Some(proto::ChatInfo { usernames }),
+            ..Default::default()
         }
         .encode_to_vec(),
         "Get" => proto::GetRequest { id: chat }.encode_to_vec(),
@@ -67,6 +68,7 @@ fn post(text: &str, id: &str) -> proto::ConnectChatRequest {
         send: Some(proto::Post {
             text: text.into(),
             client_message_id: id.into(),
+            ..Default::default()
         }),
         ..Default::default()
     }
@@ -109,7 +111,10 @@ pub fn bad_fields() -> Vec<BadField> {
         bad.push(("AddMembers", "usernames", change.clone()));
         bad.push(("RemoveMembers", "usernames", change));
         let info = Some(proto::ChatInfo { usernames });
-        let create = proto::CreateRequest { info };
+        let create = proto::CreateRequest {
+            info,
+            ..Default::default()
+        };
         bad.push(("Create", "info.usernames", create.encode_to_vec()));
     }
     for name in [
@@ -123,7 +128,10 @@ pub fn bad_fields() -> Vec<BadField> {
         let change = members(1, usernames.clone()).encode_to_vec();
         bad.push(("AddMembers", "usernames", change));
         let info = Some(proto::ChatInfo { usernames });
-        let create = proto::CreateRequest { info };
+        let create = proto::CreateRequest {
+            info,
+            ..Default::default()
+        };
         bad.push(("Create", "info.usernames", create.encode_to_vec()));
     }
     // With the caller one too many.
@@ -133,7 +141,11 @@ pub fn bad_fields() -> Vec<BadField> {
     bad.push((
         "Create",
         "info.usernames",
-        proto::CreateRequest { info }.encode_to_vec(),
+        proto::CreateRequest {
+            info,
+            ..Default::default()
+        }
+        .encode_to_vec(),
     ));
     let nobody = members(1, Vec::new()).encode_to_vec();
     bad.push(("AddMembers", "usernames", nobody.clone()));

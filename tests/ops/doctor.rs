@@ -115,6 +115,7 @@ async fn the_doctor_looks_into_the_file() {
     let eve = UserName::new("eve").unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let chat = NewChat {
+        client_chat_id: None,
         created_by: eve.clone(),
         created_at: Timestamp(1),
         members: vec![eve.clone()],

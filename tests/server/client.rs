@@ -51,7 +51,14 @@ impl Client {
     pub async fn try_create(&self, with: &[&str]) -> Result<i64, Status> {
         let usernames = with.iter().map(|user| (*user).to_owned()).collect();
         let info = Some(ChatInfo { usernames });
-        let created = self.grpc.clone().create(CreateRequest { info }).await?;
+        let created = self
+            .grpc
+            .clone()
+            .create(CreateRequest {
+                info,
+                ..Default::default()
+            })
+            .await?;
         Ok(created.into_inner().id)
     }
 
@@ -221,6 +228,7 @@ pub fn post(text: &str, id: &str) -> ConnectChatRequest {
         send: Some(Post {
             text: text.to_owned(),
             client_message_id: id.to_owned(),
+            ..Default::default()
         }),
         ..Default::default()
     }

@@ -64,6 +64,7 @@ async fn p2_a_page_sees_what_others_see_and_posts_to_them() {
             info: Some(chat_service::proto::ChatInfo {
                 usernames: vec!["bob".into(), "carol".into()],
             }),
+            ..Default::default()
         };
         let CreateResponse { id } = alice.call("Create", &create).await.unwrap();
         let mut bob = read(server.address(), "bob", text, &join(id, Some(0))).await;

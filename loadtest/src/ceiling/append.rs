@@ -201,6 +201,7 @@ pub async fn create(store: &Arc<dyn Store>, chats: usize) -> Result<Vec<ChatId>>
     while ids.len() < chats {
         let creates = (ids.len()..chats).take(128).map(|_| {
             store.create_chat(NewChat {
+                client_chat_id: None,
                 created_by: user.clone(),
                 created_at: SystemClock.wall(),
                 members: vec![user.clone()],

@@ -137,7 +137,10 @@ impl Peer {
     pub async fn create(&mut self, members: &[&str]) -> Answer<i64> {
         let usernames = members.iter().map(|&name| name.into()).collect();
         let info = Some(ChatInfo { usernames });
-        let request = self.request(CreateRequest { info });
+        let request = self.request(CreateRequest {
+            info,
+            ..Default::default()
+        });
         within(PATIENCE, self.client().create(request))
             .await
             .map(|r| r.id)
@@ -228,6 +231,7 @@ impl Stream {
         let post = Post {
             text,
             client_message_id: id,
+            ..Default::default()
         };
         let frame = ConnectChatRequest {
             send: Some(post),

@@ -27,6 +27,7 @@ pub fn create_chat(sim: &Sim) {
     let mut members = vec![owner()];
     members.extend(users);
     let chat = NewChat {
+        client_chat_id: None,
         created_by: owner(),
         created_at: Timestamp(0),
         members: members.clone(),

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use chat_service::{
-    domain::{ChatId, Current, Row, Seq, Target, UserName},
+    domain::{ChatId, ClientChatId, Current, Row, Seq, Target, UserName},
     store::{Activity, ChatRecord, Lineage, NewChat, Page, Store, StoreError, StoreResult, Walk},
 };
 
@@ -286,6 +286,16 @@ impl Store for SimStore {
         _deadline: Instant,
     ) -> StoreResult<usize> {
         // The shards have no use for it.
+        Err(unavailable())
+    }
+
+    async fn made_as(
+        &self,
+        _user: &UserName,
+        _id: &ClientChatId,
+        _deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        // Nor for this.
         Err(unavailable())
     }
 

@@ -7,6 +7,7 @@ use crate::{
     app::node,
     cluster::{Bus, BusError, Table},
     config::{ClusterConfig, ServeConfig, StoreChoice},
+    domain::Attached,
     runtime::Cores,
     store::postgres,
     telemetry::chain,
@@ -34,7 +35,8 @@ pub fn cluster(config: &ServeConfig, report: &mut Report) {
         Err(error) => return report.line(Verdict::Fail, "cluster", chain(&error)),
     };
     // A character takes four bytes at most.
-    let needed = 4 * config.max_text + BESIDES;
+    let attached = Attached::max_bytes(config.max_data, config.max_mentions);
+    let needed = 4 * config.max_text + attached + BESIDES;
     bus(main.block_on(most_bytes(cluster)), needed, report);
     let settings = postgres::Settings::new(dsn.expose(), Arc::new(cores.spawner_here()));
     match main.block_on(postgres::table_of_nodes(&settings)) {

@@ -57,7 +57,7 @@ impl Node {
         let id = post.client_message_id.as_deref().unwrap_or_default();
         let draft = Draft {
             client_message_id: ClientMessageId::from_wire(id)?,
-            change: read::read_change(post.kind(), post.target)?,
+            change: read::read_change(post.kind(), post.target, post.attached.as_deref())?,
             text: post.text.into(),
             admin: post.admin,
         };

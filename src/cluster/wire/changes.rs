@@ -1,15 +1,17 @@
 //! What happens to messages, as nodes say it to each other.
 
 use crate::{
-    domain::{Change, Invalid, Refusal, Seq, Unfit},
+    domain::{Attached, Change, Invalid, Refusal, Seq, Unfit},
     feed::About,
     proto::cluster::{self as wire, Kind, Reason},
 };
 
-/// What a post changes, and in which message; `None`: it is a message.
+/// What a post changes, and in which message.
 pub fn change(change: Option<&Change>) -> (Kind, Seq) {
     match change {
-        None | Some(Change::Edited { .. } | Change::Deleted) => (Kind::Message, 0),
+        None | Some(Change::Attached(_) | Change::Edited { .. } | Change::Deleted) => {
+            (Kind::Message, 0)
+        }
         Some(Change::Edit { target }) => (Kind::Edit, *target),
         Some(Change::Deletion { target }) => (Kind::Deletion, *target),
         Some(Change::Reaction { target, removed }) => match removed {
@@ -19,13 +21,20 @@ pub fn change(change: Option<&Change>) -> (Kind, Seq) {
     }
 }
 
-/// The same, read.
+/// The same, read, with what a message carries; `None`: it is a plain message.
 ///
 /// # Errors
 /// If a later release says something that this one does not know.
-pub fn read_change(kind: Kind, target: Seq) -> Result<Option<Box<Change>>, Invalid> {
+pub fn read_change(
+    kind: Kind,
+    target: Seq,
+    attached: Option<&[u8]>,
+) -> Result<Option<Box<Change>>, Invalid> {
     let change = match kind {
-        Kind::Message => return Ok(None),
+        Kind::Message => match attached {
+            None => return Ok(None),
+            Some(attached) => Change::Attached(Attached::read(attached)?),
+        },
         Kind::Edit => Change::Edit { target },
         Kind::Deletion => Change::Deletion { target },
         Kind::Reaction | Kind::TakenBack => Change::Reaction {
@@ -68,6 +77,7 @@ pub(super) fn unfit(why: Unfit) -> wire::Refused {
         Unfit::TooManyOfYours { max } => (wire::Unfit::TooManyOfYours, max),
         Unfit::TooManyEmojis { max } => (wire::Unfit::TooManyEmojis, max),
         Unfit::NoReaction => (wire::Unfit::NoReaction, 0),
+        Unfit::NothingToAnswer => (wire::Unfit::NothingToAnswer, 0),
     };
     wire::Refused {
         reason: Reason::Unfit.into(),
@@ -91,6 +101,7 @@ pub(super) fn read_unfit(refused: &wire::Refused) -> Refusal {
         wire::Unfit::TooManyOfYours => Unfit::TooManyOfYours { max },
         wire::Unfit::TooManyEmojis => Unfit::TooManyEmojis { max },
         wire::Unfit::NoReaction => Unfit::NoReaction,
+        wire::Unfit::NothingToAnswer => Unfit::NothingToAnswer,
         // Of a later release.
         wire::Unfit::Otherwise => return Refusal::Refused,
     })
@@ -105,6 +116,7 @@ mod tests {
         let target = 7;
         for told in [
             None,
+            Attached::new(Some(7), b"1", "t", &[]).map(Change::Attached),
             Some(Change::Edit { target }),
             Some(Change::Deletion { target }),
             Some(Change::Reaction {
@@ -117,9 +129,12 @@ mod tests {
             }),
         ] {
             let (kind, target) = change(told.as_ref());
-            assert_eq!(read_change(kind, target), Ok(told.map(Box::new)));
+            let attached = told.as_ref().and_then(Change::attached);
+            let read = read_change(kind, target, attached.map(Attached::as_bytes));
+            assert_eq!(read, Ok(told.clone().map(Box::new)));
         }
-        assert!(read_change(Kind::Other, 7).is_err());
+        assert!(read_change(Kind::Other, 7, None).is_err());
+        assert!(read_change(Kind::Message, 0, Some(b"x")).is_err());
         for told in [
             About::Message,
             About::Edit(7),

@@ -6,7 +6,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{Call, Calls};
 use crate::{
-    domain::Invalid,
+    domain::{ClientChatId, Invalid},
     grpc::{status::Problem, validate},
     proto,
     store::NewChat,
@@ -20,6 +20,8 @@ impl Calls {
         request: proto::CreateRequest,
     ) -> Result<proto::CreateResponse, Problem> {
         validate::new_names("authorization", std::slice::from_ref(call.user()))?;
+        let client_chat_id = ClientChatId::from_wire(&request.client_chat_id)
+            .map_err(|why| Problem::invalid("client_chat_id", &why))?;
         let names = request.info.unwrap_or_default().usernames;
         // Names are not looked at before it is their user's turn.
         let turn = self.turn_to_change(&call, names.len()).await?;
@@ -38,16 +40,34 @@ impl Calls {
             created_by: call.user().clone(),
             created_at: self.clock.wall(),
             members,
+            client_chat_id,
         };
         let members = chat.members.len();
+        let is_there = self.is_made(&call, &chat).await?;
         // Held until the chat is there, so that it is counted for the next one.
-        let counted = self.room_for_a_chat(&call).await?;
+        let counted = match is_there {
+            true => None,
+            false => self.room_for_a_chat(&call).await?,
+        };
         let store = self.store.clone();
         let make = async move { store.create_chat(chat).await };
         let id = call.in_turn((turn, counted), make).await?;
-        log_limited!(INFO, chat = %id, user = %call.user(), members, request_id = %call.id.request,
-            trace_id = call.id.trace_id(), "chat created");
+        match is_there {
+            true => log_limited!(DEBUG, chat = %id, user = %call.user(), "chat created before"),
+            false => log_limited!(INFO, chat = %id, user = %call.user(), members,
+                request_id = %call.id.request, trace_id = call.id.trace_id(), "chat created"),
+        }
         Ok(proto::CreateResponse { id: id.get() })
+    }
+
+    /// Whether the caller has made the chat already. That it stays is not sure before
+    /// the store has been told to make it.
+    async fn is_made(&self, call: &Call, chat: &NewChat) -> Result<bool, Problem> {
+        let Some(id) = &chat.client_chat_id else {
+            return Ok(false);
+        };
+        let made = self.store.made_as(call.user(), id, call.deadline);
+        Ok(call.asked(made).await?.is_some())
     }
 
     /// Whether the caller may have one more chat. Chats are made one after the other by

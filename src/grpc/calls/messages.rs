@@ -1,8 +1,10 @@
 //! Entries of a chat as the wire has them in pages.
 
+use prost::Message as _;
+
 use super::to_timestamp;
 use crate::{
-    domain::{Change, Current, Row, UserName},
+    domain::{Attached, Change, Current, Row, UserName},
     proto::{self, message::Change as Wire},
 };
 
@@ -10,7 +12,7 @@ use crate::{
 pub(super) fn to_current(current: Current, viewer: &UserName) -> proto::Message {
     let Current { mut row, reactions } = current;
     let mut edited_at = None;
-    if let Some(Change::Edited { text, at }) = row.change.as_deref() {
+    if let Some(Change::Edited { text, at, .. }) = row.change.as_deref() {
         edited_at = Some(to_timestamp(*at));
         row.text = text.clone();
     }
@@ -30,6 +32,8 @@ pub(super) fn to_current(current: Current, viewer: &UserName) -> proto::Message 
 pub(super) fn to_entry(row: Row, viewer: &UserName) -> proto::Message {
     let deleted = row.is_erased();
     let own = row.client_message_id.filter(|_| row.from == *viewer);
+    let attached = row.change.as_deref().and_then(Change::attached);
+    let attached = attached.map_or_else(Default::default, to_attached);
     let mut text = String::from(row.text);
     let change = row.change.and_then(|change| to_change(&change, &mut text));
     proto::Message {
@@ -41,7 +45,7 @@ pub(super) fn to_entry(row: Row, viewer: &UserName) -> proto::Message {
         client_message_id: own.map_or_else(String::new, |id| id.to_string()),
         deleted,
         change,
-        ..Default::default()
+        ..attached
     }
 }
 
@@ -59,6 +63,12 @@ fn to_change(change: &Change, text: &mut String) -> Option<Wire> {
             emoji: text(),
             removed,
         }),
-        Change::Edited { .. } | Change::Deleted => return None,
+        Change::Attached(_) | Change::Edited { .. } | Change::Deleted => return None,
     })
+}
+
+/// A message with nothing but what it carries.
+fn to_attached(attached: &Attached) -> proto::Message {
+    // Whoever has made it, or read it, has seen that it is so.
+    proto::Message::decode(attached.as_bytes()).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! What is posted on a stream, and what changes messages, by a call or on a stream.
 
+use super::attached::{Carried, attached, names as carried_names};
 use crate::{
     domain::{Change, ChatId, ClientMessageId, Draft, Invalid, Seq, check_emoji},
     grpc::{calls::Limits, status::Problem},
@@ -102,7 +103,7 @@ pub fn post(frame: ConnectChatRequest, limits: &Limits, poster: Poster) -> Resul
     if let Some(field) = second {
         return refuse(field, "a frame has one of send, edit, delete and react");
     }
-    if draft.change.is_some() && !poster.entries {
+    if draft.target().is_some() && !poster.entries {
         let why = "is answered by an entry, and this stream was not opened with entries";
         return refuse(field, why);
     }
@@ -111,9 +112,21 @@ pub fn post(frame: ConnectChatRequest, limits: &Limits, poster: Poster) -> Resul
 
 fn message(send: Post, limits: &Limits) -> Result<Draft, Refused> {
     let id = client_message_id("send.client_message_id", &send.client_message_id)?;
-    match Draft::check_text(&send.text, limits.max_text) {
-        Err(why) => Err((id, "send.text", why)),
-        Ok(()) => Ok(Draft::message(send.text, id)),
+    if let Err(why) = Draft::check_text(&send.text, limits.max_text) {
+        return Err((id, "send.text", why));
+    }
+    let carried = Carried {
+        reply_to: send.reply_to,
+        data: send.data,
+        data_type: send.data_type,
+        mentions: send.mentions,
+    };
+    match attached(carried, limits, &carried_names!("send")) {
+        Err((field, why)) => Err((id, field, why)),
+        Ok(change) => Ok(Draft {
+            change,
+            ..Draft::message(send.text, id)
+        }),
     }
 }
 

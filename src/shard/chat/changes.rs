@@ -1,4 +1,4 @@
-//! Posts that change a message: they wait until that is known.
+//! Posts that change or answer a message: they wait until that is known.
 
 use super::{
     Chat, Queued, insert, join,
@@ -12,15 +12,15 @@ use crate::{
 impl<R> Chat<R> {
     /// Puts a new post where it waits for its seq, or first for its message to be read.
     pub(super) fn enqueue(&mut self, post: Queued<R>) {
-        match post.draft.target() {
+        match post.draft.refers_to() {
             Some(target) if !self.targets.is_known(target) => self.put_aside(post),
             _ => self.queued.push_back(post),
         }
     }
 
-    /// Has the message read that the post changes.
+    /// Has the message read that the post changes or answers.
     pub(super) fn put_aside(&mut self, post: Queued<R>) {
-        if let Some(target) = post.draft.target() {
+        if let Some(target) = post.draft.refers_to() {
             self.targets.want(target);
         }
         insert(&mut self.aside, post);
@@ -46,7 +46,10 @@ impl<R> Chat<R> {
         let failed = found.is_none();
         let read = self.targets.read(number, found);
         for post in std::mem::take(&mut self.aside) {
-            let target = post.draft.target().filter(|target| read.contains(target));
+            let target = post
+                .draft
+                .refers_to()
+                .filter(|target| read.contains(target));
             match target {
                 None => self.aside.push_back(post),
                 Some(_) if failed => self.drop_queued(post, Refusal::Unavailable, effects),
@@ -56,7 +59,7 @@ impl<R> Chat<R> {
         }
     }
 
-    /// Whether the post may change its message as all is that has a seq.
+    /// Whether the post may change or answer its message as all is that has a seq.
     pub(super) fn judge(&self, post: &Queued<R>, now: Timestamp, rules: &Rules) -> Verdict {
         let asker = Asker {
             from: &post.from,
@@ -99,8 +102,8 @@ impl<R> Chat<R> {
     /// Lets go of what is known of messages that nobody is about to change.
     pub(super) fn sweep_targets(&mut self) {
         let queued = self.queued.iter();
-        let queued = queued.filter_map(|post| post.draft.target());
-        let in_flight = self.in_flight.iter().filter_map(|post| post.target);
+        let queued = queued.filter_map(|post| post.draft.refers_to());
+        let in_flight = self.in_flight.iter().filter_map(|post| post.refers_to);
         let needed: Vec<Seq> = queued.chain(in_flight).collect();
         self.targets.sweep(|seq| needed.contains(&seq));
     }

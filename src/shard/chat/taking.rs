@@ -42,7 +42,7 @@ impl<R> Chat<R> {
                         continue;
                     }
                     Verdict::Unfit(why) => {
-                        missing |= why == Unfit::Missing;
+                        missing |= matches!(why, Unfit::Missing | Unfit::NothingToAnswer);
                         self.drop_queued(post, Refusal::Unfit(why), effects);
                         continue;
                     }
@@ -62,9 +62,9 @@ impl<R> Chat<R> {
                 waiters,
             } = post;
             let weight = draft.weight();
-            let target = draft.target();
+            let refers_to = draft.refers_to();
             seq += 1;
-            match target {
+            match draft.target() {
                 None => number += 1,
                 Some(_) => self.targets.apply(&draft, &from, seq, self.last_time),
             }
@@ -75,7 +75,7 @@ impl<R> Chat<R> {
                 id,
                 weight,
                 key,
-                target,
+                refers_to,
                 admin: draft.admin,
                 waiters,
             });

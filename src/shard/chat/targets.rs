@@ -1,5 +1,5 @@
-//! Messages that edits, deletions and reactions are about: what has to be known of one
-//! before it may be changed, with what has been given a seq since it was read. So a change
+//! Messages that edits, deletions, reactions and answers are about: what has to be known of
+//! one before it may be changed or answered, with what has been given a seq since it was read. So a change
 //! is held against all that comes before it in the chat's order.
 
 use std::{
@@ -179,12 +179,15 @@ impl Targets {
 
     /// Whether the change may follow all that was [applied](Self::apply) before.
     pub fn judge(&self, draft: &Draft, asker: &Asker<'_>) -> Verdict {
-        let Some((change, target)) = draft.change.as_deref().zip(draft.target()) else {
+        let Some((change, message)) = draft.change.as_deref().zip(draft.refers_to()) else {
             return Verdict::Fit;
         };
-        match self.known.get(&target) {
+        match self.known.get(&message) {
             None => Verdict::Unknown,
-            Some(None) => Verdict::Unfit(Unfit::Missing),
+            Some(None) => Verdict::Unfit(match change {
+                Change::Attached(_) => Unfit::NothingToAnswer,
+                _ => Unfit::Missing,
+            }),
             Some(Some(message)) => message.judge(change, draft, asker),
         }
     }
@@ -201,7 +204,7 @@ impl Targets {
                 Change::Reaction { removed, .. } => {
                     message.react(from, &draft.text, *removed, (seq, at));
                 }
-                Change::Edited { .. } | Change::Deleted => {}
+                Change::Attached(_) | Change::Edited { .. } | Change::Deleted => {}
             }
         }
     }
@@ -257,6 +260,9 @@ impl Message {
 
     fn judge(&self, change: &Change, draft: &Draft, asker: &Asker<'_>) -> Verdict {
         let unfit = match change {
+            Change::Attached(_) if !self.is_message => Some(Unfit::NothingToAnswer),
+            // One that was deleted may be answered: whoever does so may not know it yet.
+            Change::Attached(_) => None,
             _ if !self.is_message => Some(Unfit::NoMessage),
             _ if self.is_deleted => Some(Unfit::Deleted),
             Change::Edit { .. } => self.forbids_edit(asker),

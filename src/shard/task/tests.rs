@@ -427,6 +427,7 @@ async fn a_long_queue_keeps_no_other_chat_waiting() {
     settings.batch.rows = 2;
     let world = World::with(settings).await;
     let other = NewChat {
+        client_chat_id: None,
         created_by: user("bob"),
         created_at: Timestamp(0),
         members: vec![user("bob")],
@@ -462,6 +463,7 @@ async fn a_second_batch_of_other_chats_is_ready_when_the_first_has_landed() {
     settings.batch.rows = 4;
     let world = World::with(settings).await;
     let other = NewChat {
+        client_chat_id: None,
         created_by: user("bob"),
         created_at: Timestamp(0),
         members: vec![user("bob")],

@@ -15,8 +15,16 @@ impl Chat {
         if let Some(message) = edited.and_then(|target| self.messages.get_mut(&target))
             && message.change.as_deref() != Some(&Change::Deleted)
         {
-            let (text, at) = (row.text.clone(), row.created_at);
-            message.change = Some(Box::new(Change::Edited { text, at }));
+            let attached = message
+                .change
+                .as_deref()
+                .and_then(Change::attached)
+                .cloned();
+            message.change = Some(Box::new(Change::Edited {
+                text: row.text.clone(),
+                at: row.created_at,
+                attached,
+            }));
         }
         if let Some(target) = row.deleted() {
             self.erase(target);

@@ -3,9 +3,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use crate::{domain::Row, store::entries::Columns};
 
 /// The statement that [`Encoder`] encodes for.
-pub(super) const COPY: &str = "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at, number, kind, target) FROM STDIN BINARY";
+pub(super) const COPY: &str = "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at, number, kind, target, attached) FROM STDIN BINARY";
 
-const COLUMNS: i16 = 10;
+const COLUMNS: i16 = 11;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 const NULL: i32 = -1;
@@ -79,33 +79,28 @@ impl Iterator for Encoder<'_> {
 
 fn put_row(out: &mut BytesMut, row: &Row) {
     let client_message_id = row.client_message_id.as_deref();
+    let columns = Columns::of(row);
     let texts = row.from.len() + row.text.len() + client_message_id.map_or(0, str::len);
-    out.reserve(2 + 10 * 4 + 6 * 8 + 2 + texts);
+    let attached = columns.attached.map_or(0, <[u8]>::len);
+    out.reserve(2 + 11 * 4 + 6 * 8 + 2 + texts + attached);
     out.put_i16(COLUMNS);
     put_i64(out, row.chat.get());
     put_i64(out, row.seq);
     put_i64(out, row.id.0);
-    put_text(out, &row.from);
-    put_text(out, &row.text);
-    match client_message_id {
-        Some(id) => put_text(out, id),
-        None => out.put_i32(NULL),
-    }
+    put_bytes(out, row.from.as_bytes());
+    put_bytes(out, row.text.as_bytes());
+    put_bytes_or_null(out, client_message_id.map(str::as_bytes));
     put_i64(out, row.created_at.0);
-    let Columns {
-        number,
-        kind,
-        target,
-    } = Columns::of(row);
-    put_i64_or_null(out, number);
-    match kind {
+    put_i64_or_null(out, columns.number);
+    match columns.kind {
         Some(kind) => {
             out.put_i32(2);
             out.put_i16(kind);
         }
         None => out.put_i32(NULL),
     }
-    put_i64_or_null(out, target);
+    put_i64_or_null(out, columns.target);
+    put_bytes_or_null(out, columns.attached);
 }
 
 fn put_i64_or_null(out: &mut BytesMut, value: Option<i64>) {
@@ -120,9 +115,16 @@ fn put_i64(out: &mut BytesMut, value: i64) {
     out.put_i64(value);
 }
 
-fn put_text(out: &mut BytesMut, value: &str) {
+fn put_bytes_or_null(out: &mut BytesMut, value: Option<&[u8]>) {
+    match value {
+        Some(value) => put_bytes(out, value),
+        None => out.put_i32(NULL),
+    }
+}
+
+fn put_bytes(out: &mut BytesMut, value: &[u8]) {
     out.put_i32(value.len() as i32);
-    out.put_slice(value.as_bytes());
+    out.put_slice(value);
 }
 
 #[cfg(test)]
@@ -149,14 +151,14 @@ mod tests {
         let row = row(1, 2);
         let chunks: Vec<Bytes> = Encoder::new(std::slice::from_ref(&row)).collect();
         let bytes = chunks.concat();
-        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\x00\x0a".to_vec();
+        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\x00\x0b".to_vec();
         for int in [1i64, 2, -3] {
             expected.extend([0, 0, 0, 8]);
             expected.extend(int.to_be_bytes());
         }
         expected.extend(b"\0\0\0\x02bo\0\0\0\x02\xc3\xa9\xff\xff\xff\xff\0\0\0\x08");
         expected.extend(4i64.to_be_bytes());
-        expected.extend([0xff; 3 * 4]);
+        expected.extend([0xff; 4 * 4]);
         expected.extend([0xff, 0xff]);
         assert_eq!(bytes, expected);
 
@@ -173,7 +175,7 @@ mod tests {
         columns.extend(1i64.to_be_bytes());
         columns.extend(b"\0\0\0\x02\0\x03\0\0\0\x08");
         columns.extend(7i64.to_be_bytes());
-        columns.extend([0xff, 0xff]);
+        columns.extend([0xff; 4 + 2]);
         assert!(chunks.concat().ends_with(&columns));
 
         let many = vec![row; 5_000];

@@ -62,6 +62,7 @@ const MIGRATIONS: &[Migration] = migrations![
     3 "0003_activity",
     4 "0004_nodes",
     5 "0005_entries",
+    6 "0006_client_chat_ids",
 ];
 
 /// A commit that takes longer is said to.

@@ -65,6 +65,7 @@ pub(super) enum Query {
     HasMember,
     ShareAChat,
     MadeBy,
+    MadeAs,
     ChatsOf,
     ChatsAbove,
     LastSeqs,
@@ -79,7 +80,7 @@ const PAGE: &[Type] = &[Type::INT8, Type::INT8, Type::INT8];
 const LISTED: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 /// Each [`Query`], and the types of what it is asked with.
-const STATEMENTS: [(&str, &[Type]); 19] = [
+const STATEMENTS: [(&str, &[Type]); 20] = [
     (sql::PAGE_AFTER, PAGE),
     (sql::PAGE_BEFORE, PAGE),
     (sql::MESSAGES_AFTER, PAGE),
@@ -94,13 +95,14 @@ const STATEMENTS: [(&str, &[Type]); 19] = [
     (sql::HAS_MEMBER, &[Type::INT8, Type::TEXT_ARRAY]),
     (sql::SHARE_A_CHAT, &[Type::TEXT, Type::TEXT]),
     (sql::MADE_BY, &[Type::TEXT, Type::INT8]),
+    (sql::MADE_AS, &[Type::TEXT, Type::TEXT]),
     (sql::CHATS_OF, LISTED),
     (sql::CHATS_ABOVE, LISTED),
     (sql::LAST_SEQS, &[Type::INT8_ARRAY]),
     (sql::STRANGERS, &[Type::INT8_ARRAY, Type::TEXT_ARRAY]),
     (
         sql::CREATE_CHAT,
-        &[Type::TEXT, Type::INT8, Type::TEXT_ARRAY],
+        &[Type::TEXT, Type::INT8, Type::TEXT_ARRAY, Type::TEXT],
     ),
     (sql::ADD_MEMBERS, &[Type::INT8, Type::TEXT_ARRAY]),
     (sql::REMOVE_MEMBERS, &[Type::INT8, Type::TEXT_ARRAY]),

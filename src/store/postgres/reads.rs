@@ -4,7 +4,9 @@ use tokio_postgres::Row as PgRow;
 
 use super::pool::{Params, Pool, Query};
 use crate::{
-    domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{
+        ChatId, ClientChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName,
+    },
     store::{
         Activity, ChatRecord, Page, StoreError, StoreResult, Walk,
         entries::{Columns, Since, change},
@@ -75,6 +77,20 @@ impl Pool {
         let [rows] = self.read(deadline, [(Query::MadeBy, asked)]).await?;
         let made = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose();
         Ok(made.map_err(unreadable)?.unwrap_or(0) as usize)
+    }
+
+    pub async fn made_as(
+        &self,
+        user: &UserName,
+        id: &ClientChatId,
+        deadline: Instant,
+    ) -> StoreResult<Option<ChatId>> {
+        let (user, id): (&str, &str) = (user, id);
+        let asked: Params<'_> = &[&user, &id];
+        let [rows] = self.read(deadline, [(Query::MadeAs, asked)]).await?;
+        let made =
+            |row: &PgRow| -> Result<ChatId, Unreadable> { Ok(ChatId::new(row.try_get(0)?)?) };
+        rows.first().map(made).transpose().map_err(unreadable)
     }
 
     pub async fn page(
@@ -198,6 +214,7 @@ pub(super) fn messages<'a>(
             number: row.try_get(6)?,
             kind: row.try_get(7)?,
             target: row.try_get(8)?,
+            attached: row.try_get(12)?,
         };
         let since = Since {
             edited_text: row.try_get::<_, Option<&str>>(9)?.map(Into::into),

@@ -139,7 +139,7 @@ macro_rules! entries {
         concat!(
             "
     SELECT seq, id, sender, text, client_message_id, created_at,
-           number, kind, target, edited_text, edited_at, deleted FROM messages
+           number, kind, target, edited_text, edited_at, deleted, attached FROM messages
      WHERE chat_id = $1 AND seq ",
             $which,
             " AND EXISTS (SELECT FROM chats WHERE chats.id = $1)"
@@ -220,6 +220,10 @@ pub const SHARE_A_CHAT: &str = "
 pub const MADE_BY: &str = "
     SELECT count(*) FROM (SELECT FROM chats WHERE created_by = $1 LIMIT $2) AS made";
 
+/// `$1` user, `$2` the client's id of a chat.
+pub const MADE_AS: &str = "
+    SELECT id FROM chats WHERE created_by = $1 AND client_chat_id = $2";
+
 /// `$1` user, `$2` and `$3` the activity that the list goes on behind, `$4` limit, `$5`
 /// names.
 pub const CHATS_OF: &str = listed!("<", "DESC");
@@ -292,17 +296,23 @@ pub(super) const BEGIN_CHANGE: &str = "
      WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
     SELECT pg_logical_emit_message(true, 'chatd', '')";
 
-/// `$1` created by, `$2` created at, `$3` members. The order of the rows is the
-/// order in which `members.position` counts.
+/// `$1` created by, `$2` created at, `$3` members, `$4` the client's id, if it has one. The
+/// order of the rows is the order in which `members.position` counts. Of a chat that there
+/// is under this id, the id; nothing, if that was being made just then.
 pub(super) const CREATE_CHAT: &str = concat!(
     "
-    WITH made AS (INSERT INTO chats (created_by, created_at) VALUES ($1, $2) RETURNING id),
+    WITH made AS (INSERT INTO chats (created_by, created_at, client_chat_id) VALUES ($1, $2, $4)
+                      ON CONFLICT (created_by, client_chat_id)
+                         WHERE client_chat_id IS NOT NULL DO NOTHING
+                  RETURNING id),
          joined AS (INSERT INTO members (chat_id, user_name, active_at)
                     SELECT made.id, u.name, ",
     active_at!("$2", "NULL"),
     " FROM made, unnest($3::text[]) WITH ORDINALITY AS u (name, n)
                      ORDER BY u.n)
-    SELECT id FROM made"
+    SELECT id FROM made
+     UNION ALL
+    SELECT id FROM chats WHERE created_by = $1 AND client_chat_id = $4"
 );
 
 /// `$1` chat, `$2` users. The lock keeps the chat from being deleted meanwhile. When

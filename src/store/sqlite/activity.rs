@@ -190,6 +190,7 @@ mod tests {
 
     fn chat(conn: &Connection, at: i64) -> ChatId {
         let chat = NewChat {
+            client_chat_id: None,
             created_by: bo(),
             created_at: Timestamp(at),
             members: vec![bo()],

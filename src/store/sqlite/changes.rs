@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{Connection, Result, Statement};
 
-use super::lists::active_at;
+use super::{lists::active_at, queries};
 use crate::{
     domain::{ChatId, Row, UserName},
     store::{
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 11;
 
 /// Rows to a statement; 1 and 64 were slower by a tenth to a fifth.
 const WIDE: usize = 16;
@@ -26,7 +26,7 @@ fn insert_sql(rows: usize) -> String {
     format!(
         "INSERT INTO messages \
          (chat_id, seq, message_id, sender, body, client_message_id, created_at, \
-          number, kind, target) VALUES {}",
+          number, kind, target, attached) VALUES {}",
         vec![row; rows].join(",")
     )
 }
@@ -66,6 +66,7 @@ fn bind_rows(insert: &mut Statement<'_>, rows: &[&Row]) -> Result<()> {
         insert.raw_bind_parameter(first + 7, columns.number)?;
         insert.raw_bind_parameter(first + 8, columns.kind)?;
         insert.raw_bind_parameter(first + 9, columns.target)?;
+        insert.raw_bind_parameter(first + 10, columns.attached)?;
     }
     Ok(())
 }
@@ -88,7 +89,8 @@ pub(super) fn change_messages(conn: &Connection, rows: &[&Row]) -> Result<bool> 
     }
     for (chat, target) in &deletions {
         conn.prepare_cached(
-            "UPDATE messages SET body = '', edited_body = NULL, edited_at = NULL, deleted = 1 \
+            "UPDATE messages SET body = '', edited_body = NULL, edited_at = NULL, \
+             attached = NULL, deleted = 1 \
              WHERE chat_id = ?1 AND seq = ?2",
         )?
         .execute((chat.get(), target))?;
@@ -100,10 +102,22 @@ pub(super) fn change_messages(conn: &Connection, rows: &[&Row]) -> Result<bool> 
     Ok(!deletions.is_empty())
 }
 
-/// The new chat's id.
+/// The chat's id: the new one's, or that of the one which its creator has made with the same
+/// id before.
 pub(super) fn create_chat(conn: &Connection, chat: &NewChat) -> Result<i64> {
-    conn.prepare_cached("INSERT INTO chats (created_by, created_at) VALUES (?1, ?2)")?
-        .execute((&*chat.created_by, chat.created_at.0))?;
+    if let Some(id) = &chat.client_chat_id
+        && let Some(made) = queries::made_as(conn, &chat.created_by, id)?
+    {
+        return Ok(made.get());
+    }
+    conn.prepare_cached(
+        "INSERT INTO chats (created_by, created_at, client_chat_id) VALUES (?1, ?2, ?3)",
+    )?
+    .execute((
+        &*chat.created_by,
+        chat.created_at.0,
+        chat.client_chat_id.as_deref(),
+    ))?;
     let id = conn.last_insert_rowid();
     let mut insert = conn.prepare_cached(concat!(
         "INSERT INTO members (chat_id, user_name, active_at) VALUES (?1, ?2, ",

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row as SqlRow, types::Type};
 
 use crate::{
-    domain::{ChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName},
+    domain::{
+        ChatId, ClientChatId, ClientMessageId, Invalid, MessageId, Row, Seq, Timestamp, UserName,
+    },
     store::{
         ChatRecord, Page,
         entries::{Columns, Since, change},
@@ -71,13 +73,23 @@ pub(super) fn made_by(conn: &Connection, user: &UserName, most: usize) -> Result
     Ok(made as usize)
 }
 
+pub(super) fn made_as(
+    conn: &Connection,
+    user: &UserName,
+    id: &ClientChatId,
+) -> Result<Option<ChatId>> {
+    conn.prepare_cached("SELECT id FROM chats WHERE created_by = ?1 AND client_chat_id = ?2")?
+        .query_row((&**user, &**id), |row| chat_id(row, 0))
+        .optional()
+}
+
 /// Entries of a deleted chat may still be there, so all begins at the chat. The cross
 /// join keeps SQLite from beginning elsewhere.
 macro_rules! page {
     ($beyond:literal, $order:literal) => {
         concat!(
             "SELECT seq, message_id, sender, body, client_message_id, messages.created_at, \
-             number, kind, target, edited_body, edited_at, deleted \
+             number, kind, target, edited_body, edited_at, deleted, attached \
              FROM chats CROSS JOIN messages ON chat_id = id \
              WHERE id = ?1 AND ",
             $beyond,
@@ -136,6 +148,7 @@ fn rows(conn: &Connection, sql: &str, chat: ChatId, bound: Seq, limit: usize) ->
             number: row.get(6)?,
             kind: row.get(7)?,
             target: row.get(8)?,
+            attached: row.get_ref(12)?.as_blob_or_null()?,
         };
         let since = Since {
             edited_text: row.get(9)?,

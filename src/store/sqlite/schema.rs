@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0002_chats_by_creator.sql"),
     include_str!("../../../migrations/sqlite/0003_activity.sql"),
     include_str!("../../../migrations/sqlite/0004_entries.sql"),
+    include_str!("../../../migrations/sqlite/0005_client_chat_ids.sql"),
 ];
 
 /// The lock keeps other servers out, so what makes SQLite busy is a checkpoint

@@ -24,6 +24,7 @@ fn alice() -> UserName {
 
 fn new_chat() -> NewChat {
     NewChat {
+        client_chat_id: None,
         created_by: alice(),
         created_at: Timestamp(1),
         members: vec![alice()],

@@ -183,6 +183,7 @@ impl Chaos {
 fn new_chats(memory: &MemoryStore) {
     for _ in 0..3 {
         let chat = NewChat {
+            client_chat_id: None,
             created_by: user("bob"),
             created_at: Timestamp(0),
             members: vec![user("bob")],

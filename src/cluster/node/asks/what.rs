@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
         handle::{Answered, Asked, Joining},
         wire as read,
     },
-    domain::{Caller, ChatError, ChatId, MessageId, Refusal},
+    domain::{Caller, Change, ChatError, ChatId, MessageId, Refusal},
     proto::cluster::{self as wire, call::Call, item::Item},
     shard::{Post, Reply},
 };
@@ -38,6 +39,7 @@ impl What {
                 let draft = &post.draft;
                 let key = draft.client_message_id.as_ref();
                 let (kind, target) = read::change(draft.change.as_deref());
+                let attached = draft.change.as_deref().and_then(Change::attached);
                 let sent = wire::Post {
                     ask,
                     chat,
@@ -49,6 +51,7 @@ impl What {
                     kind: kind.into(),
                     target,
                     admin: draft.admin,
+                    attached: attached.map(|one| Bytes::copy_from_slice(one.as_bytes())),
                     traceparent: post.span.as_ref().map(|span| span.traceparent()),
                 };
                 match draft.change {

@@ -480,6 +480,7 @@ impl fmt::Debug for Watcher {
 pub(super) fn memory() -> Arc<MemoryStore> {
     let memory = Arc::new(MemoryStore::new());
     let chat = NewChat {
+        client_chat_id: None,
         created_by: user("alice"),
         created_at: Timestamp(0),
         members: vec![user("alice")],

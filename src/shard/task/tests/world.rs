@@ -82,6 +82,7 @@ impl World {
     async fn made(settings: ShardSettings, elsewhere: Option<Arc<dyn Elsewhere>>) -> Self {
         let memory = Arc::new(MemoryStore::new());
         let chat = NewChat {
+            client_chat_id: None,
             created_by: user("alice"),
             created_at: Timestamp(0),
             members: vec![user("alice"), user("bob")],

@@ -48,7 +48,7 @@ pub(super) fn with_changes(mut sql: String, rows: &[Row]) -> String {
             &mut sql,
             format_args!(
                 "UPDATE messages AS message SET text = '', edited_text = NULL, edited_at = NULL, \
-                 deleted = true FROM {changed} \
+                 attached = NULL, deleted = true FROM {changed} \
                  WHERE message.chat_id = changed.chat AND message.seq = changed.target"
             ),
         );

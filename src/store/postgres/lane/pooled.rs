@@ -28,9 +28,10 @@ use crate::{
 
 const INSERT: &str = "
     INSERT INTO messages (chat_id, seq, id, sender, text, client_message_id, created_at,
-                          number, kind, target)
+                          number, kind, target, attached)
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
-                         $6::text[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bigint[])";
+                         $6::text[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bigint[],
+                         $11::bytea[])";
 
 /// What opens a transaction of the lane with this name, unless it is with another
 /// server than the lane's connection was: the pooler may go on with a new one. The fence
@@ -69,11 +70,12 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
         .iter()
         .map(|row| row.client_message_id.as_deref())
         .collect();
-    let columns: Vec<Columns> = rows.iter().map(Columns::of).collect();
+    let columns: Vec<Columns<'_>> = rows.iter().map(Columns::of).collect();
     let numbers: Vec<Option<i64>> = columns.iter().map(|one| one.number).collect();
     let kinds: Vec<Option<i16>> = columns.iter().map(|one| one.kind).collect();
     let targets: Vec<Option<i64>> = columns.iter().map(|one| one.target).collect();
-    let params: [(&(dyn ToSql + Sync), Type); 10] = [
+    let attached: Vec<Option<&[u8]>> = columns.iter().map(|one| one.attached).collect();
+    let params: [(&(dyn ToSql + Sync), Type); 11] = [
         (&chats, Type::INT8_ARRAY),
         (&seqs, Type::INT8_ARRAY),
         (&ids, Type::INT8_ARRAY),
@@ -84,6 +86,7 @@ pub(super) async fn write(link: &mut Link, rows: &[Row], stall: Duration) -> Res
         (&numbers, Type::INT8_ARRAY),
         (&kinds, Type::INT2_ARRAY),
         (&targets, Type::INT8_ARRAY),
+        (&attached, Type::BYTEA_ARRAY),
     ];
     let session = &link.session;
     let fence = link.fence.as_deref();
