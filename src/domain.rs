@@ -30,7 +30,7 @@ pub use change::{
 pub use clock::Clock;
 pub use digest::Digests;
 pub use frame::{Frame, PREFIX_LEN};
-pub use message::{Draft, MessageId, Row, Seq, Timestamp};
+pub use message::{Draft, GivenId, MessageId, Row, Seq, Timestamp};
 pub use names::{ChatId, ClientChatId, ClientMessageId, Invalid, MAX_NAME_BYTES, UserName};
 pub use origin::Origin;
 pub use packed::packed;

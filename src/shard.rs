@@ -36,7 +36,7 @@ use tokio::sync::{Semaphore, mpsc};
 pub use callers::{Callers, Places};
 pub use chat::Chat;
 pub use elsewhere::{Elsewhere, Watched};
-pub use handle::{Reply, ShardHandle};
+pub use handle::{Asking, AskingNode, Reply, ShardHandle};
 pub use post::{Effect, Load, Post, Room, Rules};
 pub use shards::Shards;
 pub use task::ShardSettings;

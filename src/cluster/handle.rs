@@ -17,7 +17,7 @@ use crate::{
         Caller, ChatError, ChatId, Draft, PARTITIONS, Partition, PostResult, Refusal, Seq, UserName,
     },
     feed::{Reader, Slot},
-    shard::{Post, Reply},
+    shard::{Asking, Post, Reply},
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -134,7 +134,7 @@ impl Cluster {
             id: None,
             span: span.map(Box::new),
             deadline,
-            reply: Reply::Call(caller),
+            reply: Reply::Call(Asking::Call(caller)),
         };
         if let Err(full) = self.mailbox.try_send(Local::Post(chat, post))
             && let Local::Post(_, post) = full.into_inner()

@@ -1,3 +1,5 @@
+use std::num::NonZero;
+
 use super::{Change, ChatId, ClientMessageId, Invalid, Posted, UserName, visible::has_visible};
 
 /// An entry's place in its chat: 1, 2, 3 … without holes. 0 stands for "before
@@ -21,6 +23,32 @@ impl Timestamp {
 /// to a COMMIT can tell its own row from another writer's under the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId(pub i64);
+
+impl MessageId {
+    /// A new one, which is never 0.
+    pub fn random() -> Self {
+        match fastrand::i64(..) {
+            0 => Self(1),
+            id => Self(id),
+        }
+    }
+}
+
+/// A [`MessageId`] other than 0, so that a missing one takes no room of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GivenId(NonZero<i64>);
+
+impl GivenId {
+    pub fn of(id: MessageId) -> Option<Self> {
+        NonZero::new(id.0).map(Self)
+    }
+}
+
+impl From<GivenId> for MessageId {
+    fn from(id: GivenId) -> Self {
+        Self(id.0.get())
+    }
+}
 
 /// What a client wants to say, or to change in what was said, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +74,13 @@ impl Draft {
     }
 
     /// The message that it changes.
+    #[inline]
     pub fn target(&self) -> Option<Seq> {
         self.change.as_ref()?.target()
     }
 
     /// The message that it changes or answers.
+    #[inline]
     pub fn refers_to(&self) -> Option<Seq> {
         self.change.as_ref()?.refers_to()
     }
@@ -119,6 +149,7 @@ impl Row {
     }
 
     /// The message that it changes.
+    #[inline]
     pub fn target(&self) -> Option<Seq> {
         self.change.as_ref()?.target()
     }

@@ -230,7 +230,7 @@ impl Calls {
         identity: &Identity,
         deadline: Instant,
         span: Option<SpanRef>,
-        request: proto::SendMessageRequest,
+        request: validate::SendMessageRequest,
     ) -> impl Future<Output = Result<proto::SendMessageResponse, Problem>> + use<> {
         let valid = validate::send(request, &identity.user, &self.limits);
         let posted = self.post(identity, deadline, span, valid);

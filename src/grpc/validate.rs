@@ -1,7 +1,9 @@
 //! From the wire's fields to the domain's values. Each refusal names its field.
 
 mod attached;
+mod plain;
 mod posts;
+mod slim;
 
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ use crate::{
 };
 
 use attached::{Carried, attached};
-pub use posts::{Poster, delete, edit, post, react};
+pub use plain::read as read_post;
+pub use posts::{Poster, Refused, delete, edit, react};
+pub use slim::SendMessageRequest;
 
 /// Names in one request are bounded before they are looked at one by one.
 const MAX_PAGE: i32 = 1_000;
@@ -36,7 +40,7 @@ pub fn chat_id(field: &'static str, id: i64) -> Result<ChatId, Problem> {
 
 /// The message of a SendMessage call.
 pub fn send(
-    request: proto::SendMessageRequest,
+    request: SendMessageRequest,
     user: &UserName,
     limits: &Limits,
 ) -> Result<(ChatId, Draft), Problem> {

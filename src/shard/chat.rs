@@ -14,7 +14,9 @@ use super::{
     window::{Key, Known, TextDigest, Window},
 };
 use crate::{
-    domain::{ChatId, Draft, Invalid, MessageId, Receipt, Refusal, Row, Seq, Timestamp, UserName},
+    domain::{
+        ChatId, Draft, GivenId, Invalid, MessageId, Receipt, Refusal, Row, Seq, Timestamp, UserName,
+    },
     store::ChatRecord,
     telemetry::SpanRef,
 };
@@ -75,7 +77,7 @@ struct Queued<R> {
     ticket: u64,
     from: UserName,
     draft: Draft,
-    id: Option<MessageId>,
+    id: Option<GivenId>,
     key: Option<Key>,
     span: Option<Box<SpanRef>>,
     waiters: Waiters<R>,
@@ -87,11 +89,16 @@ struct InFlight<R> {
     id: MessageId,
     weight: usize,
     key: Option<Key>,
-    /// The message that it changes.
-    refers_to: Option<Seq>,
-    /// As its draft had it.
-    admin: bool,
+    /// Of one that is no plain message.
+    rare: Option<Box<Rare>>,
     waiters: Waiters<R>,
+}
+
+/// What few posts have, as their drafts had it.
+#[derive(Debug)]
+struct Rare {
+    refers_to: Option<Seq>,
+    admin: bool,
 }
 
 impl<R> Chat<R> {
@@ -231,7 +238,7 @@ impl<R> Chat<R> {
         }
         let waiter = Waiter { reply, deadline };
         let own = Key::new(&from, draft.client_message_id.as_ref());
-        let key = own.or_else(|| id.map(Key::of_id));
+        let key = own.or_else(|| id.map(|id| Key::of_id(id.into())));
         let ticket = self.next_ticket;
         let text = key.map(|_| TextDigest::of(&draft.text, draft.posted()));
         let both = key.zip(text);
@@ -244,7 +251,7 @@ impl<R> Chat<R> {
                     seq,
                     created_at,
                     // Under the same id it is another node that asks again, not the client.
-                    duplicate: own.is_some() && id != Some(stored),
+                    duplicate: own.is_some() && id.map(MessageId::from) != Some(stored),
                 };
                 effects.push(Effect::Answer(waiter.reply, Ok(receipt)));
             }

@@ -36,22 +36,39 @@ pub struct ShardHandle {
 /// Where the answer to a post goes.
 #[derive(Debug)]
 pub enum Reply {
-    Call(oneshot::Sender<PostResult>),
+    Call(Asking),
     Stream(Arc<Slot>, Option<ClientMessageId>),
-    /// To the node that has asked under this number.
-    Node(Arc<dyn Elsewhere>, NodeId, u64),
+}
+
+/// Who has asked for a post by itself: a call here, or another node.
+#[derive(Debug)]
+pub enum Asking {
+    Call(oneshot::Sender<PostResult>),
+    Node(Box<AskingNode>),
+}
+
+/// The node that has asked, and the number under which it has.
+#[derive(Debug)]
+pub struct AskingNode {
+    pub way: Arc<dyn Elsewhere>,
+    pub node: NodeId,
+    pub ask: u64,
 }
 
 impl Reply {
     pub fn send(self, result: PostResult) {
         match self {
             // A caller that has gone away does not want it any more.
-            Self::Call(caller) => _ = caller.send(result),
+            Self::Call(Asking::Call(caller)) => _ = caller.send(result),
+            Self::Call(Asking::Node(node)) => node.way.outcome(node.node, node.ask, result),
             Self::Stream(slot, id) => slot.answer(id, result),
-            Self::Node(way, node, ask) => way.outcome(node, ask, result),
         }
     }
 }
+
+/// A post is moved from place to place on its way. Up to here that takes a few
+/// instructions and no call, which made a post on a stream 4 % dearer.
+const _: () = assert!(size_of::<(ChatId, Post<Reply>)>() <= 128);
 
 /// Everything but posts.
 #[derive(Debug)]
@@ -120,7 +137,7 @@ impl ShardHandle {
             id: None,
             span: span.map(Box::new),
             deadline,
-            reply: Reply::Call(caller),
+            reply: Reply::Call(Asking::Call(caller)),
         };
         self.pass(chat, post);
         async move { answer.await.unwrap_or(Err(Refusal::OutcomeUnknown)) }

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    domain::{Draft, MessageId, PostResult, Row, UserName},
+    domain::{Draft, GivenId, PostResult, Row, UserName},
     telemetry::SpanRef,
 };
 
@@ -12,7 +12,7 @@ pub struct Post<R> {
     pub draft: Draft,
     /// Given by another node, where a client posted it: under this id it is stored
     /// once, however often it comes.
-    pub id: Option<MessageId>,
+    pub id: Option<GivenId>,
     /// The call's span, if it is sampled.
     pub span: Option<Box<SpanRef>>,
     pub deadline: Instant,

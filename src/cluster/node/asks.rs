@@ -20,8 +20,8 @@ use self::what::{What, refuse};
 use super::Node;
 use crate::{
     cluster::handle::{Answered, Asked, Joining},
-    domain::{ChatError, ChatId, MessageId, NodeId, Partition, Refusal},
-    shard::{Post, Reply},
+    domain::{ChatError, ChatId, GivenId, MessageId, NodeId, Partition, Refusal},
+    shard::{Asking, Post, Reply},
 };
 
 /// After an owner has said that the chat lives elsewhere, the table is read before it is
@@ -137,16 +137,16 @@ impl Asks {
 
 impl Node {
     pub(super) fn ask_post(&mut self, chat: ChatId, post: Post<Reply>) {
-        let id = post.id.unwrap_or_else(|| MessageId(fastrand::i64(..)));
+        let id = post.id.map_or_else(MessageId::random, MessageId::from);
         self.ask(chat, What::Post(post, id), false);
     }
 
     /// A post that a shard had has to go elsewhere.
     pub(super) fn ask_moved(&mut self, chat: ChatId, post: Post<Reply>) {
         match post.reply {
-            Reply::Node(_, node, ask) => self.moved_post(node, ask),
+            Reply::Call(Asking::Node(asking)) => self.moved_post(asking.node, asking.ask),
             _ => {
-                let id = post.id.unwrap_or_else(|| MessageId(fastrand::i64(..)));
+                let id = post.id.map_or_else(MessageId::random, MessageId::from);
                 self.ask(chat, What::Post(post, id), true);
             }
         }
@@ -215,7 +215,7 @@ impl Node {
         };
         match one.what {
             What::Post(mut post, id) => {
-                post.id = Some(id);
+                post.id = GivenId::of(id);
                 self.plan.shards.of(one.chat).pass(one.chat, post);
             }
             // Whoever has asked asks again, and the shard.

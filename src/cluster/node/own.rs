@@ -10,12 +10,12 @@ use crate::{
         wire as read,
     },
     domain::{
-        ChatError, ChatId, ClientMessageId, Draft, Invalid, MessageId, NodeId, Partition,
+        ChatError, ChatId, ClientMessageId, Draft, GivenId, Invalid, MessageId, NodeId, Partition,
         PostResult, Refusal, Seq, UserName,
     },
     feed::{self, Feed, Tap, Tapped},
     proto::cluster::{self as wire, answer::Answer, call::Call, item::Item},
-    shard::{Post, Reply, ShardHandle, Watched},
+    shard::{Asking, AskingNode, Post, Reply, ShardHandle, Watched},
     telemetry::SpanRef,
 };
 
@@ -64,10 +64,14 @@ impl Node {
         let read = Post {
             from: UserName::new(&post.from)?,
             draft,
-            id: Some(MessageId(post.id)),
+            id: GivenId::of(MessageId(post.id)),
             span: None,
             deadline: self.now() + Duration::from_micros(post.left_micros),
-            reply: Reply::Node(self.plan.news.clone(), from, post.ask),
+            reply: Reply::Call(Asking::Node(Box::new(AskingNode {
+                way: self.plan.news.clone(),
+                node: from,
+                ask: post.ask,
+            }))),
         };
         Ok((ChatId::new(post.chat)?, read))
     }

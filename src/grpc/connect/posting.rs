@@ -5,7 +5,7 @@ use std::{future::poll_fn, sync::Arc, time::Instant};
 use super::Why;
 use crate::{
     chats::{End, Slot},
-    domain::Refusal,
+    domain::{Draft, Refusal},
     grpc::{
         begun::{Sender, Sends, Terms},
         calls::Calls,
@@ -13,10 +13,8 @@ use crate::{
         pass::Pass,
         peer::Peer,
         status::Problem,
-        unary::decode,
         validate::{self, Poster},
     },
-    proto,
     telemetry::SpanRef,
 };
 
@@ -47,7 +45,7 @@ impl PostingHalf {
     pub async fn run(mut self, mut frames: Deframer) {
         loop {
             let frame = match frames.next(&self).await {
-                Ok(Some(frame)) => decode::<proto::ConnectChatRequest>(frame),
+                Ok(Some(frame)) => validate::read_post(frame, self.calls.limits(), self.poster),
                 Ok(None) | Err(Broken::Gone) => return,
                 Err(Broken::Problem(problem)) => Err(problem),
             };
@@ -58,7 +56,7 @@ impl PostingHalf {
                 None => Ok(()),
             };
             match held.and(frame) {
-                Ok(frame) => self.post(frame).await,
+                Ok(posted) => self.post(posted).await,
                 Err(problem) => {
                     self.why.get_or_init(|| Box::new(problem));
                     return self.slot.end(End::Misused);
@@ -67,8 +65,8 @@ impl PostingHalf {
         }
     }
 
-    async fn post(&self, frame: proto::ConnectChatRequest) {
-        let (id, refusal) = match validate::post(frame, self.calls.limits(), self.poster) {
+    async fn post(&self, posted: Result<Draft, validate::Refused>) {
+        let (id, refusal) = match posted {
             Ok(draft) => match self.peer.gate.send(self.slot.user()) {
                 Ok(()) => {
                     return self

@@ -49,6 +49,9 @@ pub fn attached(
         data_type,
         mentions,
     } = carried;
+    if reply_to == 0 && data.is_empty() && data_type.is_empty() && mentions.is_empty() {
+        return Ok(None);
+    }
     if reply_to < 0 {
         return Err((names.reply_to, Invalid("must not be negative".into())));
     }

@@ -18,7 +18,7 @@ pub struct Poster {
 }
 
 /// What is wrong with which field, and the id under which it was posted, if that is good.
-type Refused = (Option<ClientMessageId>, &'static str, Invalid);
+pub type Refused = (Option<ClientMessageId>, &'static str, Invalid);
 
 /// What the fields of a request are called where it stands.
 struct Names {
@@ -70,7 +70,11 @@ fn posted(frame: &ConnectChatRequest) -> impl Iterator<Item = &'static str> {
 }
 
 /// A stream's later frame.
-pub fn post(frame: ConnectChatRequest, limits: &Limits, poster: Poster) -> Result<Draft, Refused> {
+pub(super) fn post(
+    frame: ConnectChatRequest,
+    limits: &Limits,
+    poster: Poster,
+) -> Result<Draft, Refused> {
     let joins = [
         ("chat_id", !frame.chat_id.is_empty()),
         ("username", !frame.username.is_empty()),
@@ -111,10 +115,7 @@ pub fn post(frame: ConnectChatRequest, limits: &Limits, poster: Poster) -> Resul
 }
 
 fn message(send: Post, limits: &Limits) -> Result<Draft, Refused> {
-    let id = client_message_id("send.client_message_id", &send.client_message_id)?;
-    if let Err(why) = Draft::check_text(&send.text, limits.max_text) {
-        return Err((id, "send.text", why));
-    }
+    let draft = message_of(&send.text, &send.client_message_id, limits)?;
     let carried = Carried {
         reply_to: send.reply_to,
         data: send.data,
@@ -122,11 +123,17 @@ fn message(send: Post, limits: &Limits) -> Result<Draft, Refused> {
         mentions: send.mentions,
     };
     match attached(carried, limits, &carried_names!("send")) {
-        Err((field, why)) => Err((id, field, why)),
-        Ok(change) => Ok(Draft {
-            change,
-            ..Draft::message(send.text, id)
-        }),
+        Err((field, why)) => Err((draft.client_message_id, field, why)),
+        Ok(change) => Ok(Draft { change, ..draft }),
+    }
+}
+
+/// A message that carries nothing besides its text.
+pub(super) fn message_of(text: &str, id: &str, limits: &Limits) -> Result<Draft, Refused> {
+    let id = client_message_id("send.client_message_id", id)?;
+    match Draft::check_text(text, limits.max_text) {
+        Err(why) => Err((id, "send.text", why)),
+        Ok(()) => Ok(Draft::message(text, id)),
     }
 }
 

@@ -103,7 +103,8 @@ impl<R> Chat<R> {
     pub(super) fn sweep_targets(&mut self) {
         let queued = self.queued.iter();
         let queued = queued.filter_map(|post| post.draft.refers_to());
-        let in_flight = self.in_flight.iter().filter_map(|post| post.refers_to);
+        let in_flight = self.in_flight.iter();
+        let in_flight = in_flight.filter_map(|post| post.rare.as_ref()?.refers_to);
         let needed: Vec<Seq> = queued.chain(in_flight).collect();
         self.targets.sweep(|seq| needed.contains(&seq));
     }

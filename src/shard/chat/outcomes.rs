@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use super::{Chat, InFlight, Queued, Waiters, another_text, insert};
 use crate::{
-    domain::{Draft, MessageId, Receipt, Refusal, Row, Seq, Timestamp},
+    domain::{Draft, GivenId, MessageId, Receipt, Refusal, Row, Seq, Timestamp},
     shard::{
         post::{Effect, Post},
         window::{Key, Known, TextDigest},
@@ -78,9 +78,9 @@ impl<R> Chat<R> {
                 text: row.text,
                 client_message_id: row.client_message_id,
                 change: row.change,
-                admin: post.admin,
+                admin: post.rare.is_some_and(|rare| rare.admin),
             },
-            id: Some(row.id),
+            id: GivenId::of(row.id),
             key: post.key,
             span: None,
             waiters: post.waiters,
@@ -98,7 +98,7 @@ impl<R> Chat<R> {
             if !text.is_same(TextDigest::of_row(row)) {
                 return answer_refused(post.waiters, another_text(), effects);
             }
-            let again = post.id != Some(row.id);
+            let again = post.id.map(MessageId::from) != Some(row.id);
             answer_stored(post.waiters, row.seq, row.created_at, again, effects);
         }
     }
@@ -181,7 +181,7 @@ impl<R> Chat<R> {
             // All are the same post, so they have one id.
             let id = match post.waiters.len() {
                 1 => post.id,
-                _ => post.id.or_else(|| Some(MessageId(fastrand::i64(..)))),
+                _ => post.id.or_else(|| GivenId::of(MessageId::random())),
             };
             posts.extend(post.waiters.into_iter().map(|waiter| Post {
                 from: post.from.clone(),

@@ -1,6 +1,6 @@
 //! What a chat gives to the writer.
 
-use super::{Chat, InFlight, Queued, targets::Verdict};
+use super::{Chat, InFlight, Queued, Rare, targets::Verdict};
 use crate::{
     domain::{MessageId, Refusal, Row, Timestamp, Unfit},
     fault::{self, Fault},
@@ -62,21 +62,25 @@ impl<R> Chat<R> {
                 waiters,
             } = post;
             let weight = draft.weight();
-            let refers_to = draft.refers_to();
+            let rare = draft.change.as_ref().map(|change| {
+                Box::new(Rare {
+                    refers_to: change.refers_to(),
+                    admin: draft.admin,
+                })
+            });
             seq += 1;
             match draft.target() {
                 None => number += 1,
                 Some(_) => self.targets.apply(&draft, &from, seq, self.last_time),
             }
             self.sampled.extend(span.map(|span| *span));
-            let id = id.unwrap_or_else(|| MessageId(fastrand::i64(..)));
+            let id = id.map_or_else(MessageId::random, MessageId::from);
             self.in_flight.push_back(InFlight {
                 ticket,
                 id,
                 weight,
                 key,
-                refers_to,
-                admin: draft.admin,
+                rare,
                 waiters,
             });
             let row = Row {

@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use super::super::*;
 use crate::{
-    domain::{Attached, Change, MessageId, Reaction, Target, Unfit},
+    domain::{Attached, Change, GivenId, MessageId, Reaction, Target, Unfit},
     shard::post::{Room, Rules},
     testing::{chat_id, for_seeds, key, row, user},
     writer::Landed,
@@ -396,7 +396,7 @@ fn the_answer_to_another_question_is_none() {
             })),
             ..Draft::message("👍", None)
         },
-        id: Some(MessageId(7)),
+        id: GivenId::of(MessageId(7)),
         span: None,
         deadline: Instant::now() + Duration::from_secs(1),
         reply,

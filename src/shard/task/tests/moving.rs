@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
-    domain::{NodeId, Partition, PostResult},
+    domain::{GivenId, MessageId, NodeId, Partition, PostResult},
     feed::Reader,
 };
 
@@ -140,10 +140,10 @@ async fn p5_a_post_of_another_node_is_stored_once_also_after_a_move() {
                 let key = crate::domain::ClientMessageId::from_wire(key).unwrap();
                 crate::domain::Draft::message(text, key)
             },
-            id: Some(crate::domain::MessageId(id)),
+            id: GivenId::of(MessageId(id)),
             span: None,
             deadline: tokio::time::Instant::now().into_std() + SECOND,
-            reply: Reply::Call(caller),
+            reply: Reply::Call(crate::shard::Asking::Call(caller)),
         };
         world.shard.pass(chat_id(CHAT), post);
         answer
