@@ -137,7 +137,7 @@ impl PostgresStore {
     /// From now on chats are written as this node of a cluster, which is in the database
     /// ([`Registry::join`]), or as none's. What is under way goes on as before. Once the
     /// node was declared gone, appends and changes of a chat answer
-    /// [`StoreError::Stale`], until the store stands as another.
+    /// [`StoreError::Stale`](super::StoreError::Stale), until the store stands as another.
     pub fn stand_as(&self, node: Option<NodeId>) {
         self.connector.standing.set(node);
     }

@@ -2,10 +2,48 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{domain::Row, store::entries::Columns};
 
-/// The statement that [`Encoder`] encodes for.
-pub(super) const COPY: &str = "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at, number, kind, target, attached) FROM STDIN BINARY";
+/// Which columns a COPY has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Layout {
+    /// Those of plain messages alone, which nearly all batches are of: PostgreSQL reads
+    /// each column of each row, also where it is NULL.
+    Plain,
+    /// In which plain messages have their place too.
+    Whole,
+}
 
-const COLUMNS: i16 = 11;
+impl Layout {
+    /// The smallest that the rows fit into.
+    pub fn of(rows: &[Row]) -> Self {
+        let is_plain = |row: &Row| Columns::of(row) == Columns::default();
+        match rows.iter().all(is_plain) {
+            true => Self::Plain,
+            false => Self::Whole,
+        }
+    }
+
+    /// The statement that [`Encoder`] encodes for.
+    pub fn statement(self) -> &'static str {
+        match self {
+            Self::Plain => {
+                "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at) \
+                 FROM STDIN BINARY"
+            }
+            Self::Whole => {
+                "COPY messages (chat_id, seq, id, sender, text, client_message_id, created_at, \
+                 number, kind, target, attached) FROM STDIN BINARY"
+            }
+        }
+    }
+
+    fn columns(self) -> i16 {
+        match self {
+            Self::Plain => 7,
+            Self::Whole => 11,
+        }
+    }
+}
+
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 const NULL: i32 = -1;
@@ -21,16 +59,20 @@ const RUN: usize = 32;
 /// two virtual calls and a checked type.
 pub(super) struct Encoder<'a> {
     rows: std::vec::IntoIter<&'a Row>,
+    layout: Layout,
     out: BytesMut,
     ended: bool,
 }
 
 impl<'a> Encoder<'a> {
-    pub fn new(rows: &'a [Row]) -> Self {
+    /// The rows fit into the layout.
+    pub fn new(rows: &'a [Row], layout: Layout) -> Self {
+        debug_assert!(layout == Layout::Whole || Layout::of(rows) == Layout::Plain);
         let mut out = BytesMut::new();
         out.put_slice(HEADER);
         Self {
             rows: in_runs(rows).into_iter(),
+            layout,
             out,
             ended: false,
         }
@@ -71,19 +113,19 @@ impl Iterator for Encoder<'_> {
                 self.ended = true;
                 break;
             };
-            put_row(&mut self.out, row);
+            put_row(&mut self.out, row, self.layout);
         }
         Some(self.out.split().freeze())
     }
 }
 
-fn put_row(out: &mut BytesMut, row: &Row) {
+fn put_row(out: &mut BytesMut, row: &Row, layout: Layout) {
     let client_message_id = row.client_message_id.as_deref();
     let columns = Columns::of(row);
     let texts = row.from.len() + row.text.len() + client_message_id.map_or(0, str::len);
     let attached = columns.attached.map_or(0, <[u8]>::len);
     out.reserve(2 + 11 * 4 + 6 * 8 + 2 + texts + attached);
-    out.put_i16(COLUMNS);
+    out.put_i16(layout.columns());
     put_i64(out, row.chat.get());
     put_i64(out, row.seq);
     put_i64(out, row.id.0);
@@ -91,6 +133,9 @@ fn put_row(out: &mut BytesMut, row: &Row) {
     put_bytes(out, row.text.as_bytes());
     put_bytes_or_null(out, client_message_id.map(str::as_bytes));
     put_i64(out, row.created_at.0);
+    if layout == Layout::Plain {
+        return;
+    }
     put_i64_or_null(out, columns.number);
     match columns.kind {
         Some(kind) => {
@@ -149,18 +194,25 @@ mod tests {
     #[test]
     fn a_row_is_what_copy_expects() {
         let row = row(1, 2);
-        let chunks: Vec<Bytes> = Encoder::new(std::slice::from_ref(&row)).collect();
-        let bytes = chunks.concat();
-        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\x00\x0b".to_vec();
+        let encoded = |row: &Row, layout| {
+            let chunks: Vec<Bytes> = Encoder::new(std::slice::from_ref(row), layout).collect();
+            chunks.concat()
+        };
+        let mut expected = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\x00\x07".to_vec();
         for int in [1i64, 2, -3] {
             expected.extend([0, 0, 0, 8]);
             expected.extend(int.to_be_bytes());
         }
         expected.extend(b"\0\0\0\x02bo\0\0\0\x02\xc3\xa9\xff\xff\xff\xff\0\0\0\x08");
         expected.extend(4i64.to_be_bytes());
-        expected.extend([0xff; 4 * 4]);
+        let mut whole = expected.clone();
         expected.extend([0xff, 0xff]);
-        assert_eq!(bytes, expected);
+        assert_eq!(Layout::of(std::slice::from_ref(&row)), Layout::Plain);
+        assert_eq!(encoded(&row, Layout::Plain), expected);
+        whole[HEADER.len() + 1] = 11;
+        whole.extend([0xff; 4 * 4]);
+        whole.extend([0xff, 0xff]);
+        assert_eq!(encoded(&row, Layout::Whole), whole);
 
         let reaction = Row {
             number: 1,
@@ -170,16 +222,17 @@ mod tests {
             })),
             ..row.clone()
         };
-        let chunks: Vec<Bytes> = Encoder::new(std::slice::from_ref(&reaction)).collect();
+        let both = [row.clone(), reaction.clone()];
+        assert_eq!(Layout::of(&both), Layout::Whole);
         let mut columns = b"\0\0\0\x08".to_vec();
         columns.extend(1i64.to_be_bytes());
         columns.extend(b"\0\0\0\x02\0\x03\0\0\0\x08");
         columns.extend(7i64.to_be_bytes());
         columns.extend([0xff; 4 + 2]);
-        assert!(chunks.concat().ends_with(&columns));
+        assert!(encoded(&reaction, Layout::Whole).ends_with(&columns));
 
         let many = vec![row; 5_000];
-        let chunks: Vec<Bytes> = Encoder::new(&many).collect();
+        let chunks: Vec<Bytes> = Encoder::new(&many, Layout::Plain).collect();
         assert!(chunks.len() > 3);
         assert!(chunks.iter().all(|c| c.len() < CHUNK + 200));
     }

@@ -19,12 +19,11 @@ use tokio_postgres::SimpleQueryMessage;
 
 use self::{
     epoch::Epochs,
-    link::{BEGIN, BEGIN_APPLIED, Failure, Link, stalled, terminate, unavailable},
+    link::{BEGIN, BEGIN_APPLIED, Copies, Failure, Link, stalled, terminate, unavailable},
 };
 use super::{
     Settings,
     connect::Connector,
-    copy::COPY,
     error::{Closed, WaitGivenUp},
     places::Wanted,
     sql,
@@ -280,7 +279,7 @@ impl Lane {
                     // As long as it lives, its epochs are its own.
                     let lock = format!("SELECT pg_advisory_lock({})", pooled::key(&name));
                     session.batch_execute(&lock).await.map_err(unavailable)?;
-                    Some(session.prepare(COPY).await.map_err(unavailable)?)
+                    Some(Copies::prepare(&session).await.map_err(unavailable)?)
                 }
                 false => None,
             };

@@ -26,7 +26,7 @@ use crate::{
     store::{
         StoreError,
         postgres::{
-            copy::Encoder,
+            copy::{Encoder, Layout},
             error::{Stalled, WaitGivenUp, is_answer, is_lock_timeout, unchanged},
         },
     },
@@ -39,12 +39,21 @@ pub(super) async fn write(
     follows: bool,
     stall: Duration,
 ) -> Result<(), Failure> {
-    let opening = link.ahead.take();
-    let opening = opening.unwrap_or_else(|| link.open(Some(link.begin.alone)));
-    let opened = timeout(stall, opening).await;
-    let mut sink = pin!(opened.map_err(|_| Failure::lost(stalled()))??);
+    let layout = Layout::of(rows);
+    let ahead = link.ahead.take();
+    let (opened, opening) =
+        ahead.unwrap_or_else(|| (layout, link.open(Some(link.begin.alone), layout)));
+    let sink = async {
+        let sink = opening.await?;
+        match (opened, layout) {
+            (Layout::Plain, Layout::Whole) => link.open_whole(sink).await,
+            _ => Ok(sink),
+        }
+    };
+    let sink = timeout(stall, sink).await;
+    let mut sink = pin!(sink.map_err(|_| Failure::lost(stalled()))??);
 
-    for chunk in Encoder::new(rows) {
+    for chunk in Encoder::new(rows, opened.max(layout)) {
         timeout(stall, sink.feed(chunk))
             .await
             .map_err(|_| Failure::lost(stalled()))?
@@ -71,7 +80,7 @@ pub(super) async fn write(
         Poll::Ready(ended) => ended,
         Poll::Pending => {
             if follows {
-                link.open_ahead().await;
+                link.open_ahead(layout).await;
             }
             ending.await
         }

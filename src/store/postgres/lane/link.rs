@@ -1,6 +1,6 @@
 //! What a lane has while it is connected.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -15,6 +15,7 @@ use crate::{
     store::{
         StoreError, StoreResult,
         postgres::{
+            copy::Layout,
             error::{AwaitsStandby, Stalled, unchanged},
             session::Session,
             sql,
@@ -47,7 +48,7 @@ const TERMINATE_MILLIS: u32 = 3_000;
 pub(super) struct Link {
     pub session: Arc<Session>,
     /// None behind a pooler: see [`super::pooled`].
-    pub copy: Option<Statement>,
+    pub copy: Option<Copies>,
     pub name: Arc<str>,
     pub begin: &'static Begin,
     /// The node of a cluster as which it writes …
@@ -55,8 +56,31 @@ pub(super) struct Link {
     /// … and the statement that each of its transactions begins with because of that.
     pub fence: Option<Arc<str>>,
     pub epochs: Epochs,
-    /// The next batch's COPY.
-    pub ahead: Option<Opening>,
+    /// The next batch's COPY, of the layout that the last one had.
+    pub ahead: Option<(Layout, Opening)>,
+}
+
+/// A COPY of each layout, prepared.
+#[derive(Clone)]
+pub(super) struct Copies {
+    plain: Statement,
+    whole: Statement,
+}
+
+impl Copies {
+    pub async fn prepare(session: &Session) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            plain: session.prepare(Layout::Plain.statement()).await?,
+            whole: session.prepare(Layout::Whole.statement()).await?,
+        })
+    }
+
+    pub fn of(&self, layout: Layout) -> &Statement {
+        match layout {
+            Layout::Plain => &self.plain,
+            Layout::Whole => &self.whole,
+        }
+    }
 }
 
 /// A COPY in a transaction of its own, to be had once the server has opened it.
@@ -84,7 +108,7 @@ impl Link {
     /// Without its BEGIN, the COPY would commit by itself; and after a failed start
     /// tokio-postgres has one Sync too many under way. Neither session is to be
     /// used again.
-    pub fn open(&self, begin: Option<&'static str>) -> Opening {
+    pub fn open(&self, begin: Option<&'static str>, layout: Layout) -> Opening {
         let (session, copy) = (self.session.clone(), self.copy.clone());
         let fence = self.fence.clone();
         Box::pin(async move {
@@ -101,7 +125,7 @@ impl Link {
                     None => Ok(()),
                 }
             };
-            let (begun, fenced, sink) = join3(begin, fence, session.copy_in(&copy)).await;
+            let (begun, fenced, sink) = join3(begin, fence, session.copy_in(copy.of(layout))).await;
             begun.map_err(|e| Failure::lost(unchanged(e)))?;
             // Before the COPY's own error, which is that the transaction is aborted.
             fenced.map_err(|e| Failure::lost(unchanged(e)))?;
@@ -109,13 +133,26 @@ impl Link {
         })
     }
 
+    /// Takes the place of a COPY of plain messages, that was opened ahead, for other rows:
+    /// in the same transaction, by one more round trip.
+    pub async fn open_whole(
+        &mut self,
+        plain: CopyInSink<Bytes>,
+    ) -> Result<CopyInSink<Bytes>, Failure> {
+        let lost = |error| Failure::lost(unchanged(error));
+        pin!(plain).finish().await.map_err(lost)?;
+        let copy = self.copy.as_ref().ok_or_else(|| Failure::lost(stalled()))?;
+        let whole = self.session.copy_in(copy.of(Layout::Whole)).await;
+        whole.map_err(lost)
+    }
+
     /// Hands the driver what opens the next COPY. COMMIT, which it has, begins the
     /// transaction.
-    pub async fn open_ahead(&mut self) {
-        let mut opening = self.open(None);
+    pub async fn open_ahead(&mut self, layout: Layout) {
+        let mut opening = self.open(None, layout);
         // The next batch waits for the answer.
         if poll!(opening.as_mut()).is_pending() {
-            self.ahead = Some(opening);
+            self.ahead = Some((layout, opening));
         }
     }
 }
