@@ -4,6 +4,7 @@ use std::{borrow::Cow, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
+    SinkExt as _,
     future::{BoxFuture, join3},
     poll,
 };
@@ -15,7 +16,7 @@ use crate::{
     store::{
         StoreError, StoreResult,
         postgres::{
-            copy::Layout,
+            copy::{Encoder, Layout},
             error::{AwaitsStandby, Stalled, unchanged},
             session::Session,
             sql,
@@ -140,7 +141,12 @@ impl Link {
         plain: CopyInSink<Bytes>,
     ) -> Result<CopyInSink<Bytes>, Failure> {
         let lost = |error| Failure::lost(unchanged(error));
-        pin!(plain).finish().await.map_err(lost)?;
+        let mut plain = pin!(plain);
+        // Without rows there is a beginning and an end.
+        for chunk in Encoder::new(&[], Layout::Plain) {
+            plain.feed(chunk).await.map_err(lost)?;
+        }
+        plain.finish().await.map_err(lost)?;
         let copy = self.copy.as_ref().ok_or_else(|| Failure::lost(stalled()))?;
         let whole = self.session.copy_in(copy.of(Layout::Whole)).await;
         whole.map_err(lost)
