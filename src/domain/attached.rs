@@ -3,7 +3,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::{
     Invalid, MAX_NAME_BYTES, Seq, UserName,
-    frame::{Field, next_field, take_varint},
+    frame::{next_field, take_varint},
 };
 
 // Fields of chat_v1.Message.
@@ -53,7 +53,7 @@ impl Attached {
         let mut rest = bytes;
         while !rest.is_empty() {
             let field = next_field(&mut rest);
-            if !field.is_some_and(|field| is_ours(field.tag)) {
+            if !field.is_some_and(|field| is_attached(field.tag)) {
                 return Err(Invalid::new("is not what a message carries"));
             }
         }
@@ -81,12 +81,8 @@ impl Attached {
     }
 }
 
-/// Whether a field of a message that was encoded is one of these.
-pub(super) fn is_attached(field: &Field<'_>) -> bool {
-    is_ours(field.tag)
-}
-
-fn is_ours(tag: u64) -> bool {
+/// Whether a field of a message that was encoded is one of these, by its tag.
+pub(super) fn is_attached(tag: u64) -> bool {
     let number = |field: u32, wire: WireType| u64::from(field << 3) | wire as u64;
     tag == number(REPLY_TO, WireType::Varint)
         || [DATA, DATA_TYPE, MENTIONS]

@@ -76,10 +76,9 @@ impl Frame {
     pub fn erased(&self) -> Self {
         let mut rest = &self.0[PREFIX_LEN..];
         let mut body = BytesMut::with_capacity(rest.len() + 2);
-        while let Some(field) = next_field(&mut rest) {
-            let Field { tag, value, whole } = field;
+        while let Some(Field { tag, value, whole }) = next_field(&mut rest) {
             match tag as u8 {
-                _ if is_attached(&field) => {}
+                _ if is_attached(tag) => {}
                 _ if tag > u64::from(u8::MAX) => body.put_slice(whole),
                 TEXT | DELETED => {}
                 EDIT => put_edit(target_of(value), "", &mut body),

@@ -35,8 +35,8 @@ impl Key {
 }
 
 /// What is posted under a [`Key`]: the same text again, which carries the same, or the same
-/// change of the same message, is the same post; anything else is a mistake of the client's. A short digest
-/// tells them apart but for one pair in four billion, which then counts as the same.
+/// change of the same message, is the same post; anything else is a mistake of the
+/// client's. A short digest tells them apart but for one pair in four billion, which then counts as the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextDigest(u32);
 

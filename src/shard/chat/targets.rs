@@ -1,6 +1,6 @@
 //! Messages that edits, deletions, reactions and answers are about: what has to be known of
-//! one before it may be changed or answered, with what has been given a seq since it was read. So a change
-//! is held against all that comes before it in the chat's order.
+//! one before it may be changed or answered, with what has been given a seq since it was
+//! read. So a change is held against all that comes before it in the chat's order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -121,7 +121,10 @@ impl Iterator for Encoder<'_> {
 
 fn put_row(out: &mut BytesMut, row: &Row, layout: Layout) {
     let client_message_id = row.client_message_id.as_deref();
-    let columns = Columns::of(row);
+    let columns = match layout {
+        Layout::Plain => Columns::default(),
+        Layout::Whole => Columns::of(row),
+    };
     let texts = row.from.len() + row.text.len() + client_message_id.map_or(0, str::len);
     let attached = columns.attached.map_or(0, <[u8]>::len);
     out.reserve(2 + 11 * 4 + 6 * 8 + 2 + texts + attached);
